@@ -1,0 +1,177 @@
+//! Owns the numbers of lanes, block kinds and parent roles. They never change their meaning.
+
+use std::fmt;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Serialize};
+
+/// Lane of a chain.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+)]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum ChainId {
+    /// Lane A: architecture, models, releases.
+    #[serde(rename = "A")]
+    Meta = 0,
+    /// Lane B: weights and what else fills a slot.
+    #[serde(rename = "B")]
+    Parameter = 1,
+    /// Lane D: evaluation and training data, votes.
+    #[serde(rename = "D")]
+    Dataset = 2,
+}
+
+impl ChainId {
+    /// Every lane.
+    pub const ALL: [Self; 3] = [Self::Meta, Self::Parameter, Self::Dataset];
+
+    /// The lane's letter.
+    pub const fn letter(self) -> char {
+        match self {
+            Self::Meta => 'A',
+            Self::Parameter => 'B',
+            Self::Dataset => 'D',
+        }
+    }
+}
+
+impl fmt::Display for ChainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.letter())
+    }
+}
+
+/// What a block's payload is. A number, so that a kind of a later version is kept, not refused.
+///
+/// | range | use |
+/// |---|---|
+/// | 0 | never used |
+/// | 1–15 | lane A: specs, models, releases |
+/// | 16–31 | lane B: weights, safetensors payloads, always files |
+/// | 32–47 | lane B: texts of a model: tokenizer, templates |
+/// | 48–4095 | reserved for later versions of Blyan |
+/// | 4096–65535 | free for applications |
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+pub struct BlockKind(pub u16);
+
+impl BlockKind {
+    /// A `ModelSpec`, canonical JSON.
+    pub const SPEC: Self = Self(1);
+    /// A model: spec and slot → block, canonical JSON.
+    pub const MODEL: Self = Self(2);
+    /// A model with a name and a version, canonical JSON.
+    pub const RELEASE: Self = Self(3);
+    /// Token embedding.
+    pub const EMBEDDING: Self = Self(16);
+    /// A layer's attention and norms.
+    pub const ATTENTION: Self = Self(17);
+    /// A layer's router.
+    pub const ROUTER: Self = Self(18);
+    /// One expert.
+    pub const EXPERT: Self = Self(19);
+    /// A layer's shared expert.
+    pub const SHARED_EXPERT: Self = Self(20);
+    /// Norm before the output head.
+    pub const FINAL_NORM: Self = Self(21);
+    /// Output head.
+    pub const HEAD: Self = Self(22);
+    /// `tokenizer.json`.
+    pub const TOKENIZER: Self = Self(32);
+    /// `tokenizer_config.json`.
+    pub const TOKENIZER_CONFIG: Self = Self(33);
+    /// `special_tokens_map.json`.
+    pub const SPECIAL_TOKENS_MAP: Self = Self(34);
+    /// `chat_template.jinja`.
+    pub const CHAT_TEMPLATE: Self = Self(35);
+    /// `generation_config.json`.
+    pub const GENERATION_CONFIG: Self = Self(36);
+
+    const NAMES: [(Self, &'static str); 15] = [
+        (Self::SPEC, "spec"),
+        (Self::MODEL, "model"),
+        (Self::RELEASE, "release"),
+        (Self::EMBEDDING, "embedding"),
+        (Self::ATTENTION, "attention"),
+        (Self::ROUTER, "router"),
+        (Self::EXPERT, "expert"),
+        (Self::SHARED_EXPERT, "shared_expert"),
+        (Self::FINAL_NORM, "final_norm"),
+        (Self::HEAD, "head"),
+        (Self::TOKENIZER, "tokenizer"),
+        (Self::TOKENIZER_CONFIG, "tokenizer_config"),
+        (Self::SPECIAL_TOKENS_MAP, "special_tokens_map"),
+        (Self::CHAT_TEMPLATE, "chat_template"),
+        (Self::GENERATION_CONFIG, "generation_config"),
+    ];
+
+    /// Whether payloads of this kind are weights: safetensors, always a file of their own.
+    pub const fn is_weights(self) -> bool {
+        self.0 >= 16 && self.0 <= 31
+    }
+
+    /// The kind of that name, as [`fmt::Display`] writes it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let known = Self::NAMES.iter().find(|(_, known)| *known == name);
+        known.map(|(kind, _)| *kind).or_else(|| {
+            let number = name.strip_prefix("kind")?.parse().ok()?;
+            Some(Self(number)).filter(|kind: &Self| kind.to_string() == name)
+        })
+    }
+}
+
+impl fmt::Display for BlockKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMES.iter().find(|(kind, _)| kind == self) {
+            Some((_, name)) => f.write_str(name),
+            None => write!(f, "kind{}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for BlockKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlockKind({}, {self})", self.0)
+    }
+}
+
+/// What a parent is to a block.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+#[borsh(use_discriminant = true)]
+#[repr(u8)]
+pub enum ParentRole {
+    /// The block means nothing without this parent.
+    Dependency = 0,
+    /// The block takes this parent's place in its slot.
+    Predecessor = 1,
+    /// The block was derived from this parent, in whatever way.
+    Base = 2,
+    /// The parent supports a claim that the block makes.
+    Evidence = 3,
+}

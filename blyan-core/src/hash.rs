@@ -1,0 +1,204 @@
+//! Owns the names of things: 32-byte BLAKE3 hashes, one type per kind of thing.
+//!
+//! A payload's hash is plain BLAKE3, so that `b3sum` checks a payload file. Every other hash is
+//! domain-separated with BLAKE3's `derive_key` mode: equal bytes in two roles never share a name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Length of every hash in bytes.
+pub const HASH_LEN: usize = 32;
+
+/// Text that is not 64 lowercase hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a hash is 64 lowercase hexadecimal digits, got {text:?}")]
+pub struct ParseHashError {
+    /// The text as given, cut to 80 characters.
+    pub text: String,
+}
+
+fn parse_hex(text: &str) -> Result<[u8; HASH_LEN], ParseHashError> {
+    let error = || ParseHashError { text: text.chars().take(80).collect() };
+    let digits = text.as_bytes();
+    if digits.len() != 2 * HASH_LEN {
+        return Err(error());
+    }
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Ok(c - b'0'),
+        b'a'..=b'f' => Ok(c - b'a' + 10),
+        _ => Err(error()),
+    };
+    let mut bytes = [0; HASH_LEN];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Ok(bytes)
+}
+
+macro_rules! hash_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+        pub struct $name([u8; HASH_LEN]);
+
+        impl $name {
+            /// Wraps 32 bytes.
+            pub const fn from_bytes(bytes: [u8; HASH_LEN]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 32 bytes.
+            pub const fn as_bytes(&self) -> &[u8; HASH_LEN] {
+                &self.0
+            }
+
+            /// The first 12 hexadecimal digits, for people.
+            pub fn short(&self) -> String {
+                let mut text = self.to_string();
+                text.truncate(12);
+                text
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseHashError;
+
+            fn from_str(text: &str) -> Result<Self, ParseHashError> {
+                parse_hex(text).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str> as Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+hash_type! {
+    /// Names a block: `derive_key("blyan block 1")` of its header bytes.
+    BlockHash
+}
+hash_type! {
+    /// Names a payload: plain BLAKE3 of its bytes, what `b3sum` prints.
+    PayloadHash
+}
+hash_type! {
+    /// Names a whole model: `derive_key("blyan snapshot 1")` of spec hash and sorted slots.
+    SnapshotRoot
+}
+hash_type! {
+    /// Names the tips of a chain: `derive_key("blyan chain root 1")` of the sorted tips.
+    ChainRoot
+}
+hash_type! {
+    /// Digest of the logits a generation sampled from: `derive_key("blyan logits 1")`.
+    LogitsDigest
+}
+hash_type! {
+    /// Names a receipt: `derive_key("blyan receipt 1")` of its canonical JSON.
+    ReceiptHash
+}
+
+impl BlockHash {
+    /// Hashes canonical header bytes.
+    pub fn of_header(header: &[u8]) -> Self {
+        Self(blake3::derive_key("blyan block 1", header))
+    }
+}
+
+impl PayloadHash {
+    /// Hashes a payload, on the calling thread.
+    pub fn of(payload: &[u8]) -> Self {
+        Self(*blake3::hash(payload).as_bytes())
+    }
+
+    /// Hashes a payload on all threads of the current rayon pool.
+    pub fn of_parallel(payload: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_rayon(payload);
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Hashes a sequence of parts under one of the domains above.
+#[derive(Debug, Clone)]
+pub(crate) struct DomainHasher(blake3::Hasher);
+
+impl DomainHasher {
+    pub(crate) fn snapshot() -> Self {
+        Self(blake3::Hasher::new_derive_key("blyan snapshot 1"))
+    }
+
+    pub(crate) fn chain_root() -> Self {
+        Self(blake3::Hasher::new_derive_key("blyan chain root 1"))
+    }
+
+    pub(crate) fn logits() -> Self {
+        Self(blake3::Hasher::new_derive_key("blyan logits 1"))
+    }
+
+    pub(crate) fn receipt() -> Self {
+        Self(blake3::Hasher::new_derive_key("blyan receipt 1"))
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update(bytes);
+        self
+    }
+
+    pub(crate) fn finish(&self) -> [u8; HASH_LEN] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payload_hash_is_plain_blake3() {
+        // `printf abc | b3sum`
+        assert_eq!(
+            PayloadHash::of(b"abc").to_string(),
+            "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
+        );
+    }
+
+    #[test]
+    fn equal_bytes_in_two_roles_have_two_names() {
+        assert_ne!(BlockHash::of_header(b"abc").as_bytes(), PayloadHash::of(b"abc").as_bytes());
+    }
+
+    #[test]
+    fn text_round_trips_and_other_text_is_refused() {
+        let hash = PayloadHash::of(b"x");
+        assert_eq!(hash.to_string().parse::<PayloadHash>().unwrap(), hash);
+        assert!(hash.to_string().to_uppercase().parse::<PayloadHash>().is_err());
+        assert!("".parse::<PayloadHash>().is_err());
+        assert!("é".repeat(32).parse::<PayloadHash>().is_err());
+    }
+}

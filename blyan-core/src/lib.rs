@@ -1,0 +1,10 @@
+//! Keep a mixture-of-experts model as a DAG of content-addressed blocks, one expert per block, and
+//! run the model from those blocks alone.
+
+pub mod dtype;
+pub mod format;
+pub mod hash;
+
+pub use dtype::{DType, Shape};
+pub use format::{BlockKind, ChainId, Manifest, ModelSpec, ParentRole, Slot};
+pub use hash::{BlockHash, ChainRoot, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot};
