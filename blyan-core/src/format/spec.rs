@@ -356,6 +356,9 @@ impl AttentionSpec {
 impl RopeSpec {
     fn check(&self) -> Result<(), SpecError> {
         check_positive("rope.rope_theta", self.rope_theta)?;
+        if self.rope_theta <= 1.0 {
+            return Err(invalid("rope.rope_theta", self.rope_theta, "expected more than 1"));
+        }
         match self.scaling {
             RopeScaling::Default => Ok(()),
             RopeScaling::Linear { factor } => check_positive("rope.scaling.factor", factor),

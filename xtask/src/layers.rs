@@ -1,0 +1,124 @@
+//! Checks the order of blyan-core's modules: each uses only modules below it, and some names never
+//! appear in some of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::Outcome;
+
+/// The modules from the lowest to the highest; a module may use those before it. Modules that share
+/// an entry do not use each other.
+const LAYERS: &[&[&str]] = &[
+    &["hash", "dtype"],
+    &["kernels"],
+    &["format"],
+    &["storage"],
+    &["chain"],
+    &["tensor"],
+    &["model"],
+    &["usage"],
+    &["import", "manager"],
+    &["error", "open"],
+    &["lib"],
+];
+
+/// Names that a module must not use: (module, text, why).
+const ABSENT: &[(&str, &str, &str)] = &[
+    ("chain", "crate::dtype", "the chain knows bytes and hashes, never shapes"),
+    ("storage", "crate::dtype", "storage knows bytes and hashes, never shapes"),
+    ("tensor", "Slot::Expert", "tensors know shapes, never experts"),
+    ("kernels", "std::fs", "kernels take slices and give slices"),
+    ("model", "std::fs", "the model never opens a file"),
+    ("model", "crate::chain", "the model gets its blocks through a trait"),
+];
+
+pub(crate) fn check(root: &Path) -> Outcome {
+    let source = root.join("blyan-core/src");
+    let mut files = Vec::new();
+    collect(&source, &mut files)?;
+    let mut wrong = Vec::new();
+    for file in &files {
+        let relative = file.strip_prefix(&source).map_err(|error| error.to_string())?;
+        let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        check_file(relative, &text, &mut wrong);
+    }
+    if wrong.is_empty() {
+        println!("layers: {} files in order", files.len());
+        return Ok(());
+    }
+    Err(format!("layers:\n  {}", wrong.join("\n  ")))
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Outcome {
+    let entries = fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for entry in entries {
+        let path = entry.map_err(|error| error.to_string())?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(())
+}
+
+/// Layer of a module, `None` if nobody listed it.
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
+}
+
+fn check_file(file: &Path, text: &str, wrong: &mut Vec<String>) {
+    let Some(first) = file.components().next() else { return };
+    let module = first.as_os_str().to_string_lossy();
+    let module = module.strip_suffix(".rs").unwrap_or(&module);
+    let Some(own) = layer(module) else {
+        wrong.push(format!("{}: module {module} has no layer: list it in xtask/src/layers.rs", file.display()));
+        return;
+    };
+    for (number, line) in text.lines().enumerate() {
+        let place = format!("{}:{}", file.display(), number + 1);
+        let code = line.trim_start();
+        if code.starts_with("//") {
+            continue;
+        }
+        for used in code.split("crate::").skip(1) {
+            let name: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            match layer(&name) {
+                Some(other) if other < own || name == module => {}
+                Some(_) => wrong.push(format!("{place}: {module} uses {name}, which is not below it")),
+                None if module == "lib" => {}
+                None => wrong.push(format!("{place}: crate::{name} is no module with a layer")),
+            }
+        }
+        for (_, text, why) in ABSENT.iter().filter(|(absent, text, _)| *absent == module && code.contains(text)) {
+            wrong.push(format!("{place}: {module} uses {text}: {why}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(file: &str, text: &str) -> Vec<String> {
+        let mut wrong = Vec::new();
+        check_file(Path::new(file), text, &mut wrong);
+        wrong
+    }
+
+    #[test]
+    fn using_what_is_below_is_fine() {
+        assert!(wrong("chain/mod.rs", "use crate::hash::BlockHash;\nuse crate::chain::x;").is_empty());
+        assert!(wrong("chain/mod.rs", "// crate::model is named in a comment").is_empty());
+    }
+
+    #[test]
+    fn using_what_is_above_or_beside_is_found() {
+        assert_eq!(wrong("chain/mod.rs", "let x = crate::tensor::f();").len(), 1);
+        assert_eq!(wrong("import/mod.rs", "use crate::manager::f;").len(), 1);
+        assert_eq!(wrong("hash.rs", "use crate::dtype::DType;").len(), 1);
+        assert_eq!(wrong("nobody/mod.rs", "").len(), 1);
+        assert_eq!(wrong("model/forward.rs", "use std::fs::File;").len(), 1);
+    }
+}
