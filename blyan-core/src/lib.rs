@@ -4,6 +4,7 @@
 pub mod dtype;
 pub mod format;
 pub mod hash;
+pub mod kernels;
 
 pub use dtype::{DType, Shape};
 pub use format::{BlockKind, ChainId, Manifest, ModelSpec, ParentRole, Slot};

@@ -1,0 +1,88 @@
+//! Owns [`KernelError`]: what a caller can hand a kernel that it must refuse.
+
+use crate::dtype::{DType, ShapeOverflow};
+
+/// Arguments that do not fit each other, or an instruction set that cannot run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// A name outside `scalar`, `avx2`, `avx512`, `neon`.
+    #[error(
+        "no instruction set is called {name:?}: use scalar, avx2 or avx512, or leave the choice to the library"
+    )]
+    UnknownIsa {
+        /// The name as given, cut to 80 characters.
+        name: String,
+    },
+    /// A known instruction set that this CPU, or this build, does not have.
+    #[error("cannot run {isa} here, {missing} is missing: use scalar, or leave the choice to the library")]
+    IsaUnavailable {
+        /// The instruction set that was asked for.
+        isa: &'static str,
+        /// The first missing CPU feature or part of the build.
+        missing: &'static str,
+    },
+    /// A slice of another length than the other arguments imply.
+    #[error("{argument} has length {actual}, the other arguments need {expected}")]
+    Length {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Length that fits, in elements of the slice.
+        expected: usize,
+        /// Length as given.
+        actual: usize,
+    },
+    /// A slice that is no whole number of rows.
+    #[error("{argument} has length {len}, which is no whole number of rows of {cols}")]
+    Ragged {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Length as given.
+        len: usize,
+        /// Length of a row.
+        cols: usize,
+    },
+    /// A range or split point past the end.
+    #[error("{argument} asks for {index} of {len}")]
+    OutOfRange {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Largest index asked for.
+        index: usize,
+        /// What there is.
+        len: usize,
+    },
+    /// An element type that this operand cannot have.
+    #[error("{argument} cannot be {dtype}")]
+    UnsupportedDType {
+        /// Name of the argument.
+        argument: &'static str,
+        /// The element type as given.
+        dtype: DType,
+    },
+    /// `I8` or `F8_E4M3` weights without scales, or other weights with them.
+    #[error("{dtype} weights {}", if *.dtype == DType::I8 || *.dtype == DType::F8E4M3 { "need one F32 scale per row" } else { "take no scales" })]
+    Scale {
+        /// The element type as given.
+        dtype: DType,
+    },
+    /// `I8` weights meet only inputs that were quantized.
+    #[error("I8 weights need a quantized input: call Isa::quantize and Input::with_quantized")]
+    NotQuantized,
+    /// A shape that does not fit this machine's address space.
+    #[error(transparent)]
+    Shape(#[from] ShapeOverflow),
+}
+
+/// Refuses a slice whose length is not `expected`.
+pub(super) fn check_len(argument: &'static str, expected: usize, actual: usize) -> Result<(), KernelError> {
+    if expected == actual { Ok(()) } else { Err(KernelError::Length { argument, expected, actual }) }
+}
+
+/// How many rows of `cols` a slice holds.
+pub(super) fn whole_rows(argument: &'static str, len: usize, cols: usize) -> Result<usize, KernelError> {
+    if cols == 0 || !len.is_multiple_of(cols) {
+        return Err(KernelError::Ragged { argument, len, cols });
+    }
+    Ok(len / cols)
+}

@@ -1,0 +1,39 @@
+//! Arithmetic on slices: what a forward pass computes, with the same bits on every CPU.
+//!
+//! `scalar.rs` defines each result with plain loops and docs/numerics.md says it in words; the
+//! vector code equals it bit for bit. An [`Isa`] says which of them runs, and each kernel is a method
+//! of it: shapes are checked there, once. A kernel starts no thread; callers split output rows
+//! ([`MatMut`]), heads or tokens, and enter [`FpEnv`] on each thread. Every NaN that a kernel writes
+//! is the canonical one.
+
+mod attention;
+mod convert;
+mod error;
+mod fp_env;
+mod isa;
+mod mat;
+pub mod math;
+mod matmul;
+mod norm;
+mod operand;
+mod pointwise;
+mod rope;
+mod scalar;
+mod softmax;
+mod top_k;
+
+pub use attention::Attention;
+pub use error::KernelError;
+pub use fp_env::FpEnv;
+pub use isa::{ISA_VARIABLE, Isa};
+pub use mat::MatMut;
+pub use operand::{Input, Quantized, Vector, Weights};
+pub use top_k::top_k;
+
+/// Version of docs/numerics.md; any change of a bit that a kernel writes is a new one.
+pub const NUMERICS_VERSION: u32 = 1;
+
+/// Replaces any NaN by the canonical one, `0x7fc00000`.
+pub fn canonical_nan(x: f32) -> f32 {
+    scalar::canonical_nan(x)
+}

@@ -1,0 +1,113 @@
+//! Owns kernels whose output element depends on one element of each input: gates, sums, clamps.
+
+use super::error::{KernelError, check_len, whole_rows};
+use super::isa::{Isa, Kernel};
+use super::operand::Vector;
+use super::scalar;
+
+impl Isa {
+    /// `gate = silu(gate) × up`, where `silu(g) = g / (1 + e^-g)`: the gate of a feed-forward part.
+    ///
+    /// # Errors
+    ///
+    /// Slices of different lengths.
+    pub fn silu_mul(self, gate: &mut [f32], up: &[f32]) -> Result<(), KernelError> {
+        check_len("up", gate.len(), up.len())?;
+        self.run(SiluMul { gate, up });
+        Ok(())
+    }
+
+    /// `acc = acc + x`: the residual.
+    ///
+    /// # Errors
+    ///
+    /// Slices of different lengths.
+    pub fn add(self, acc: &mut [f32], x: &[f32]) -> Result<(), KernelError> {
+        check_len("x", acc.len(), x.len())?;
+        self.run(Add { acc, x });
+        Ok(())
+    }
+
+    /// `acc = scale × x + acc`, rounded once: the weighted sum over experts.
+    ///
+    /// # Errors
+    ///
+    /// Slices of different lengths.
+    pub fn scale_add(self, acc: &mut [f32], scale: f32, x: &[f32]) -> Result<(), KernelError> {
+        check_len("x", acc.len(), x.len())?;
+        self.run(ScaleAdd { acc, scale, x });
+        Ok(())
+    }
+
+    /// `acc = acc + vector`, each row: a bias. acc: `(rows, n)`, vector: `(n,)`.
+    ///
+    /// # Errors
+    ///
+    /// A length that is no whole number of rows.
+    pub fn add_vector(self, acc: &mut [f32], vector: &Vector<'_>) -> Result<(), KernelError> {
+        whole_rows("acc", acc.len(), vector.len())?;
+        self.run(AddVector { acc, vector });
+        Ok(())
+    }
+
+    /// Clamps to `-limit..=limit`; a NaN stays one.
+    pub fn clamp(self, x: &mut [f32], limit: f32) {
+        self.run(Clamp { x, limit });
+    }
+}
+
+struct SiluMul<'a> {
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+impl Kernel for SiluMul<'_> {
+    fn scalar(self) {
+        scalar::silu_mul(self.gate, self.up);
+    }
+}
+
+struct Add<'a> {
+    acc: &'a mut [f32],
+    x: &'a [f32],
+}
+
+impl Kernel for Add<'_> {
+    fn scalar(self) {
+        scalar::add(self.acc, self.x);
+    }
+}
+
+struct ScaleAdd<'a> {
+    acc: &'a mut [f32],
+    scale: f32,
+    x: &'a [f32],
+}
+
+impl Kernel for ScaleAdd<'_> {
+    fn scalar(self) {
+        scalar::scale_add(self.acc, self.scale, self.x);
+    }
+}
+
+struct AddVector<'a> {
+    acc: &'a mut [f32],
+    vector: &'a Vector<'a>,
+}
+
+impl Kernel for AddVector<'_> {
+    fn scalar(self) {
+        scalar::add_vector(self.acc, self.vector);
+    }
+}
+
+struct Clamp<'a> {
+    x: &'a mut [f32],
+    limit: f32,
+}
+
+impl Kernel for Clamp<'_> {
+    fn scalar(self) {
+        scalar::clamp(self.x, self.limit);
+    }
+}

@@ -1,0 +1,276 @@
+//! The reference: plain loops that define what every kernel computes, bit for bit.
+//!
+//! Shares nothing with the vector code but the operand types. docs/numerics.md says the same in
+//! words; each function here is one of its sections. Shapes were checked by the caller.
+
+use std::ops::Range;
+
+use super::attention::Attention;
+use super::mat::MatMut;
+use super::math;
+use super::operand::{Input, Vector, Weights};
+use crate::dtype::DType;
+
+/// Sums run in this many lanes: element k goes to lane k mod 16.
+pub(super) const LANES: usize = 16;
+
+/// Replaces any NaN by the canonical one, `0x7fc00000`.
+pub(super) fn canonical_nan(x: f32) -> f32 {
+    if x.is_nan() { f32::from_bits(0x7fc0_0000) } else { x }
+}
+
+/// Adds the lanes: i and i + 8, then i and i + 4, then i + 2, then i + 1.
+fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    lanes[0]
+}
+
+/// Dot product: each lane adds its products in ascending k, one rounding each; the last row of lanes
+/// is filled up with zeros.
+fn dot(w: &[f32], x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (w, x) in w.chunks(LANES).zip(x.chunks(LANES)) {
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            let (w, x) = if i < w.len() { (w[i], x[i]) } else { (0.0, 0.0) };
+            *lane = w.mul_add(x, *lane);
+        }
+    }
+    sum_lanes(lanes)
+}
+
+/// Dot product of integers, exact.
+fn dot_i8(w: &[u8], x: &[i16]) -> i64 {
+    w.iter().zip(x).map(|(&w, &x)| i64::from(w as i8) * i64::from(x)).sum()
+}
+
+/// w: (n, d), x: (tokens, d), out: (tokens, rows.len())
+pub(super) fn matmul(w: &Weights<'_>, rows: Range<usize>, x: &Input<'_>, out: &mut MatMut<'_>) {
+    let mut widened = vec![0.0; w.cols()];
+    for (column, row) in rows.enumerate() {
+        if w.dtype() == DType::I8 {
+            for token in 0..x.tokens() {
+                let (values, token_scale) = x.quantized_token(token);
+                let sum = dot_i8(w.row(row), values) as f32;
+                let scaled = sum * token_scale * w.row_scale(row).unwrap_or(1.0);
+                out.set(token, column, canonical_nan(scaled));
+            }
+        } else {
+            widen(w.dtype(), w.row(row), &mut widened);
+            for token in 0..x.tokens() {
+                let sum = dot(&widened, x.token(token));
+                let scaled = w.row_scale(row).map_or(sum, |scale| sum * scale);
+                out.set(token, column, canonical_nan(scaled));
+            }
+        }
+    }
+}
+
+/// Rounds one token to 16 bits. Returns its scale.
+pub(super) fn quantize(x: &[f32], values: &mut [i16]) -> f32 {
+    values.fill(0);
+    if x.iter().any(|x| !x.is_finite()) {
+        return canonical_nan(f32::NAN);
+    }
+    let largest = x.iter().fold(0.0f32, |largest, x| if x.abs() > largest { x.abs() } else { largest });
+    if largest < SMALLEST_QUANTIZED {
+        return 0.0;
+    }
+    let per_unit = 32767.0 / largest;
+    for (value, x) in values.iter_mut().zip(x) {
+        // Within ±32767: 32767 (1 + 2^-23) rounds to 32767.
+        *value = (x * per_unit).round_ties_even() as i16;
+    }
+    largest / 32767.0
+}
+
+/// A token whose largest value is below 2^-100 counts as zero: so neither the scale nor its inverse
+/// can leave the normal range.
+pub(super) const SMALLEST_QUANTIZED: f32 = 7.888_609e-31;
+
+/// One element, exactly, from little-endian bytes.
+fn widen_one(dtype: DType, bytes: &[u8]) -> f32 {
+    match (dtype, bytes) {
+        (DType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+        (DType::BF16, &[a, b]) => f32::from_le_bytes([0, 0, a, b]),
+        (DType::F16, &[a, b]) => widen_f16(u16::from_le_bytes([a, b])),
+        (DType::F8E4M3, &[a]) => widen_f8(a),
+        (DType::I8, &[a]) => f32::from(a as i8),
+        _ => f32::NAN,
+    }
+}
+
+/// Elements, exactly: every value of the narrower types is an f32.
+fn widen(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    for (out, bytes) in out.iter_mut().zip(bytes.chunks_exact(dtype.size_bytes())) {
+        *out = widen_one(dtype, bytes);
+    }
+}
+
+/// binary16: 5 exponent bits of bias 15, 10 mantissa bits.
+fn widen_f16(bits: u16) -> f32 {
+    let (exponent, mantissa) = (u32::from(bits >> 10 & 0x1f), u32::from(bits & 0x3ff));
+    let magnitude = match exponent {
+        0 => mantissa as f32 * 2.0f32.powi(-24),
+        0x1f => f32::from_bits(0x7f80_0000 | mantissa << 13),
+        _ => f32::from_bits((exponent + 127 - 15) << 23 | mantissa << 13),
+    };
+    if bits >> 15 == 1 { -magnitude } else { magnitude }
+}
+
+/// E4M3FN: 4 exponent bits of bias 7, 3 mantissa bits, no infinity, one NaN of each sign.
+fn widen_f8(bits: u8) -> f32 {
+    let (exponent, mantissa) = (u32::from(bits >> 3 & 0xf), u32::from(bits & 7));
+    let magnitude = match (exponent, mantissa) {
+        (0xf, 7) => f32::NAN,
+        (0, _) => mantissa as f32 * 2.0f32.powi(-9),
+        _ => f32::from_bits((exponent + 127 - 7) << 23 | mantissa << 20),
+    };
+    if bits >> 7 == 1 { -magnitude } else { magnitude }
+}
+
+/// To binary16, to nearest even; too large becomes infinity, NaN becomes `0x7e00`.
+fn round_f16(x: f32) -> u16 {
+    let sign = (x.to_bits() >> 16 & 0x8000) as u16;
+    let magnitude = x.abs();
+    if x.is_nan() {
+        0x7e00
+    } else if magnitude >= 65520.0 {
+        sign | 0x7c00
+    } else if magnitude < 2.0f32.powi(-14) {
+        // Subnormal: units of 2^-24. Rounding up to 1024 units gives the smallest normal number.
+        sign | (magnitude * 2.0f32.powi(24)).round_ties_even() as u16
+    } else {
+        let bits = magnitude.to_bits() - ((127 - 15) << 23);
+        let to_even = bits >> 13 & 1;
+        sign | ((bits + 0xfff + to_even) >> 13) as u16
+    }
+}
+
+/// Rounds to the cache's dtype, F16 or F32.
+pub(super) fn round_to(dtype: DType, x: &[f32], out: &mut [u8]) {
+    for (out, &x) in out.chunks_exact_mut(dtype.size_bytes()).zip(x) {
+        if dtype == DType::F16 {
+            out.copy_from_slice(&round_f16(x).to_le_bytes());
+        } else {
+            out.copy_from_slice(&canonical_nan(x).to_le_bytes());
+        }
+    }
+}
+
+/// One row of a matrix as f32, times the row's scale where there is one.
+pub(super) fn dequantize_row(w: &Weights<'_>, row: usize, out: &mut [f32]) {
+    widen(w.dtype(), w.row(row), out);
+    for out in out.iter_mut() {
+        *out = canonical_nan(w.row_scale(row).map_or(*out, |scale| *out * scale));
+    }
+}
+
+/// x, out: (rows, n), weight: (n,). The mean square is the dot product of the row with itself over n.
+pub(super) fn rms_norm(x: &[f32], weight: &Vector<'_>, eps: f32, out: &mut [f32]) {
+    let mut widened = vec![0.0; weight.len()];
+    widen(weight.dtype(), weight.data(), &mut widened);
+    for (x, out) in x.chunks_exact(widened.len()).zip(out.chunks_exact_mut(widened.len())) {
+        let mean = dot(x, x) / widened.len() as f32;
+        let inverse = 1.0 / (mean + eps).sqrt();
+        for (out, (x, w)) in out.iter_mut().zip(x.iter().zip(&widened)) {
+            *out = canonical_nan(x * inverse * w);
+        }
+    }
+}
+
+/// gate = gate / (1 + e^-gate) × up
+pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = canonical_nan(*gate / (1.0 + math::exp(-*gate)) * up);
+    }
+}
+
+/// acc = acc + x
+pub(super) fn add(acc: &mut [f32], x: &[f32]) {
+    for (acc, x) in acc.iter_mut().zip(x) {
+        *acc = canonical_nan(*acc + x);
+    }
+}
+
+/// acc = scale × x + acc, rounded once
+pub(super) fn scale_add(acc: &mut [f32], scale: f32, x: &[f32]) {
+    for (acc, x) in acc.iter_mut().zip(x) {
+        *acc = canonical_nan(scale.mul_add(*x, *acc));
+    }
+}
+
+/// acc: (rows, n), vector: (n,). acc = acc + vector, each row.
+pub(super) fn add_vector(acc: &mut [f32], vector: &Vector<'_>) {
+    let mut widened = vec![0.0; vector.len()];
+    widen(vector.dtype(), vector.data(), &mut widened);
+    for row in acc.chunks_exact_mut(widened.len()) {
+        add(row, &widened);
+    }
+}
+
+/// Into -limit..=limit.
+pub(super) fn clamp(x: &mut [f32], limit: f32) {
+    for x in x.iter_mut() {
+        let from_above = if limit < *x { limit } else { *x };
+        *x = canonical_nan(if from_above < -limit { -limit } else { from_above });
+    }
+}
+
+/// x: (2 h,), cos, sin: (h,). Element i turns with element i + h.
+pub(super) fn rope(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (first, second) = x.split_at_mut(cos.len());
+    for (i, (a, b)) in first.iter_mut().zip(second).enumerate() {
+        let turned = a.mul_add(cos[i], -(*b * sin[i]));
+        *b = canonical_nan(b.mul_add(cos[i], *a * sin[i]));
+        *a = canonical_nan(turned);
+    }
+}
+
+/// x = e^(x - max), and their sum, element i in lane i mod 16. NaN, if any element is.
+fn exp_and_sum(x: &mut [f32]) -> f32 {
+    let max = x.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
+    let mut lanes = [0.0f32; LANES];
+    for (i, x) in x.iter_mut().enumerate() {
+        *x = math::exp(*x - max);
+        lanes[i % LANES] += *x;
+    }
+    sum_lanes(lanes)
+}
+
+/// x = e^(x - max) × (1 / sum)
+pub(super) fn softmax(x: &mut [f32]) {
+    let inverse = 1.0 / exp_and_sum(x);
+    for x in x.iter_mut() {
+        *x = canonical_nan(*x * inverse);
+    }
+}
+
+/// scores: (group, positions), out: (group, head_dim)
+pub(super) fn attention(args: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
+    let row_bytes = args.head_dim * args.dtype.size_bytes();
+    let positions = args.keys.len() / row_bytes;
+    let mut row = vec![0.0; args.head_dim];
+    let queries = args.queries.chunks_exact(args.head_dim);
+    let rows = scores.chunks_exact_mut(positions).zip(out.chunks_exact_mut(args.head_dim));
+    for (query, (scores, out)) in queries.zip(rows) {
+        for (score, key) in scores.iter_mut().zip(args.keys.chunks_exact(row_bytes)) {
+            widen(args.dtype, key, &mut row);
+            *score = dot(&row, query) * args.scale;
+        }
+        let inverse = 1.0 / exp_and_sum(scores);
+        out.fill(0.0);
+        for (score, value) in scores.iter().zip(args.values.chunks_exact(row_bytes)) {
+            widen(args.dtype, value, &mut row);
+            for (out, value) in out.iter_mut().zip(&row) {
+                *out = score.mul_add(*value, *out);
+            }
+        }
+        for out in out.iter_mut() {
+            *out = canonical_nan(*out * inverse);
+        }
+    }
+}
