@@ -5,7 +5,9 @@ pub mod dtype;
 pub mod format;
 pub mod hash;
 pub mod kernels;
+pub mod tensor;
 
 pub use dtype::{DType, Shape};
 pub use format::{BlockKind, ChainId, Manifest, ModelSpec, ParentRole, Slot};
 pub use hash::{BlockHash, ChainRoot, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot};
+pub use tensor::{TensorBlock, TensorView};

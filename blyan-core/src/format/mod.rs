@@ -1,11 +1,13 @@
 //! Bytes ↔ values, no I/O: block headers, slot names, specs and manifests.
 
 pub(crate) mod kind;
+pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod slot;
 pub(crate) mod spec;
 
 pub use kind::{BlockKind, ChainId, ParentRole};
+pub use layout::{TensorRole, TensorSpec};
 pub use manifest::{Manifest, ManifestError};
 pub use slot::{ParseSlotError, Slot};
 pub use spec::{

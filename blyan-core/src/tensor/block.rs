@@ -1,0 +1,196 @@
+//! Owns [`TensorBlock`]: a weight payload as named tensors, parsed once, never copied.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::error::TensorError;
+use super::header::{self, TensorEntry};
+use super::scale_name;
+use super::view::TensorView;
+use crate::dtype::{DType, Shape};
+
+/// Until the storage layer arrives.
+pub type Payload = Arc<[u8]>;
+
+/// Longest header of a block's payload: it holds the tensors of one slot, a few dozen at most.
+pub(crate) const MAX_BLOCK_HEADER_BYTES: u64 = 1 << 20;
+
+/// A weight block's payload as named, typed, shaped views. Cloning shares it.
+#[derive(Clone)]
+pub struct TensorBlock(Arc<Inner>);
+
+struct Inner {
+    payload: Payload,
+    tensors: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    dtype: DType,
+    shape: Shape,
+    /// Inside the payload: checked when it was parsed.
+    bytes: Range<usize>,
+}
+
+impl TensorBlock {
+    /// Parses a payload: types, shapes, offsets, and a valid scale for each row of each quantized
+    /// tensor. Costs time in the number of tensors and scales, not of weights.
+    ///
+    /// # Errors
+    ///
+    /// [`TensorError`] naming the tensor and what is wrong with it.
+    pub fn from_payload(payload: Payload) -> Result<Self, TensorError> {
+        let entries = header::parse(&payload, MAX_BLOCK_HEADER_BYTES)?;
+        let tensors = entries.into_iter().map(Entry::new).collect::<Result<BTreeMap<_, _>, _>>()?;
+        let block = Self(Arc::new(Inner { payload, tensors }));
+        for (_, view) in block.tensors() {
+            block.check_scale(&view)?;
+        }
+        Ok(block)
+    }
+
+    /// The tensor of that name. Costs the same whatever its size.
+    ///
+    /// # Errors
+    ///
+    /// [`TensorError::Missing`] listing the names that are there.
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, TensorError> {
+        self.get(name).ok_or_else(|| TensorError::Missing {
+            tensor: name.to_owned(),
+            present: self.0.tensors.keys().cloned().collect(),
+        })
+    }
+
+    /// The tensor of that name, if there is one. Costs the same whatever its size.
+    pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        let (name, entry) = self.0.tensors.get_key_value(name)?;
+        Some(self.view(name, entry))
+    }
+
+    /// The scales of the quantized tensor `name`, (rows, 1) of F32; `None` for a float tensor.
+    pub fn scale(&self, name: &str) -> Option<TensorView<'_>> {
+        self.get(name).filter(|view| view.dtype().is_quantized())?;
+        self.get(&scale_name(name))
+    }
+
+    /// All tensors with their names, in byte order of names.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = (&str, TensorView<'_>)> {
+        self.0.tensors.iter().map(|(name, entry)| (name.as_str(), self.view(name, entry)))
+    }
+
+    /// The whole payload, header and all.
+    pub fn payload(&self) -> &[u8] {
+        &self.0.payload
+    }
+
+    fn view<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorView<'a> {
+        let data = self.0.payload.get(entry.bytes.clone()).unwrap_or_default();
+        TensorView { name, dtype: entry.dtype, shape: &entry.shape, data }
+    }
+
+    /// A quantized tensor is a matrix whose rows have one usable scale each.
+    fn check_scale(&self, view: &TensorView<'_>) -> Result<(), TensorError> {
+        if !view.dtype().is_quantized() {
+            return Ok(());
+        }
+        let rows = view.shape().dims().first().copied().unwrap_or(1);
+        let bad = || TensorError::Scale { tensor: view.name().to_owned(), dtype: view.dtype(), rows };
+        if view.shape().dims().len() != 2 {
+            return Err(bad());
+        }
+        let scale = self.get(&scale_name(view.name())).ok_or_else(bad)?;
+        if scale.dtype() != DType::F32 || scale.shape().dims() != [rows, 1] {
+            return Err(bad());
+        }
+        let mut values =
+            scale.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).enumerate();
+        match values.find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
+            None => Ok(()),
+            Some((row, value)) => {
+                Err(TensorError::ScaleValue { tensor: scale.name().to_owned(), row, value })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for TensorBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.tensors().map(|(name, view)| (name, (view.dtype(), view.shape()))))
+            .finish()
+    }
+}
+
+impl Entry {
+    fn new(entry: TensorEntry) -> Result<(String, Self), TensorError> {
+        let dtype = entry.supported_dtype()?;
+        // The header was checked against the payload's length, which fits memory.
+        let [start, end] =
+            [entry.bytes.start, entry.bytes.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        Ok((entry.name, Self { dtype, shape: entry.shape, bytes: start..end }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::write;
+
+    fn block(tensors: &[(&str, DType, &Shape, &[u8])]) -> Result<TensorBlock, TensorError> {
+        TensorBlock::from_payload(write(tensors).unwrap().into())
+    }
+
+    #[test]
+    fn views_are_aligned_and_not_copied() {
+        let (matrix, vector) = (Shape::new([8, 16]), Shape::new([3]));
+        let data: Vec<u8> = (0..=255).collect();
+        let block =
+            block(&[("norm", DType::BF16, &vector, &data[..6]), ("w", DType::BF16, &matrix, &data)]).unwrap();
+        let view = block.tensor("w").unwrap();
+        assert_eq!((view.dtype(), view.shape().dims(), view.data()), (DType::BF16, &[8, 16][..], &data[..]));
+        let within = view.data().as_ptr().addr() - block.payload().as_ptr().addr();
+        assert_eq!(within % super::super::ALIGNMENT, 0);
+        assert_eq!(block.clone().tensor("w").unwrap().data().as_ptr(), view.data().as_ptr());
+        assert_eq!(view.rows().len(), 8);
+        assert_eq!(view.get_f32(3), Some(view.to_f32_vec()[3]));
+        assert_eq!(view.get_f32(128), None);
+        assert_eq!(block.tensors().map(|(name, _)| name).collect::<Vec<_>>(), ["norm", "w"]);
+        assert!(matches!(block.tensor("x"), Err(TensorError::Missing { .. })));
+    }
+
+    #[test]
+    fn scales_are_checked() {
+        let (matrix, rows, flat) = (Shape::new([2, 3]), Shape::new([2, 1]), Shape::new([2]));
+        let scales = |values: [f32; 2]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let good = scales([0.5, f32::MIN_POSITIVE]);
+        let weight = ("w", DType::I8, &matrix, &[1u8; 6][..]);
+        let whole = block(&[weight, ("w_scale", DType::F32, &rows, &good)]).unwrap();
+        assert_eq!(whole.scale("w").unwrap().to_f32_vec(), [0.5, f32::MIN_POSITIVE]);
+        assert!(whole.scale("w_scale").is_none());
+        for tensors in [
+            vec![weight],
+            vec![weight, ("w_scale", DType::F32, &flat, &good[..])],
+            vec![weight, ("w_scale", DType::F16, &rows, &good[..4])],
+            vec![("w", DType::I8, &flat, &[1; 2]), ("w_scale", DType::F32, &rows, &good)],
+        ] {
+            assert!(matches!(block(&tensors), Err(TensorError::Scale { .. })));
+        }
+        for bad in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
+            let bad = scales([1.0, bad]);
+            assert!(matches!(
+                block(&[weight, ("w_scale", DType::F32, &rows, &bad)]),
+                Err(TensorError::ScaleValue { row: 1, .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn types_that_blocks_cannot_hold_are_named() {
+        let payload = write(&[("w", DType::I8, &Shape::new([2]), &[0; 2])]).unwrap();
+        let text = String::from_utf8(payload).unwrap().replace("\"I8\"", "\"U8\"");
+        let error = TensorBlock::from_payload(text.into_bytes().into()).unwrap_err();
+        assert!(matches!(error, TensorError::DType { dtype, .. } if dtype == "U8"));
+    }
+}

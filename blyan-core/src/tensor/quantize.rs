@@ -1,0 +1,207 @@
+//! Owns quantization: one f32 scale per output row, symmetric, deterministic.
+//!
+//! For a row with the largest magnitude `amax`, each step rounded to f32, ties to even:
+//! `scale = max(amax / limit, 2^-126)`, or 1 if `amax` is 0, with `limit` 127 for I8 and 448 for
+//! F8_E4M3; each value is `x / scale`, rounded to the nearest I8 in −127..=127 or F8_E4M3, ties to
+//! even. The lower bound keeps a row of tiny weights from dividing by a scale that lost its digits.
+
+use rayon::prelude::*;
+
+use super::convert::{f32_to_f8e4m3, first_not_finite, widen};
+use super::error::TensorError;
+use super::view::TensorView;
+use crate::dtype::DType;
+
+/// A quantized matrix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quantized {
+    /// (rows, cols) of I8 or F8_E4M3.
+    pub values: Vec<u8>,
+    /// (rows, 1) of F32, little-endian.
+    pub scales: Vec<u8>,
+}
+
+/// Largest magnitude that a quantized type holds.
+const fn limit(dtype: DType) -> Option<f32> {
+    match dtype {
+        DType::I8 => Some(127.0),
+        DType::F8E4M3 => Some(448.0),
+        _ => None,
+    }
+}
+
+/// Quantizes one row of finite values and returns its scale.
+fn quantize_row(dtype: DType, limit: f32, row: &[f32], out: &mut [u8]) -> f32 {
+    let amax = row.iter().fold(0f32, |amax, x| amax.max(x.abs()));
+    let scale = if amax == 0.0 { 1.0 } else { (amax / limit).max(f32::MIN_POSITIVE) };
+    if dtype == DType::I8 {
+        for (out, x) in out.iter_mut().zip(row) {
+            *out = (x / scale).round_ties_even().clamp(-limit, limit) as i8 as u8;
+        }
+    } else {
+        for (out, x) in out.iter_mut().zip(row) {
+            *out = f32_to_f8e4m3(x / scale);
+        }
+    }
+    scale
+}
+
+/// Quantizes whole rows of a float matrix into place, on all threads of the current rayon pool.
+/// `source` is (rows, cols) of `from`, `values` (rows, cols) of `to`, `scales` rows of F32.
+///
+/// # Errors
+///
+/// With an empty tensor name: [`TensorError::NotFinite`] with the first such index,
+/// [`TensorError::Conversion`] unless `from` is a float type and `to` a quantized one,
+/// [`TensorError::Size`] if the sizes do not agree.
+pub fn quantize_rows_into(
+    from: DType,
+    source: &[u8],
+    cols: usize,
+    to: DType,
+    values: &mut [u8],
+    scales: &mut [u8],
+) -> Result<(), TensorError> {
+    let Some(limit) = limit(to).filter(|_| !from.is_quantized()) else {
+        return Err(TensorError::Conversion { tensor: String::new(), from, to });
+    };
+    let (scales, scales_rest) = scales.as_chunks_mut::<4>();
+    let size = |expected, actual| TensorError::Size { tensor: String::new(), expected, actual };
+    let elements = scales.len().checked_mul(cols).ok_or_else(|| size(usize::MAX, source.len()))?;
+    if !scales_rest.is_empty() || values.len() != elements {
+        return Err(size(elements, values.len()));
+    }
+    if elements.checked_mul(from.size_bytes()) != Some(source.len()) {
+        return Err(size(elements.saturating_mul(from.size_bytes()), source.len()));
+    }
+    if cols == 0 {
+        scales.fill(1f32.to_le_bytes());
+        return Ok(());
+    }
+    first_not_finite(from, source)?;
+    source
+        .par_chunks(cols * from.size_bytes())
+        .zip(values.par_chunks_mut(cols))
+        .zip(scales.par_iter_mut())
+        .with_min_len((1 << 14) / cols + 1)
+        .for_each_init(
+            || vec![0.0; cols],
+            |row, ((source, values), scale)| {
+                widen(from, source, row);
+                *scale = quantize_row(to, limit, row, values).to_le_bytes();
+            },
+        );
+    Ok(())
+}
+
+/// Quantizes a float matrix of shape (rows, cols).
+///
+/// # Errors
+///
+/// [`TensorError`] naming the tensor: not two dimensions, not finite, or no such conversion.
+pub fn quantize(to: DType, source: &TensorView<'_>) -> Result<Quantized, TensorError> {
+    let &[rows, cols] = source.shape().dims() else {
+        let expected = crate::dtype::Shape::new([source.shape().dims().first().copied().unwrap_or(1), 1]);
+        let (tensor, actual) = (source.name().to_owned(), source.shape().clone());
+        return Err(TensorError::Shape { tensor, actual, expected });
+    };
+    let mut quantized = Quantized { values: vec![0; source.len()], scales: vec![0; rows * 4] };
+    let Quantized { values, scales } = &mut quantized;
+    quantize_rows_into(source.dtype(), source.data(), cols, to, values, scales)
+        .map_err(|error| error.about(source.name()))?;
+    Ok(quantized)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Shape;
+
+    fn pseudo_random(len: usize) -> Vec<f32> {
+        let mut bits = 12345u32;
+        (0..len)
+            .map(|_| {
+                bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (bits as i32 as f32) / 2f32.powi(31 + (bits >> 8 & 7) as i32)
+            })
+            .collect()
+    }
+
+    fn quantize_f32(to: DType, rows: usize, cols: usize, values: &[f32]) -> Quantized {
+        let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let shape = Shape::new([rows, cols]);
+        quantize(to, &TensorView::new("w", DType::F32, &shape, &data).unwrap()).unwrap()
+    }
+
+    /// In f64, by searching all codes: shares nothing with the code above but the definition.
+    #[test]
+    fn the_nearest_code_is_chosen() {
+        let (rows, cols) = (13, 37);
+        let values = pseudo_random(rows * cols);
+        for to in [DType::I8, DType::F8E4M3] {
+            let decode = |code: u8| match to {
+                DType::I8 => f64::from(code as i8),
+                _ => f64::from(float8::F8E4M3::from_bits(code).to_f32()),
+            };
+            let quantized = quantize_f32(to, rows, cols, &values);
+            for row in 0..rows {
+                let source = &values[row * cols..][..cols];
+                let amax = source.iter().fold(0f32, |a, x| a.max(x.abs()));
+                let scale = f32::from_le_bytes(quantized.scales[row * 4..][..4].try_into().unwrap());
+                assert_eq!(scale, amax / if to == DType::I8 { 127.0 } else { 448.0 });
+                for (x, code) in source.iter().zip(&quantized.values[row * cols..]) {
+                    let y = f64::from(x / scale);
+                    let distance = (decode(*code) - y).abs();
+                    let best = (0..=255u8)
+                        .filter(|&c| {
+                            decode(c).is_finite() && decode(c) >= -448.0 && (to != DType::I8 || c != 0x80)
+                        })
+                        .map(|c| (decode(c) - y).abs())
+                        .fold(f64::INFINITY, f64::min);
+                    assert_eq!(distance, best, "{to} {x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extremes() {
+        let smallest = f32::from_bits(1);
+        let values = [0.0, -0.0, f32::MAX, f32::MIN, smallest, -smallest, 127.0, 0.5, 127.0, 1.5];
+        let quantized = quantize_f32(DType::I8, 5, 2, &values);
+        let scales: Vec<f32> =
+            quantized.scales.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        assert_eq!(scales, [1.0, f32::MAX / 127.0, f32::MIN_POSITIVE, 1.0, 1.0]);
+        // Ties go to even: 0.5 to 0, 1.5 to 2.
+        assert_eq!(
+            quantized.values.iter().map(|&b| b as i8).collect::<Vec<_>>(),
+            [0, 0, 127, -127, 0, 0, 127, 0, 127, 2]
+        );
+    }
+
+    #[test]
+    fn threads_do_not_change_the_result() {
+        let (rows, cols) = (97, 501);
+        let values = pseudo_random(rows * cols);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| quantize_f32(DType::F8E4M3, rows, cols, &values))
+        };
+        assert_eq!(run(1), run(7));
+    }
+
+    #[test]
+    fn what_cannot_be_quantized_is_named() {
+        let shape = Shape::new([1, 2]);
+        let data: Vec<u8> = [1.0, f32::NAN].iter().flat_map(|v: &f32| v.to_le_bytes()).collect();
+        let view = TensorView::new("w", DType::F32, &shape, &data).unwrap();
+        assert!(matches!(
+            quantize(DType::I8, &view),
+            Err(TensorError::NotFinite { tensor, index: 1, .. }) if tensor == "w"
+        ));
+        assert!(matches!(quantize(DType::F16, &view), Err(TensorError::Conversion { .. })));
+        let shape = Shape::new([2]);
+        let view = TensorView::new("w", DType::F32, &shape, &data).unwrap();
+        assert!(matches!(quantize(DType::I8, &view), Err(TensorError::Shape { .. })));
+    }
+}

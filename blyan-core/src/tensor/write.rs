@@ -1,0 +1,168 @@
+//! Owns the canonical writer of weight payloads: one set of tensors has exactly one spelling.
+//!
+//! The data section starts at a multiple of [`ALIGNMENT`]; the header is padded with spaces to get
+//! there and has no `__metadata__`. Tensors whose size is a multiple of [`ALIGNMENT`] come first, so
+//! that they stay aligned, each group in byte order of names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::ops::Range;
+
+use super::error::TensorError;
+use crate::dtype::{DType, Shape};
+
+/// Alignment of the data section: a cache line, and the widest vector register.
+pub const ALIGNMENT: usize = 64;
+
+/// Where each tensor of a payload goes, decided before any weight is read, so that weights can be
+/// converted straight into the payload.
+#[derive(Debug, Clone)]
+pub struct PayloadLayout {
+    header: Vec<u8>,
+    /// In the order of the data section; ranges from its start.
+    tensors: Vec<(String, Range<usize>)>,
+    data_len: usize,
+}
+
+impl PayloadLayout {
+    /// Plans a payload of these tensors, in any order.
+    ///
+    /// # Errors
+    ///
+    /// [`TensorError::DuplicateTensor`], or [`TensorError::Size`] if the sizes overflow.
+    pub fn new(tensors: &[(&str, DType, &Shape)]) -> Result<Self, TensorError> {
+        let overflow =
+            |name: &str| TensorError::Size { tensor: name.to_owned(), expected: usize::MAX, actual: 0 };
+        let mut sized = Vec::with_capacity(tensors.len());
+        for &(name, dtype, shape) in tensors {
+            sized.push((name, dtype, shape, shape.size_bytes(dtype).map_err(|_| overflow(name))?));
+        }
+        sized.sort_by_key(|&(name, _, _, size)| (!size.is_multiple_of(ALIGNMENT), name));
+        let mut header = String::from("{");
+        let mut placed: Vec<(String, Range<usize>)> = Vec::with_capacity(sized.len());
+        let mut names = BTreeSet::new();
+        let mut offset = 0usize;
+        for (name, dtype, shape, size) in sized {
+            if !names.insert(name) {
+                return Err(TensorError::DuplicateTensor { tensor: name.to_owned() });
+            }
+            let end = offset.checked_add(size).ok_or_else(|| overflow(name))?;
+            let comma = if placed.is_empty() { "" } else { "," };
+            let key = serde_json::Value::from(name);
+            let dims: Vec<String> = shape.dims().iter().map(usize::to_string).collect();
+            // Writing to a string cannot fail.
+            let _ = write!(
+                header,
+                r#"{comma}{key}:{{"dtype":"{dtype}","shape":[{}],"data_offsets":[{offset},{end}]}}"#,
+                dims.join(",")
+            );
+            placed.push((name.to_owned(), offset..end));
+            offset = end;
+        }
+        header.push('}');
+        let padded = (8 + header.len()).next_multiple_of(ALIGNMENT) - 8;
+        let mut bytes = (padded as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.resize(8 + padded, b' ');
+        Ok(Self { header: bytes, tensors: placed, data_len: offset })
+    }
+
+    /// Length of the whole payload.
+    pub fn len_bytes(&self) -> usize {
+        self.header.len() + self.data_len
+    }
+
+    /// A payload with its header written and all data zero.
+    pub fn zeroed(&self) -> Vec<u8> {
+        let mut payload = vec![0; self.len_bytes()];
+        if let Some(header) = payload.get_mut(..self.header.len()) {
+            header.copy_from_slice(&self.header);
+        }
+        payload
+    }
+
+    /// The place of each tensor in a payload that [`Self::zeroed`] made, in the order of the data.
+    pub fn places<'a>(&'a self, payload: &'a mut [u8]) -> Vec<(&'a str, &'a mut [u8])> {
+        let mut rest = payload.get_mut(self.header.len()..).unwrap_or_default();
+        let mut places = Vec::with_capacity(self.tensors.len());
+        for (name, range) in &self.tensors {
+            let Some((place, tail)) = std::mem::take(&mut rest).split_at_mut_checked(range.len()) else {
+                break;
+            };
+            places.push((name.as_str(), place));
+            rest = tail;
+        }
+        places
+    }
+}
+
+/// Writes tensors, in any order, as a canonical payload.
+///
+/// # Errors
+///
+/// [`TensorError::DuplicateTensor`], or [`TensorError::Size`] if bytes contradict shape and dtype.
+pub fn write(tensors: &[(&str, DType, &Shape, &[u8])]) -> Result<Vec<u8>, TensorError> {
+    let plan: Vec<_> = tensors.iter().map(|&(name, dtype, shape, _)| (name, dtype, shape)).collect();
+    let layout = PayloadLayout::new(&plan)?;
+    let data: BTreeMap<&str, &[u8]> = tensors.iter().map(|&(name, .., data)| (name, data)).collect();
+    let mut payload = layout.zeroed();
+    for (name, place) in layout.places(&mut payload) {
+        let data = data.get(name).copied().unwrap_or_default();
+        if data.len() != place.len() {
+            let (expected, actual) = (place.len(), data.len());
+            return Err(TensorError::Size { tensor: name.to_owned(), expected, actual });
+        }
+        place.copy_from_slice(data);
+    }
+    Ok(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spelling_is_fixed() {
+        let (a, b, c) = (Shape::new([3]), Shape::new([8, 4]), Shape::new([64]));
+        let payload = write(&[
+            ("z.weight", DType::BF16, &b, &[1; 64]),
+            ("a", DType::I8, &a, &[2; 3]),
+            ("c", DType::I8, &c, &[3; 64]),
+        ])
+        .unwrap();
+        let header = concat!(
+            r#"{"c":{"dtype":"I8","shape":[64],"data_offsets":[0,64]},"#,
+            r#""z.weight":{"dtype":"BF16","shape":[8,4],"data_offsets":[64,128]},"#,
+            r#""a":{"dtype":"I8","shape":[3],"data_offsets":[128,131]}}"#
+        );
+        let padded = header.len() + 64 - (8 + header.len()) % 64;
+        let mut expected = (padded as u64).to_le_bytes().to_vec();
+        expected.extend_from_slice(format!("{header:padded$}").as_bytes());
+        expected.extend_from_slice(&[&[3u8; 64][..], &[1; 64], &[2; 3]].concat());
+        assert_eq!(payload, expected);
+        assert_eq!((8 + padded) % 64, 0);
+    }
+
+    #[test]
+    fn other_readers_read_it_and_the_order_given_does_not_matter() {
+        let (a, b) = (Shape::new([2, 2]), Shape::new([]));
+        let x = write(&[("a\"", DType::F32, &a, &[1; 16]), ("é", DType::F16, &b, &[2; 2])]).unwrap();
+        let y = write(&[("é", DType::F16, &b, &[2; 2]), ("a\"", DType::F32, &a, &[1; 16])]).unwrap();
+        assert_eq!(x, y);
+        let read = safetensors::SafeTensors::deserialize(&x).unwrap();
+        assert_eq!(read.tensor("a\"").unwrap().shape(), [2, 2]);
+        assert_eq!(read.tensor("é").unwrap().data(), [2; 2]);
+        assert_eq!(super::super::header::parse(&x, 1 << 20).unwrap().len(), 2);
+        assert_eq!(super::super::header::parse(&write(&[]).unwrap(), 1 << 20).unwrap(), []);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let shape = Shape::new([2]);
+        let tensor = ("a", DType::I8, &shape, &[0u8; 2][..]);
+        assert!(matches!(write(&[tensor, tensor]), Err(TensorError::DuplicateTensor { .. })));
+        assert!(matches!(write(&[("a", DType::I8, &shape, &[0; 3])]), Err(TensorError::Size { .. })));
+        let huge = Shape::new([usize::MAX, 2]);
+        assert!(matches!(write(&[("a", DType::I8, &huge, &[])]), Err(TensorError::Size { .. })));
+    }
+}
