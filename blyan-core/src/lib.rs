@@ -6,6 +6,8 @@ pub mod format;
 pub mod hash;
 pub mod kernels;
 pub mod tensor;
+pub mod manager;
+pub mod usage;
 
 pub use dtype::{DType, Shape};
 pub use format::{BlockKind, ChainId, Manifest, ModelSpec, ParentRole, Slot};

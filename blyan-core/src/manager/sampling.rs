@@ -1,0 +1,449 @@
+//! Owns the choice of the next token from a row of logits.
+//!
+//! The order is that of transformers' `generate`: repetition penalty, temperature, top-k, top-p,
+//! min-p, then one draw. All of it is bit-exact on every machine: comparisons, IEEE additions,
+//! multiplications and divisions in the order written here, and this crate's own `exp` and `ln`.
+//!
+//! 1. *Repetition penalty* (arXiv:1909.05858): the logit of each token in the history, prompt
+//!    included, once per distinct token: `l * penalty` if `l < 0`, else `l / penalty`.
+//! 2. *Greedy* (temperature 0): the largest logit, ties to the lowest token; nothing below applies.
+//! 3. *Temperature*: `l / temperature` in f32. Overflow saturates at the largest finite f32.
+//! 4. *Top-k*: tokens whose score is at least the k-th largest, all that tie with it included.
+//! 5. `w = exp(score - largest score)` in f32 for each token that is left, `total` = the sum of all
+//!    `w` in f64, ascending token.
+//! 6. *Top-p* (arXiv:1904.09751): tokens by descending score, ties by ascending token; each is kept
+//!    while the f64 sum of those before it is below `top_p * total`. The first is always kept.
+//! 7. *Min-p* (arXiv:2407.01082): tokens with `w >= min_p`, since the largest `w` is exactly 1.
+//! 8. *Draw*: `u = (next_u64 >> 11) * 2^-53`; the first token, ascending, at which the running f64
+//!    sum of `w` exceeds `u` times their total.
+//!
+//! The random numbers are ChaCha8's key stream (stream 0, from block 0, little-endian 64-bit words)
+//! under the key `seed as u64 little-endian ‖ "blyan sampling stream 1\0"`, one word a token.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+mod math;
+#[cfg(test)]
+mod tests;
+
+/// How to choose each next token. The default is greedy.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplingOptions {
+    /// Divides the logits; 0 chooses greedily.
+    pub temperature: f32,
+    /// Keeps this many of the best tokens.
+    pub top_k: Option<usize>,
+    /// Keeps the best tokens that together reach this probability.
+    pub top_p: Option<f32>,
+    /// Keeps tokens at least this fraction as probable as the best.
+    pub min_p: Option<f32>,
+    /// Makes tokens that were seen already less likely if above 1.
+    pub repetition_penalty: Option<f32>,
+    /// Where the random numbers start.
+    pub seed: u64,
+}
+
+impl Default for SamplingOptions {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: None, top_p: None, min_p: None, repetition_penalty: None, seed: 0 }
+    }
+}
+
+/// No token could be chosen.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SamplingError {
+    /// An option outside its range.
+    #[error("{field} = {value} is out of range: expected {expected}")]
+    OutOfRange {
+        /// Name of the option.
+        field: &'static str,
+        /// Its value.
+        value: f64,
+        /// The values it may have.
+        expected: &'static str,
+    },
+    /// A logit is NaN.
+    #[error("the logit of token {token} is NaN: the weights or the input overflowed")]
+    NanLogit {
+        /// The first such token.
+        token: u32,
+    },
+    /// A logit is positive infinity, so probabilities do not exist.
+    #[error("the logit of token {token} is infinite: the weights or the input overflowed")]
+    InfiniteLogit {
+        /// The first such token.
+        token: u32,
+    },
+    /// There is no token with a logit above negative infinity.
+    #[error("none of the {vocab_size} tokens can be chosen: every logit is negative infinity")]
+    NoCandidate {
+        /// Number of logits.
+        vocab_size: usize,
+    },
+    /// Logits were asked about a token that has none.
+    #[error("token {token} has no logit: the vocabulary has {vocab_size} tokens")]
+    UnknownToken {
+        /// The token.
+        token: u32,
+        /// Number of logits.
+        vocab_size: usize,
+    },
+}
+
+impl SamplingOptions {
+    /// Checks every option.
+    ///
+    /// # Errors
+    ///
+    /// [`SamplingError::OutOfRange`] for the first option that is NaN or outside its range.
+    pub fn check(&self) -> Result<(), SamplingError> {
+        let check = |ok: bool, field, value: f64, expected| match ok {
+            true => Ok(()),
+            false => Err(SamplingError::OutOfRange { field, value, expected }),
+        };
+        let t = self.temperature;
+        let positive_zero = t.is_sign_positive();
+        check(t.is_finite() && positive_zero, "temperature", t.into(), "0 (greedy) or a positive number")?;
+        if let Some(k) = self.top_k {
+            check(k >= 1, "top_k", k as f64, "at least 1, or none to switch it off")?;
+        }
+        let fraction = |value: f32| (0.0..=1.0).contains(&value) && value.is_sign_positive();
+        if let Some(p) = self.top_p {
+            check(fraction(p), "top_p", p.into(), "0 to 1")?;
+        }
+        if let Some(p) = self.min_p {
+            check(fraction(p), "min_p", p.into(), "0 to 1")?;
+        }
+        if let Some(penalty) = self.repetition_penalty {
+            check(
+                penalty.is_finite() && penalty > 0.0,
+                "repetition_penalty",
+                penalty.into(),
+                "a positive number",
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether no random number is drawn.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature == 0.0
+    }
+
+    /// The same choices with every option that cannot change them switched off: what a receipt holds.
+    pub fn effective(mut self) -> Self {
+        if self.is_greedy() {
+            self = Self { repetition_penalty: self.repetition_penalty, ..Self::default() };
+        }
+        self.top_p = self.top_p.filter(|&p| p < 1.0);
+        self.min_p = self.min_p.filter(|&p| p > 0.0);
+        self.repetition_penalty = self.repetition_penalty.filter(|&penalty| penalty != 1.0);
+        self
+    }
+}
+
+/// A chosen token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Choice {
+    /// The token.
+    pub token: u32,
+    /// Its probability among the tokens that the samplers left; 1 if greedy.
+    pub probability: f32,
+    /// How many tokens the samplers left; 1 if greedy.
+    pub candidates: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    token: u32,
+    score: f32,
+    weight: f32,
+}
+
+/// Chooses tokens of one sequence, one after another.
+///
+/// Two samplers with the same options make the same choices from the same logits and histories.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    options: SamplingOptions,
+    random: ChaCha8Rng,
+    /// Logits after penalty and temperature, by token.
+    scores: Vec<f32>,
+    /// Bit set of the tokens in the history.
+    seen: Vec<u64>,
+    candidates: Vec<Candidate>,
+    top: Vec<f32>,
+}
+
+impl Sampler {
+    /// A sampler at the start of its random numbers.
+    ///
+    /// # Errors
+    ///
+    /// As [`SamplingOptions::check`].
+    pub fn new(options: &SamplingOptions) -> Result<Self, SamplingError> {
+        options.check()?;
+        Ok(Self {
+            options: options.effective(),
+            random: ChaCha8Rng::from_seed(key(options.seed)),
+            scores: Vec::new(),
+            seen: Vec::new(),
+            candidates: Vec::new(),
+            top: Vec::new(),
+        })
+    }
+
+    /// Chooses from `logits`, one for each token of the vocabulary. `history` is every token before,
+    /// prompt and output; only the repetition penalty reads it, and ignores tokens without a logit.
+    ///
+    /// # Errors
+    ///
+    /// [`SamplingError`] if a logit is NaN or positive infinity, or all are negative infinity. No
+    /// random number is used up then.
+    pub fn next(&mut self, logits: &[f32], history: &[u32]) -> Result<Choice, SamplingError> {
+        let largest = check_logits(logits)?;
+        let penalty = self.options.repetition_penalty;
+        if self.options.is_greedy() && penalty.is_none() {
+            return Ok(greedy(logits, largest));
+        }
+        self.scores.clear();
+        self.scores.extend_from_slice(logits);
+        if let Some(penalty) = penalty {
+            self.penalize(penalty, history);
+        }
+        if self.options.is_greedy() {
+            return Ok(greedy(&self.scores, max(&self.scores)));
+        }
+        let temperature = self.options.temperature;
+        for score in &mut self.scores {
+            // Adding 0 turns -0 into +0, so that both compare as one value everywhere below.
+            *score = saturate(*score, *score / temperature) + 0.0;
+        }
+        let largest = max(&self.scores);
+        self.fill_candidates(largest);
+        if let Some(top_p) = self.options.top_p {
+            self.keep_top_p(top_p);
+        }
+        if let Some(min_p) = self.options.min_p {
+            self.candidates.retain(|candidate| candidate.weight >= min_p);
+        }
+        Ok(self.draw())
+    }
+
+    fn penalize(&mut self, penalty: f32, history: &[u32]) {
+        self.seen.clear();
+        self.seen.resize(self.scores.len().div_ceil(64), 0);
+        for &token in history {
+            let token = token as usize;
+            let Some(score) = self.scores.get_mut(token) else { continue };
+            let bit = 1 << (token % 64);
+            let Some(word) = self.seen.get_mut(token / 64) else { continue };
+            if *word & bit != 0 {
+                continue;
+            }
+            *word |= bit;
+            *score = saturate(*score, if *score < 0.0 { *score * penalty } else { *score / penalty });
+        }
+    }
+
+    /// Steps 4 and 5: the tokens that top-k leaves, in ascending order, with their weights.
+    fn fill_candidates(&mut self, largest: f32) {
+        let least = match self.options.top_k {
+            Some(k) if k < self.scores.len() => kth_largest(&self.scores, k, &mut self.top),
+            _ => f32::NEG_INFINITY,
+        };
+        self.candidates.clear();
+        for (token, &score) in (0..).zip(&self.scores) {
+            if score >= least && score > f32::NEG_INFINITY {
+                let weight = math::exp(score - largest);
+                self.candidates.push(Candidate { token, score, weight });
+            }
+        }
+    }
+
+    /// Step 6. Sorts ever larger heads of the candidates instead of all of them: nearly always a
+    /// few of the best reach `top_p`.
+    fn keep_top_p(&mut self, top_p: f32) {
+        let candidates = &mut self.candidates[..];
+        let better =
+            |a: &Candidate, b: &Candidate| b.score.total_cmp(&a.score).then_with(|| a.token.cmp(&b.token));
+        let total: f64 = candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
+        let limit = f64::from(top_p) * total;
+        let (mut kept, mut sum, mut head) = (0, 0.0, 64);
+        'heads: while kept < candidates.len() {
+            let rest = &mut candidates[kept..];
+            let head_len = head.min(rest.len());
+            if head_len < rest.len() {
+                rest.select_nth_unstable_by(head_len - 1, better);
+            }
+            rest[..head_len].sort_unstable_by(better);
+            for candidate in &rest[..head_len] {
+                if kept > 0 && sum >= limit {
+                    break 'heads;
+                }
+                sum += f64::from(candidate.weight);
+                kept += 1;
+            }
+            head *= 8;
+        }
+        self.candidates.truncate(kept);
+        self.candidates.sort_unstable_by_key(|candidate| candidate.token);
+    }
+
+    /// Step 8. There is at least one candidate, the best, of weight 1.
+    fn draw(&mut self) -> Choice {
+        let total: f64 = self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
+        let uniform = (self.random.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64);
+        let limit = uniform * total;
+        let mut sum = 0.0;
+        let mut chosen = Candidate { token: 0, score: 0.0, weight: 0.0 };
+        for &candidate in &self.candidates {
+            if candidate.weight == 0.0 {
+                continue;
+            }
+            // Should rounding make `limit` the whole total, the last token is the one.
+            chosen = candidate;
+            sum += f64::from(candidate.weight);
+            if sum > limit {
+                break;
+            }
+        }
+        let probability = (f64::from(chosen.weight) / total) as f32;
+        Choice { token: chosen.token, probability, candidates: self.candidates.len() }
+    }
+}
+
+/// The ChaCha8 key of a seed.
+fn key(seed: u64) -> [u8; 32] {
+    let mut key = *b"\0\0\0\0\0\0\0\0blyan sampling stream 1\0";
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key
+}
+
+/// What `before` was turned into, kept finite; but a token that was ruled out stays so.
+fn saturate(before: f32, after: f32) -> f32 {
+    if before == f32::NEG_INFINITY { before } else { after.clamp(f32::MIN, f32::MAX) }
+}
+
+/// The largest of numbers without NaN; negative infinity if there is none.
+fn max(values: &[f32]) -> f32 {
+    // Sixteen lanes, so that the compiler can use vectors. The order does not matter to a maximum.
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let chunks = values.chunks_exact(16);
+    let tail = chunks.remainder();
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = if value > *lane { value } else { *lane };
+        }
+    }
+    lanes.iter().chain(tail).fold(f32::NEG_INFINITY, |largest, &value| largest.max(value))
+}
+
+/// Refuses logits that have no probabilities; the largest of them.
+fn check_logits(logits: &[f32]) -> Result<f32, SamplingError> {
+    let position = |found: fn(&f32) -> bool| {
+        (0..).zip(logits).find(|(_, logit)| found(logit)).map(|(token, _): (u32, _)| token)
+    };
+    if logits.iter().fold(false, |nan, logit| nan | logit.is_nan())
+        && let Some(token) = position(|logit| logit.is_nan())
+    {
+        return Err(SamplingError::NanLogit { token });
+    }
+    let largest = max(logits);
+    if largest == f32::INFINITY
+        && let Some(token) = position(|&logit| logit == f32::INFINITY)
+    {
+        return Err(SamplingError::InfiniteLogit { token });
+    }
+    if largest == f32::NEG_INFINITY {
+        return Err(SamplingError::NoCandidate { vocab_size: logits.len() });
+    }
+    Ok(largest)
+}
+
+fn greedy(scores: &[f32], largest: f32) -> Choice {
+    let token = (0..).zip(scores).find(|&(_, &score)| score == largest).map_or(0, |(token, _)| token);
+    Choice { token, probability: 1.0, candidates: 1 }
+}
+
+/// The k-th largest score; 1 <= k <= number of scores.
+///
+/// One pass that compares each score with the k-th largest so far, and rarely does more.
+fn kth_largest(scores: &[f32], k: usize, top: &mut Vec<f32>) -> f32 {
+    let room = k.saturating_mul(2).max(1024).min(scores.len());
+    let mut least = f32::NEG_INFINITY;
+    let shrink = |top: &mut Vec<f32>| {
+        if top.len() < k {
+            return f32::NEG_INFINITY;
+        }
+        let (_, &mut least, _) = top.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+        top.truncate(k);
+        least
+    };
+    top.clear();
+    for &score in scores {
+        // A score equal to the k-th largest so far does not change it.
+        if score > least {
+            top.push(score);
+            if top.len() > room {
+                least = shrink(top);
+            }
+        }
+    }
+    shrink(top)
+}
+
+/// A token with the logarithm of its probability under the raw logits, before any sampler.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token.
+    pub token: u32,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// Log-probabilities at one position.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Logprobs {
+    /// The token that was chosen.
+    pub chosen: TokenLogprob,
+    /// The most probable tokens, best first, ties by ascending token.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// Log-softmax of the raw logits, for the chosen token and the `n` most probable ones.
+///
+/// `logprob = (l - m) - ln(Σ exp(l - m))` with `m` the largest logit; differences and exponentials
+/// in f32, their sum in f64 by ascending token, the logarithm and the subtraction in f64.
+///
+/// # Errors
+///
+/// [`SamplingError`] if a logit is NaN or positive infinity, all are negative infinity, or `chosen`
+/// has none.
+pub fn top_logprobs(logits: &[f32], chosen: u32, n: usize) -> Result<Logprobs, SamplingError> {
+    let largest = check_logits(logits)?;
+    let total: f64 = logits.iter().map(|&logit| f64::from(math::exp(logit - largest))).sum();
+    let ln_total = math::ln(total);
+    let logprob = |token: u32, logit: f32| {
+        let logprob = (f64::from(logit - largest) - ln_total) as f32;
+        TokenLogprob { token, logprob }
+    };
+    let Some(&logit) = logits.get(chosen as usize) else {
+        return Err(SamplingError::UnknownToken { token: chosen, vocab_size: logits.len() });
+    };
+    let mut top = Vec::new();
+    if n > 0 {
+        let least = kth_largest(logits, n.min(logits.len()), &mut Vec::new());
+        top.extend((0..).zip(logits).filter(|&(_, &l)| l >= least).map(|(token, &l)| (token, l)));
+        // Adding 0 makes both zeros one value, so that ties go by token alone.
+        top.sort_by(|a: &(u32, f32), b| (b.1 + 0.0).total_cmp(&(a.1 + 0.0)).then(a.0.cmp(&b.0)));
+        top.truncate(n);
+    }
+    let top = top.into_iter().map(|(token, l)| logprob(token, l)).collect();
+    Ok(Logprobs { chosen: logprob(chosen, logit), top })
+}

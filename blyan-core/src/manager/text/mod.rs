@@ -1,0 +1,189 @@
+//! Owns the way between text and token ids: [`Tokenizer`], [`StreamDecoder`], [`StopStrings`].
+
+mod stop;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+pub use stop::{StopError, StopStrings, Stopped};
+pub use stream::StreamDecoder;
+
+/// Largest `tokenizer.json` that is read; the largest published ones have some 35 MB.
+pub const MAX_TOKENIZER_BYTES: usize = 256 << 20;
+
+/// Text or tokens that the tokenizer of a model cannot handle.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TextError {
+    /// `tokenizer.json` cannot be used.
+    #[error("tokenizer.json cannot be used: {reason}")]
+    Tokenizer {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A token that the model has no embedding for.
+    #[error("token {token} is outside the model's vocabulary of {vocab_size} tokens")]
+    TokenOutOfRange {
+        /// The token.
+        token: u32,
+        /// Rows of the model's embedding.
+        vocab_size: usize,
+    },
+    /// The tokenizer failed on this text.
+    #[error("the text cannot be encoded: {reason}")]
+    Encode {
+        /// What the tokenizer said.
+        reason: String,
+    },
+    /// The tokenizer failed on these tokens.
+    #[error("the tokens cannot be decoded: {reason}")]
+    Decode {
+        /// What the tokenizer said.
+        reason: String,
+    },
+}
+
+/// A model's tokenizer. Cloning is cheap.
+///
+/// Which special tokens [`encode`](Self::encode) adds is decided by the post-processor of
+/// `tokenizer.json`. Truncation and padding that the file asks for are switched off.
+#[derive(Clone)]
+pub struct Tokenizer(Arc<Inner>);
+
+struct Inner {
+    tokenizer: tokenizers::Tokenizer,
+    vocab_size: usize,
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.0.vocab_size).finish_non_exhaustive()
+    }
+}
+
+/// Runs library code that panics on some inputs, and turns the panic into text.
+fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    // Whatever a panic left half done is dropped with the values that it belongs to: a tokenizer is
+    // only read, and its cache of words is a lock that poisons.
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| shorten(&error.to_string())),
+        Err(panic) => {
+            let message = panic.downcast_ref::<&str>().copied();
+            let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            Err(format!("the tokenizers library failed: {}", shorten(message.unwrap_or("no message"))))
+        }
+    }
+}
+
+/// Errors of the library quote whole files.
+fn shorten(message: &str) -> String {
+    message.chars().take(300).collect()
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json` for a model whose embedding has `vocab_size` rows.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::Tokenizer`] if the bytes are no tokenizer, or one that gives the same text other
+    /// tokens each time (dropout).
+    pub fn from_json(bytes: &[u8], vocab_size: usize) -> Result<Self, TextError> {
+        let refuse = |reason: String| TextError::Tokenizer { reason };
+        if bytes.len() > MAX_TOKENIZER_BYTES {
+            return Err(refuse(format!("{} bytes are more than {MAX_TOKENIZER_BYTES}", bytes.len())));
+        }
+        let mut tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(refuse)?;
+        if let tokenizers::ModelWrapper::BPE(bpe) = tokenizer.get_model()
+            && bpe.dropout.is_some_and(|dropout| dropout != 0.0)
+        {
+            return Err(refuse("model.dropout makes encoding random: set it to null".to_owned()));
+        }
+        caught(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refuse)?;
+        tokenizer.with_padding(None);
+        Ok(Self(Arc::new(Inner { tokenizer, vocab_size })))
+    }
+
+    /// Tokens of a text; `add_special_tokens` adds those that every text of the model starts or ends
+    /// with. Rendered chats hold theirs already.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::Encode`] if the tokenizer fails, [`TextError::TokenOutOfRange`] if it gives a
+    /// token that the model has no embedding for.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        let encoding = caught(|| self.0.tokenizer.encode_fast(text, add_special_tokens))
+            .map_err(|reason| TextError::Encode { reason })?;
+        let tokens = encoding.get_ids().to_vec();
+        self.check(&tokens)?;
+        Ok(tokens)
+    }
+
+    /// Number of tokens of a text, as [`encode`](Self::encode) would give.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn count(&self, text: &str, add_special_tokens: bool) -> Result<usize, TextError> {
+        self.encode(text, add_special_tokens).map(|tokens| tokens.len())
+    }
+
+    /// Text of tokens. Bytes that are no UTF-8 become U+FFFD; tokens of the model that the tokenizer
+    /// does not know, as in padded vocabularies, become nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::TokenOutOfRange`], or [`TextError::Decode`] if the tokenizer fails.
+    pub fn decode(&self, tokens: &[u32], skip_special_tokens: bool) -> Result<String, TextError> {
+        self.check(tokens)?;
+        if tokens.is_empty() {
+            return Ok(String::new());
+        }
+        caught(|| self.0.tokenizer.decode(tokens, skip_special_tokens))
+            .map_err(|reason| TextError::Decode { reason })
+    }
+
+    /// Decodes tokens one by one.
+    pub fn stream(&self, skip_special_tokens: bool) -> StreamDecoder {
+        StreamDecoder::new(self.clone(), skip_special_tokens)
+    }
+
+    /// Refuses tokens that the model has no embedding for.
+    ///
+    /// # Errors
+    ///
+    /// [`TextError::TokenOutOfRange`] for the first such token.
+    pub fn check(&self, tokens: &[u32]) -> Result<(), TextError> {
+        let vocab_size = self.0.vocab_size;
+        match tokens.iter().find(|&&token| token as usize >= vocab_size) {
+            Some(&token) => Err(TextError::TokenOutOfRange { token, vocab_size }),
+            None => Ok(()),
+        }
+    }
+
+    /// The token written so, such as `"</s>"`.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.0.tokenizer.token_to_id(token)
+    }
+
+    /// How a token is written in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.0.tokenizer.id_to_token(id)
+    }
+
+    /// Every token with its id, ascending.
+    pub fn vocabulary(&self) -> Vec<(u32, String)> {
+        let mut tokens: Vec<(u32, String)> =
+            self.0.tokenizer.get_vocab(true).into_iter().map(|(token, id)| (id, token)).collect();
+        tokens.sort_unstable();
+        tokens
+    }
+
+    /// Rows of the model's embedding.
+    pub fn vocab_size(&self) -> usize {
+        self.0.vocab_size
+    }
+}

@@ -1,0 +1,1 @@
+//! Which experts work, how long they take and which work together.
