@@ -5,8 +5,9 @@ pub mod dtype;
 pub mod format;
 pub mod hash;
 pub mod kernels;
-pub mod tensor;
 pub mod manager;
+pub mod model;
+pub mod tensor;
 pub mod usage;
 
 pub use dtype::{DType, Shape};

@@ -85,6 +85,11 @@ impl TensorBlock {
         &self.0.payload
     }
 
+    /// Where a view of this block lies in its payload.
+    pub(crate) fn payload_range(&self, name: &str) -> Option<Range<usize>> {
+        self.0.tensors.get(name).map(|entry| entry.bytes.clone())
+    }
+
     fn view<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorView<'a> {
         let data = self.0.payload.get(entry.bytes.clone()).unwrap_or_default();
         TensorView { name, dtype: entry.dtype, shape: &entry.shape, data }

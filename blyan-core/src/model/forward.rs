@@ -1,0 +1,221 @@
+//! Owns the decoder: embedding, layers, final norm, head, for any number of sequences in one step.
+//!
+//! All tokens of a step, of however many sequences, go through every matrix product together; only
+//! attention and the KV cache know which sequence a token belongs to.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::format::ModelSpec;
+use crate::kernels::{FpEnv, Isa};
+
+use super::attention::{self, Positions};
+use super::feed_forward::{self, LayerRouting};
+use super::kv_cache::KvCache;
+use super::matmul::{self, Activations, Matmul};
+use super::residency::{BlockSource, Residency, ResidencyReport};
+use super::rope::Rope;
+use super::weights::Norm;
+use super::{ModelError, weights::Linear};
+
+/// Rows that one task normalizes.
+const NORM_ROWS_PER_TASK: usize = 16;
+
+/// Which positions of a sequence's new tokens logits are wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// None: the tokens only fill the cache.
+    None,
+    /// The last one.
+    Last,
+    /// All.
+    All,
+}
+
+/// New tokens of one sequence.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The tokens, at least one.
+    pub tokens: &'a [u32],
+    /// What came before them; grows by them.
+    pub cache: &'a mut KvCache,
+    /// Which logits are wanted.
+    pub logits: Logits,
+}
+
+/// What a step gives back.
+#[derive(Debug)]
+pub struct StepOutput {
+    /// For each sequence (wanted positions, vocab_size), row-major; NaN has one bit pattern.
+    pub logits: Vec<Vec<f32>>,
+    /// Routing of every layer that routes; tokens of all sequences in order.
+    pub routing: Vec<LayerRouting>,
+}
+
+/// A model of a spec, its weights coming from a [`BlockSource`] as they are needed.
+pub struct Decoder {
+    spec: Arc<ModelSpec>,
+    rope: Rope,
+    residency: Residency,
+    isa: Isa,
+}
+
+impl std::fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Decoder").field("isa", &self.isa.name()).finish_non_exhaustive()
+    }
+}
+
+impl Decoder {
+    /// A model of `spec` that computes with `isa`. Nothing is read yet.
+    pub fn new(spec: Arc<ModelSpec>, source: Box<dyn BlockSource>, isa: Isa) -> Self {
+        let rope = Rope::new(&spec.rope, spec.attention.head_dim);
+        let residency = Residency::new(&spec, source);
+        Self { spec, rope, residency, isa }
+    }
+
+    /// The spec.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// The instruction set that computes.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// What was touched so far.
+    pub fn residency(&self) -> ResidencyReport {
+        self.residency.report()
+    }
+
+    /// Computes the new tokens of every sequence and appends them to its cache. On an error no
+    /// cache has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`]: no or unknown tokens, a full context, a missing or damaged block.
+    pub fn forward(&self, steps: &mut [Step<'_>]) -> Result<StepOutput, ModelError> {
+        for step in steps.iter() {
+            self.check(step)?;
+        }
+        let _fp_env = FpEnv::enter();
+        let output = self.forward_checked(steps);
+        for step in steps {
+            if output.is_ok() {
+                step.cache.finish(step.tokens.len());
+            } else {
+                step.cache.drop_unfinished();
+            }
+        }
+        output
+    }
+
+    fn check(&self, step: &Step<'_>) -> Result<(), ModelError> {
+        if step.tokens.is_empty() {
+            return Err(ModelError::NoTokens);
+        }
+        let vocab_size = self.spec.vocab_size;
+        if let Some(&token) = step.tokens.iter().find(|&&token| token as usize >= vocab_size) {
+            return Err(ModelError::UnknownToken { token, vocab_size });
+        }
+        let needed = step.cache.len() + step.tokens.len();
+        let capacity = self.spec.max_position_embeddings;
+        if needed > capacity {
+            return Err(ModelError::ContextFull { needed, capacity });
+        }
+        Ok(())
+    }
+
+    fn forward_checked(&self, steps: &mut [Step<'_>]) -> Result<StepOutput, ModelError> {
+        let (isa, spec) = (self.isa, &*self.spec);
+        let positions = self.positions(steps);
+        let mut residual = self.embed(steps)?;
+        let mut routing = Vec::new();
+        for (layer, layer_spec) in spec.layers.iter().enumerate() {
+            let weights = self.residency.attention(spec, layer)?;
+            let normed = self.norm(&residual, &weights.input_layernorm)?;
+            let output =
+                attention::forward(isa, spec, (layer, layer_spec), weights, normed, &positions, steps)?;
+            isa.add(&mut residual, &output)?;
+            let normed = self.norm(&residual, &weights.post_attention_layernorm)?;
+            let (output, layer_routing) = feed_forward::forward(isa, spec, layer, &self.residency, normed)?;
+            isa.add(&mut residual, &output)?;
+            routing.extend(layer_routing);
+        }
+        Ok(StepOutput { logits: self.logits(steps, &residual)?, routing })
+    }
+
+    fn positions(&self, steps: &[Step<'_>]) -> Positions {
+        let mut positions = Positions { places: Vec::new(), cos: Vec::new(), sin: Vec::new() };
+        for (sequence, step) in steps.iter().enumerate() {
+            for offset in 0..step.tokens.len() {
+                let position = step.cache.len() + offset;
+                positions.places.push((sequence, position));
+                self.rope.push_position(position, &mut positions.cos, &mut positions.sin);
+            }
+        }
+        positions
+    }
+
+    /// (tokens, hidden_size)
+    fn embed(&self, steps: &[Step<'_>]) -> Result<Vec<f32>, ModelError> {
+        let hidden = self.spec.hidden_size;
+        let embedding = self.residency.embedding(&self.spec)?.weights()?;
+        let tokens = steps.iter().map(|step| step.tokens.len()).sum::<usize>();
+        let mut residual = vec![0.0; tokens * hidden];
+        let ids = steps.iter().flat_map(|step| step.tokens);
+        for (&token, row) in ids.zip(residual.chunks_exact_mut(hidden)) {
+            self.isa.dequantize_row(&embedding, token as usize, row)?;
+        }
+        Ok(residual)
+    }
+
+    fn norm(&self, x: &[f32], weight: &Norm) -> Result<Activations, ModelError> {
+        let hidden = self.spec.hidden_size;
+        let mut normed = vec![0.0; x.len()];
+        let (vector, eps) = (weight.vector()?, self.spec.rms_norm_eps as f32);
+        let rows = NORM_ROWS_PER_TASK * hidden;
+        let tasks = normed.par_chunks_mut(rows).zip(x.par_chunks(rows));
+        tasks.try_for_each(|(out, x)| self.isa.rms_norm(x, &vector, eps, out))?;
+        Ok(Activations::new(normed, hidden))
+    }
+
+    /// For each sequence (wanted positions, vocab_size).
+    fn logits(&self, steps: &[Step<'_>], residual: &[f32]) -> Result<Vec<Vec<f32>>, ModelError> {
+        let hidden = self.spec.hidden_size;
+        let mut wanted = Vec::new();
+        let mut counts = Vec::with_capacity(steps.len());
+        let mut rest = residual;
+        for step in steps {
+            let (rows, remainder) = rest.split_at(step.tokens.len() * hidden);
+            let rows = match step.logits {
+                Logits::None => &rows[..0],
+                Logits::Last => &rows[rows.len() - hidden..],
+                Logits::All => rows,
+            };
+            wanted.extend_from_slice(rows);
+            counts.push(rows.len() / hidden);
+            rest = remainder;
+        }
+        if wanted.is_empty() {
+            return Ok(vec![Vec::new(); steps.len()]);
+        }
+        let head: &Linear = self.residency.head(&self.spec)?;
+        let mut normed = self.norm(&wanted, self.residency.final_norm(&self.spec)?)?;
+        normed.quantize_for(self.isa, &[head])?;
+        let mut all = vec![0.0; normed.tokens() * head.rows];
+        matmul::run(self.isa, vec![Matmul { linear: head, input: &normed, out: &mut all, nanos: None }])?;
+        if let [_] = counts[..] {
+            return Ok(vec![all]);
+        }
+        let mut rest = &all[..];
+        let logits = counts.into_iter().map(|count| {
+            let (rows, remainder) = rest.split_at(count * head.rows);
+            rest = remainder;
+            rows.to_vec()
+        });
+        Ok(logits.collect())
+    }
+}

@@ -1,0 +1,137 @@
+//! Owns how matrix products are shared out: many products, one parallel region, split by output
+//! rows and never along a sum, so that the number of threads cannot change a bit.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use crate::kernels::{Input, Isa, KernelError, MatMut, Quantized};
+
+use super::ModelError;
+use super::weights::Linear;
+
+/// Multiply-adds below which a task is not worth handing to another thread.
+const MIN_TASK_MACS: usize = 1 << 16;
+
+/// Tasks per thread in a region, so that a thread that is late does not hold up the others.
+const TASKS_PER_THREAD: usize = 4;
+
+/// Rows of a task are a multiple of this, so that tiles of several rows stay whole.
+const ROW_MULTIPLE: usize = 8;
+
+/// Inputs of a product, rounded to 16 bits at most once however many matrices use them.
+#[derive(Debug, Default)]
+pub(crate) struct Activations {
+    /// (tokens, cols)
+    pub(crate) values: Vec<f32>,
+    pub(crate) cols: usize,
+    quantized: Option<Quantized>,
+}
+
+impl Activations {
+    pub(crate) fn new(values: Vec<f32>, cols: usize) -> Self {
+        Self { values, cols, quantized: None }
+    }
+
+    pub(crate) fn tokens(&self) -> usize {
+        self.values.len() / self.cols
+    }
+
+    /// Rounds to 16 bits if any of `linears` wants it.
+    pub(crate) fn quantize_for(&mut self, isa: Isa, linears: &[&Linear]) -> Result<(), ModelError> {
+        if self.quantized.is_none() && linears.iter().any(|linear| linear.wants_quantized_inputs()) {
+            self.quantized = Some(isa.quantize(&self.values, self.cols)?);
+        }
+        Ok(())
+    }
+
+    /// Some tokens alone, for the matrices that `linears` are. Rounding goes token by token, so it
+    /// may come before or after.
+    pub(crate) fn gather(&self, isa: Isa, tokens: &[usize], linears: &[&Linear]) -> Result<Self, ModelError> {
+        let rows = tokens.iter().flat_map(|token| &self.values[token * self.cols..][..self.cols]);
+        let mut gathered = Self::new(rows.copied().collect(), self.cols);
+        gathered.quantize_for(isa, linears)?;
+        Ok(gathered)
+    }
+
+    fn input(&self) -> Result<Input<'_>, KernelError> {
+        let input = Input::new(&self.values, self.cols)?;
+        match &self.quantized {
+            Some(quantized) => input.with_quantized(quantized),
+            None => Ok(input),
+        }
+    }
+}
+
+/// One matrix product: `out = input · weightsᵀ + bias`.
+pub(crate) struct Matmul<'a> {
+    pub(crate) linear: &'a Linear,
+    pub(crate) input: &'a Activations,
+    /// (tokens, rows)
+    pub(crate) out: &'a mut [f32],
+    /// Nanoseconds of all threads are added here.
+    pub(crate) nanos: Option<&'a AtomicU64>,
+}
+
+/// Some output rows of one product.
+struct Task<'a> {
+    linear: &'a Linear,
+    input: &'a Activations,
+    rows: Range<usize>,
+    /// (tokens, rows.len())
+    out: MatMut<'a>,
+    nanos: Option<&'a AtomicU64>,
+}
+
+/// Runs all products in one parallel region.
+pub(crate) fn run(isa: Isa, products: Vec<Matmul<'_>>) -> Result<(), ModelError> {
+    let macs: usize = products.iter().map(|p| p.linear.rows * p.linear.cols * p.input.tokens()).sum();
+    let threads = rayon::current_num_threads();
+    let task_macs = (macs / (threads * TASKS_PER_THREAD)).max(MIN_TASK_MACS);
+    let mut tasks = Vec::new();
+    for Matmul { linear, input, out, nanos } in products {
+        let row_macs = (linear.cols * input.tokens()).max(1);
+        let rows_per_task = (task_macs / row_macs).max(1).next_multiple_of(ROW_MULTIPLE);
+        let mut rest = MatMut::from_slice(out, input.tokens(), linear.rows)?;
+        let mut start = 0;
+        while start < linear.rows {
+            let rows = start..linear.rows.min(start + rows_per_task);
+            let (out, remainder) = rest.split_at_col(rows.len())?;
+            rest = remainder;
+            start = rows.end;
+            tasks.push(Task { linear, input, rows, out, nanos });
+        }
+    }
+    if tasks.len() == 1 || threads == 1 {
+        tasks.into_iter().try_for_each(|task| task.run(isa))
+    } else {
+        tasks.into_par_iter().with_max_len(1).try_for_each(|task| task.run(isa))
+    }
+}
+
+impl Task<'_> {
+    fn run(mut self, isa: Isa) -> Result<(), ModelError> {
+        let start = self.nanos.map(|_| Instant::now());
+        let input = self.input.input()?;
+        isa.matmul(&self.linear.weights()?, self.rows.clone(), &input, self.out.reborrow())?;
+        if let Some(bias) = self.linear.bias(self.rows.clone())? {
+            for token in 0..input.tokens() {
+                if let Some(row) = self.out.row_mut(token) {
+                    isa.add_vector(row, &bias)?;
+                }
+            }
+        }
+        if let (Some(nanos), Some(start)) = (self.nanos, start) {
+            add_nanos(nanos, start);
+        }
+        Ok(())
+    }
+}
+
+/// Adds the time since `start`.
+pub(crate) fn add_nanos(nanos: &AtomicU64, start: Instant) {
+    let elapsed = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    nanos.fetch_add(elapsed, Ordering::Relaxed);
+}
