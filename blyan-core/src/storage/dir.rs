@@ -1,0 +1,150 @@
+//! Owns the directory of a chain on a real file system.
+//!
+//! ```text
+//! DIR/index.redb               the index
+//! DIR/payloads/ab/ab…          payload files, 64 hexadecimal digits, mode 0444
+//! DIR/tmp/                     files being written; emptied when a writer opens
+//! ```
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use redb::StorageBackend;
+use redb::backends::FileBackend;
+
+use super::medium::{Access, Medium};
+use super::payload::Payload;
+use crate::hash::PayloadHash;
+
+const INDEX_FILE: &str = "index.redb";
+const PAYLOAD_FOLDER: &str = "payloads";
+const TEMPORARY_FOLDER: &str = "tmp";
+
+/// A chain's directory.
+#[derive(Debug)]
+pub struct DirMedium {
+    dir: PathBuf,
+}
+
+impl DirMedium {
+    /// Names a directory; nothing is touched before a chain opens it.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// Where a payload's file is, whether it exists or not.
+    pub fn payload_path(&self, payload: &PayloadHash) -> PathBuf {
+        let name = payload.to_string();
+        let folder = name.get(..2).unwrap_or_default();
+        self.dir.join(PAYLOAD_FOLDER).join(folder).join(&name)
+    }
+
+    fn temporary_path(&self, name: &str) -> PathBuf {
+        self.dir.join(TEMPORARY_FOLDER).join(name)
+    }
+
+    /// Creates the folders, each durable before anything is put into it.
+    fn create_folders(&self) -> io::Result<()> {
+        create_dir_durably(&self.dir)?;
+        create_dir_durably(&self.dir.join(PAYLOAD_FOLDER))?;
+        create_dir_durably(&self.dir.join(TEMPORARY_FOLDER))
+    }
+}
+
+/// Makes the entries of a folder durable.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Only Unix lets a folder be opened and synced; elsewhere the rename itself has to do.
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+fn create_dir_durably(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_dir_durably(parent)?;
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+        other => other?,
+    }
+    sync_folder(parent.unwrap_or(Path::new(".")))
+}
+
+impl Medium for DirMedium {
+    fn dir(&self) -> Option<&Path> {
+        Some(&self.dir)
+    }
+
+    fn open_index(&self, access: Access) -> io::Result<Box<dyn StorageBackend>> {
+        let path = self.dir.join(INDEX_FILE);
+        let file = match access {
+            Access::ReadOnly => File::open(&path)?,
+            Access::ReadWrite => {
+                self.create_folders()?;
+                let new = !path.exists();
+                let file =
+                    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+                if new {
+                    sync_folder(&self.dir)?;
+                }
+                file
+            }
+        };
+        Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
+    }
+
+    fn open_payload(&self, payload: &PayloadHash) -> io::Result<Option<Payload>> {
+        match File::open(self.payload_path(payload)) {
+            Ok(file) => Payload::map(&file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_temporary(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o444);
+        let mut file = options.open(self.temporary_path(name))?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    }
+
+    fn publish(&self, temporary: &str, payload: &PayloadHash) -> io::Result<()> {
+        let (from, to) = (self.temporary_path(temporary), self.payload_path(payload));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(folder) = to.parent() {
+                    create_dir_durably(folder)?;
+                }
+                fs::rename(&from, &to)
+            }
+            other => other,
+        }
+    }
+
+    fn sync_payload_folders(&self, payloads: &[PayloadHash]) -> io::Result<()> {
+        let mut folders: Vec<PathBuf> = payloads
+            .iter()
+            .filter_map(|payload| self.payload_path(payload).parent().map(PathBuf::from))
+            .collect();
+        folders.sort();
+        folders.dedup();
+        folders.iter().try_for_each(|folder| sync_folder(folder))
+    }
+
+    fn remove_temporaries(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.dir.join(TEMPORARY_FOLDER))? {
+            let path = entry?.path();
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+}

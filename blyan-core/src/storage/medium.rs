@@ -1,0 +1,74 @@
+//! Owns the boundary to the medium: the few operations on files that a chain needs.
+//!
+//! Everything a chain does to files goes through [`Medium`], so that tests can fail the n-th
+//! operation or lose what was not synced.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use super::payload::Payload;
+use crate::hash::PayloadHash;
+use redb::StorageBackend;
+
+/// How a chain is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Creates the chain if there is none; excludes other writers.
+    ReadWrite,
+    /// Changes nothing; works beside a writer.
+    ReadOnly,
+}
+
+/// A directory-like place that holds one chain.
+///
+/// Implementations promise what `docs/format.md` assumes of a medium: what was synced stays, a
+/// rename is atomic, and a file's content is never seen under a name it was not published with.
+pub trait Medium: fmt::Debug + Send + Sync + 'static {
+    /// The directory, where there is one.
+    fn dir(&self) -> Option<&Path>;
+
+    /// Opens the index file; [`Access::ReadWrite`] creates it, and the folders, if missing.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::NotFound`] if there is none to read, [`io::ErrorKind::WouldBlock`] if it
+    /// is in use and the medium itself knows, and any other I/O error.
+    fn open_index(&self, access: Access) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Maps a published payload; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    fn open_payload(&self, payload: &PayloadHash) -> io::Result<Option<Payload>>;
+
+    /// Writes a new temporary file; its content is durable on return, its name need not be.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    fn write_temporary(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Moves a temporary file to the place of a payload, replacing what is there. Durable only
+    /// after [`Self::sync_payload_folders`].
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    fn publish(&self, temporary: &str, payload: &PayloadHash) -> io::Result<()>;
+
+    /// Makes the names of these payloads durable.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    fn sync_payload_folders(&self, payloads: &[PayloadHash]) -> io::Result<()>;
+
+    /// Deletes every temporary file; called by a writer when it opens, before it writes any.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    fn remove_temporaries(&self) -> io::Result<()>;
+}

@@ -1,0 +1,90 @@
+//! Owns payload bytes in memory or in a map: the one place that maps files.
+
+#![expect(unsafe_code, reason = "mapping a file is unsafe: another process could change it")]
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+#[derive(Debug)]
+enum Bytes {
+    Map(Mmap),
+    Memory(Vec<u8>),
+}
+
+/// The bytes of a payload: shared, read-only, cheap to clone.
+///
+/// Bytes of a file are mapped, not read: dropping the last clone unmaps them.
+#[derive(Clone)]
+pub struct Payload(Arc<Bytes>);
+
+impl Payload {
+    /// Maps a whole file.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    pub fn map(file: &File) -> io::Result<Self> {
+        if file.metadata()?.len() == 0 {
+            // An empty file cannot be mapped.
+            return Ok(Self::from(Vec::new()));
+        }
+        // SAFETY: payload files are only ever created, under a temporary name, and renamed into
+        // place with mode 0444; this library never writes to one again. That nobody else rewrites
+        // or truncates them while they are mapped is what docs/format.md assumes of the medium.
+        let map = unsafe { Mmap::map(file)? };
+        Ok(Self(Arc::new(Bytes::Map(map))))
+    }
+
+    /// Whether the bytes are those of a mapped file.
+    pub fn is_mapped(&self) -> bool {
+        matches!(*self.0, Bytes::Map(_))
+    }
+
+    /// Whether nobody else holds these bytes.
+    pub(crate) fn is_unshared(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// Lets the system fetch ahead of a reader that goes through all bytes in order.
+    pub(crate) fn advise_sequential(&self) {
+        #[cfg(unix)]
+        if let Bytes::Map(map) = &*self.0 {
+            // Only a hint: a system that refuses it still serves the pages.
+            let _ = map.advise(memmap2::Advice::Sequential);
+        }
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Bytes::Memory(bytes)))
+    }
+}
+
+impl Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &*self.0 {
+            Bytes::Map(map) => map,
+            Bytes::Memory(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload").field("len", &self.len()).field("mapped", &self.is_mapped()).finish()
+    }
+}

@@ -1,0 +1,111 @@
+//! Owns verified access to payload files: a map is handed out only after its BLAKE3 matched.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::error::StorageError;
+use super::medium::Medium;
+use super::payload::Payload;
+use crate::hash::PayloadHash;
+
+/// Maps kept before those nobody uses are let go; Linux allows a process 65,530 maps.
+const MAX_KEPT_MAPS: usize = 16_384;
+/// Payloads at least this long are hashed by all threads.
+const PARALLEL_HASH_BYTES: usize = 128 << 10;
+
+/// Payload files of one chain, verified once each.
+///
+/// Holds no database and no lock on the chain: whoever keeps one keeps nobody from writing.
+#[derive(Debug)]
+pub struct PayloadStore {
+    medium: Arc<dyn Medium>,
+    verified: Mutex<HashMap<PayloadHash, Payload>>,
+}
+
+impl PayloadStore {
+    pub(crate) fn new(medium: Arc<dyn Medium>) -> Self {
+        Self { medium, verified: Mutex::default() }
+    }
+
+    /// The directory of the chain, where there is one.
+    pub fn dir(&self) -> Option<&Path> {
+        self.medium.dir()
+    }
+
+    /// The payload, mapped, its length and BLAKE3 checked the first time it is asked for.
+    ///
+    /// Hashes on all threads of the current rayon pool without holding a lock, so it can be called
+    /// from within one: two racing callers may both hash, and share the map of the first.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::PayloadMissing`], [`StorageError::PayloadLength`],
+    /// [`StorageError::PayloadMismatch`], or the medium's failure.
+    pub fn get(&self, payload: &PayloadHash, len_bytes: u64) -> Result<Payload, StorageError> {
+        if let Some(known) = self.verified().get(payload) {
+            check_len(payload, len_bytes, known)?;
+            return Ok(known.clone());
+        }
+        let bytes = self.read(payload, len_bytes)?;
+        check_hash(payload, &bytes)?;
+        let mut verified = self.verified();
+        if verified.len() >= MAX_KEPT_MAPS {
+            verified.retain(|_, map| !map.is_unshared());
+        }
+        Ok(verified.entry(*payload).or_insert(bytes).clone())
+    }
+
+    /// The payload's bytes as they are now, mapped, its length checked and nothing else.
+    pub(crate) fn read(&self, payload: &PayloadHash, len_bytes: u64) -> Result<Payload, StorageError> {
+        let found = self.medium.open_payload(payload);
+        let bytes = found
+            .map_err(StorageError::io("open payload", PathBuf::from(payload.to_string())))?
+            .ok_or(StorageError::PayloadMissing { payload: *payload })?;
+        check_len(payload, len_bytes, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// Whether the file as it is now holds what its name says; an error only if it cannot be read.
+    pub(crate) fn is_intact(&self, payload: &PayloadHash, len_bytes: u64) -> Result<bool, StorageError> {
+        match self.read(payload, len_bytes).and_then(|bytes| check_hash(payload, &bytes)) {
+            Ok(()) => Ok(true),
+            Err(
+                StorageError::PayloadMissing { .. }
+                | StorageError::PayloadLength { .. }
+                | StorageError::PayloadMismatch { .. },
+            ) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets a payload whose file is replaced.
+    pub(crate) fn forget(&self, payload: &PayloadHash) {
+        self.verified().remove(payload);
+    }
+
+    fn verified(&self) -> MutexGuard<'_, HashMap<PayloadHash, Payload>> {
+        // A map entry is inserted whole or not at all, so a poisoned lock changes nothing.
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_len(payload: &PayloadHash, expected: u64, bytes: &[u8]) -> Result<(), StorageError> {
+    let actual = bytes.len() as u64;
+    if actual == expected {
+        Ok(())
+    } else {
+        Err(StorageError::PayloadLength { payload: *payload, expected, actual })
+    }
+}
+
+/// Compares bytes with the hash that names them.
+pub(crate) fn check_hash(payload: &PayloadHash, bytes: &[u8]) -> Result<(), StorageError> {
+    let actual = hash_payload(bytes);
+    if actual == *payload { Ok(()) } else { Err(StorageError::PayloadMismatch { payload: *payload, actual }) }
+}
+
+/// Hashes on as many threads as the length is worth.
+pub(crate) fn hash_payload(bytes: &[u8]) -> PayloadHash {
+    if bytes.len() < PARALLEL_HASH_BYTES { PayloadHash::of(bytes) } else { PayloadHash::of_parallel(bytes) }
+}
