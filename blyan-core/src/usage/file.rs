@@ -1,0 +1,208 @@
+//! Owns the file that usage counts outlive a process in: `usage/<model block>.usage`.
+//!
+//! ```text
+//! "BLYANUSE"  version u16 = 1  counts (borsh)  BLAKE3 of all before (32 bytes)      little-endian
+//! ```
+//!
+//! Several processes may use a model at once. Each adds what it counted since its last flush to what
+//! the file holds, under an exclusive lock of `<model block>.lock`, and puts the sum in its place by
+//! rename: nothing is lost or counted twice, and a reader sees the old file or the new one.
+//!
+//! Counts are a convenience. A file that is damaged is moved aside and reported, never a reason not
+//! to run the model.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::counts::ModelCounts;
+use crate::format::ParseSlotError;
+use crate::hash::BlockHash;
+
+const MAGIC: &[u8; 8] = b"BLYANUSE";
+const VERSION: u16 = 1;
+const CHECKSUM_LEN: usize = 32;
+/// Largest file that is read: far above what a million experts need.
+const MAX_FILE_BYTES: u64 = 4 << 30;
+/// How long to wait for another process that is flushing.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Usage counts that cannot be stored or found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsageError {
+    /// The file system refuses.
+    #[error("usage counts cannot be stored at {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process keeps the lock.
+    #[error("usage counts are locked by another process: {} is held for too long", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// No slot is called so.
+    #[error(transparent)]
+    Slot(#[from] ParseSlotError),
+    /// The model has no such expert.
+    #[error("the model has no expert {slot}")]
+    NoExpert {
+        /// The name of its slot.
+        slot: String,
+    },
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(super) enum Damage {
+    #[error("it is no file of usage counts")]
+    Magic,
+    #[error("version {0} is unknown")]
+    Version(u16),
+    #[error("its checksum is wrong")]
+    Checksum,
+    #[error("its counts do not fit the model")]
+    Counts,
+    #[error("it is too large")]
+    TooLarge,
+}
+
+pub(super) fn encode(counts: &ModelCounts) -> io::Result<Vec<u8>> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(VERSION.to_le_bytes());
+    borsh::to_writer(&mut bytes, counts)?;
+    let checksum = blake3::hash(&bytes);
+    bytes.extend(checksum.as_bytes());
+    Ok(bytes)
+}
+
+/// Reads what [`encode`] wrote for a model with these numbers of experts.
+pub(super) fn decode(
+    bytes: &[u8],
+    experts: impl ExactSizeIterator<Item = usize>,
+) -> Result<ModelCounts, Damage> {
+    let rest = bytes.strip_prefix(MAGIC).ok_or(Damage::Magic)?;
+    let (version, rest) = rest.split_first_chunk().ok_or(Damage::Checksum)?;
+    let version = u16::from_le_bytes(*version);
+    if version != VERSION {
+        return Err(Damage::Version(version));
+    }
+    let body_len = rest.len().checked_sub(CHECKSUM_LEN).ok_or(Damage::Checksum)?;
+    let (body, checksum) = rest.split_at(body_len);
+    let hashed = bytes.get(..bytes.len() - CHECKSUM_LEN).ok_or(Damage::Checksum)?;
+    if blake3::hash(hashed).as_bytes() != checksum {
+        return Err(Damage::Checksum);
+    }
+    let counts: ModelCounts = borsh::from_slice(body).map_err(|_| Damage::Counts)?;
+    if counts.fits(experts) { Ok(counts) } else { Err(Damage::Counts) }
+}
+
+/// The files of one model.
+#[derive(Debug)]
+pub(super) struct UsageFile {
+    dir: PathBuf,
+    name: String,
+    /// Experts of each layer.
+    experts: Vec<usize>,
+}
+
+impl UsageFile {
+    pub(super) fn new(dir: &Path, model: &BlockHash, experts: Vec<usize>) -> Self {
+        Self { dir: dir.to_owned(), name: model.to_string(), experts }
+    }
+
+    fn path(&self, extension: &str) -> PathBuf {
+        self.dir.join(format!("{}.{extension}", self.name))
+    }
+
+    /// The stored counts; none if there are none, or if they are damaged.
+    pub(super) fn load(&self) -> Result<ModelCounts, UsageError> {
+        let path = self.path("usage");
+        let read = || -> io::Result<Result<ModelCounts, Damage>> {
+            let mut file = File::open(&path)?;
+            if file.metadata()?.len() > MAX_FILE_BYTES {
+                return Ok(Err(Damage::TooLarge));
+            }
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            Ok(decode(&bytes, self.experts.iter().copied()))
+        };
+        let empty = || ModelCounts::new(self.experts.iter().copied());
+        match read() {
+            Ok(Ok(counts)) => Ok(counts),
+            Ok(Err(damage)) => {
+                let aside = self.path("damaged");
+                tracing::warn!(
+                    path = %path.display(), aside = %aside.display(), %damage,
+                    "usage counts are damaged and start at 0"
+                );
+                match fs::rename(&path, &aside) {
+                    // Another process may have done it first.
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        Err(UsageError::Io { path, source: error })
+                    }
+                    _ => Ok(empty()),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(empty()),
+            Err(source) => Err(UsageError::Io { path, source }),
+        }
+    }
+
+    /// Runs while no other process stores counts of this model.
+    fn locked<T>(&self, run: impl FnOnce() -> Result<T, UsageError>) -> Result<T, UsageError> {
+        let path = self.path("lock");
+        let error = |path: &Path| {
+            let path = path.to_owned();
+            |source| UsageError::Io { path, source }
+        };
+        fs::create_dir_all(&self.dir).map_err(error(&self.dir))?;
+        let options = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = options.map_err(error(&path))?;
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_TIMEOUT => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::WouldBlock) => return Err(UsageError::Locked { path }),
+                Err(TryLockError::Error(source)) => return Err(UsageError::Io { path, source }),
+            }
+        }
+        // Closing the file unlocks it, also if `run` fails.
+        run()
+    }
+
+    /// Adds `delta` to the stored counts and returns the sum.
+    pub(super) fn add(&self, delta: &ModelCounts) -> Result<ModelCounts, UsageError> {
+        self.locked(|| {
+            let mut counts = self.load()?;
+            counts.add(delta);
+            self.store(&counts)?;
+            Ok(counts)
+        })
+    }
+
+    /// Forgets the stored counts.
+    pub(super) fn clear(&self) -> Result<(), UsageError> {
+        self.locked(|| self.store(&ModelCounts::new(self.experts.iter().copied())))
+    }
+
+    /// Replaces the file; call it under the lock.
+    fn store(&self, counts: &ModelCounts) -> Result<(), UsageError> {
+        let path = self.path("tmp");
+        let write = || {
+            let mut file = File::create(&path)?;
+            file.write_all(&encode(counts)?)?;
+            file.sync_data()?;
+            fs::rename(&path, self.path("usage"))
+        };
+        write().map_err(|source| UsageError::Io { path: path.clone(), source })
+    }
+}
