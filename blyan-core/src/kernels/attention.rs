@@ -1,8 +1,15 @@
 //! Owns attention of one token for one key-value head and the query heads that share it.
 
+use std::marker::PhantomData;
+
 use super::error::{KernelError, check_len, whole_rows};
 use super::isa::{Isa, Kernel};
-use super::scalar;
+use super::mat::MatMut;
+use super::matmul::{FloatDot, Matmul, Products};
+use super::operand::{Input, Weights};
+use super::scalar::{self, LANES};
+use super::simd::{self, Element, F16, F32, Grid, Simd};
+use super::softmax::exp_and_sum;
 use crate::dtype::{DType, Shape};
 
 /// What one token's query heads of one group attend to.
@@ -20,12 +27,6 @@ pub struct Attention<'a> {
     pub head_dim: usize,
     /// Factor of each score, as a rule 1/√head_dim.
     pub scale: f32,
-}
-
-struct Run<'a> {
-    args: &'a Attention<'a>,
-    scores: &'a mut [f32],
-    out: &'a mut [f32],
 }
 
 impl Isa {
@@ -55,15 +56,104 @@ impl Isa {
             out.fill(scalar::canonical_nan(f32::NAN));
             return Ok(());
         }
-        let len = Shape::new([group, positions]).size_bytes(DType::F32)? / DType::F32.size_bytes();
+        // A score per query and position, and an inverse sum per query.
+        let len = Shape::new([group, positions + 1]).size_bytes(DType::F32)? / DType::F32.size_bytes();
         scores.resize(len, 0.0);
-        self.run(Run { args, scores, out });
+        let (scores, inverse_sums) = scores.split_at_mut(group * positions);
+
+        let keys = Weights::new(args.dtype, positions, args.head_dim, args.keys, None)?;
+        let queries = Input::new(args.queries, args.head_dim)?;
+        self.run(Run { args, keys, queries, scores, inverse_sums, out });
         Ok(())
     }
+}
+
+struct Run<'a> {
+    args: &'a Attention<'a>,
+    /// The same keys and queries, as operands of a matrix product.
+    keys: Weights<'a>,
+    queries: Input<'a>,
+    scores: &'a mut [f32],
+    inverse_sums: &'a mut [f32],
+    out: &'a mut [f32],
 }
 
 impl Kernel for Run<'_> {
     fn scalar(self) {
         scalar::attention(self.args, self.scores, self.out);
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        match self.args.dtype {
+            DType::F32 => self.attend::<S, F32>(s),
+            _ => self.attend::<S, F16>(s),
+        }
+    }
+}
+
+impl Run<'_> {
+    #[inline(always)]
+    fn attend<S: Simd, E: Element>(self, s: S) {
+        let (group, positions) = (self.queries.tokens(), self.keys.rows());
+        let Ok(out) = MatMut::from_slice(self.scores, group, positions) else { return };
+        let products = Matmul { weights: &self.keys, rows: 0..positions, input: &self.queries, out };
+        s.cover(&mut Products::<FloatDot<E>>::new(products));
+
+        let scale = s.splat(self.args.scale);
+        for (scores, inverse) in self.scores.chunks_exact_mut(positions).zip(&mut *self.inverse_sums) {
+            for scores in scores.chunks_mut(LANES) {
+                let scaled = s.mul(simd::load(s, scores), scale);
+                simd::store(s, scaled, scores);
+            }
+            *inverse = 1.0 / exp_and_sum(s, scores);
+        }
+
+        s.cover(&mut WeightedValues::<E> { run: self, dtype: PhantomData });
+    }
+}
+
+/// The sums of values: 16 elements of a head (the grid's rows) for each query (its columns).
+struct WeightedValues<'a, E> {
+    run: Run<'a>,
+    dtype: PhantomData<E>,
+}
+
+impl<S: Simd, E: Element> Grid<S> for WeightedValues<'_, E> {
+    fn shape(&self) -> (usize, usize) {
+        (self.run.args.head_dim.div_ceil(LANES), self.run.queries.tokens())
+    }
+
+    #[inline(always)]
+    fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize) {
+        let Run { args, keys, scores, inverse_sums, out, .. } = &mut self.run;
+        let (head_dim, positions) = (args.head_dim, keys.rows());
+        let value_bytes = args.values.len() / positions;
+        let lanes_bytes = simd::lanes_bytes(args.dtype);
+
+        let mut weights: [&[f32]; C] = [&[]; C];
+        for c in 0..C {
+            weights[c] = &scores[(col + c) * positions..][..positions];
+        }
+        let mut acc = [[s.splat(0.0); C]; R];
+        for (position, value) in args.values.chunks_exact(value_bytes).enumerate() {
+            let mut weight = [s.splat(0.0); C];
+            for c in 0..C {
+                weight[c] = s.splat(weights[c][position]);
+            }
+            for r in 0..R {
+                let value = simd::widen::<S, E>(s, &value[(row + r) * lanes_bytes..]);
+                for c in 0..C {
+                    acc[r][c] = s.fma(weight[c], value, acc[r][c]);
+                }
+            }
+        }
+        for c in 0..C {
+            let inverse = s.splat(inverse_sums[col + c]);
+            let out = &mut out[(col + c) * head_dim..][..head_dim];
+            for (r, out) in out.chunks_mut(LANES).skip(row).take(R).enumerate() {
+                simd::store(s, simd::canonical(s, s.mul(acc[r][c], inverse)), out);
+            }
+        }
     }
 }

@@ -4,7 +4,8 @@
 use super::error::{KernelError, check_len, whole_rows};
 use super::isa::{Isa, Kernel};
 use super::operand::{Quantized, Weights};
-use super::scalar;
+use super::scalar::{self, LANES, SMALLEST_QUANTIZED, canonical_nan};
+use super::simd::{self, Simd};
 use crate::dtype::{DType, Shape};
 
 impl Isa {
@@ -82,6 +83,47 @@ impl Kernel for Quantize<'_> {
             *scale = scalar::quantize(x, values);
         }
     }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        let cols = self.out.cols;
+        let tokens = self.x.chunks_exact(cols).zip(self.out.values.chunks_exact_mut(cols));
+        for ((x, values), scale) in tokens.zip(&mut self.out.scales) {
+            *scale = quantize_token(s, x, values);
+        }
+    }
+}
+
+/// Copies as many elements as the shorter has.
+#[inline(always)]
+fn copy_part<T: Copy>(from: &[T], to: &mut [T]) {
+    let len = from.len().min(to.len());
+    to[..len].copy_from_slice(&from[..len]);
+}
+
+#[inline(always)]
+fn quantize_token<S: Simd>(s: S, x: &[f32], values: &mut [i16]) -> f32 {
+    let (infinity, mut largest, mut all_finite) = (s.splat(f32::INFINITY), s.splat(0.0), s.splat(1.0));
+    for x in x.chunks(LANES) {
+        let magnitude = s.abs(simd::load(s, x));
+        largest = simd::max(s, magnitude, largest);
+        all_finite = s.select(s.less(magnitude, infinity), all_finite, s.splat(0.0));
+    }
+    let (mut max, mut min_finite) = (0.0f32, 1.0f32);
+    for (lane, finite) in simd::lanes(s, largest).into_iter().zip(simd::lanes(s, all_finite)) {
+        max = max.max(lane);
+        min_finite = min_finite.min(finite);
+    }
+    if min_finite == 0.0 || max < SMALLEST_QUANTIZED {
+        values.fill(0);
+        return if min_finite == 0.0 { canonical_nan(f32::NAN) } else { 0.0 };
+    }
+    let per_unit = s.splat(32767.0 / max);
+    for (x, values) in x.chunks(LANES).zip(values.chunks_mut(LANES)) {
+        let rounded = s.narrow_i16(s.round_ties_even(s.mul(simd::load(s, x), per_unit)));
+        copy_part(&rounded, values);
+    }
+    max / 32767.0
 }
 
 struct RoundTo<'a> {
@@ -94,6 +136,21 @@ impl Kernel for RoundTo<'_> {
     fn scalar(self) {
         scalar::round_to(self.dtype, self.x, self.out);
     }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        let out = self.out.chunks_mut(simd::lanes_bytes(self.dtype));
+        for (x, out) in self.x.chunks(LANES).zip(out) {
+            let x = simd::canonical(s, simd::load(s, x));
+            if self.dtype == DType::F16 {
+                copy_part(&s.narrow_f16(x), out);
+            } else {
+                for (out, lane) in out.chunks_exact_mut(4).zip(simd::lanes(s, x)) {
+                    out.copy_from_slice(&lane.to_le_bytes());
+                }
+            }
+        }
+    }
 }
 
 struct DequantizeRow<'a> {
@@ -105,5 +162,17 @@ struct DequantizeRow<'a> {
 impl Kernel for DequantizeRow<'_> {
     fn scalar(self) {
         scalar::dequantize_row(self.weights, self.row, self.out);
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        let dtype = self.weights.dtype();
+        // Without a scale nothing is multiplied, with the same result as by 1.
+        let scale = s.splat(self.weights.row_scale(self.row).unwrap_or(1.0));
+        let row = self.weights.row(self.row).chunks(simd::lanes_bytes(dtype));
+        for (w, out) in row.zip(self.out.chunks_mut(LANES)) {
+            let y = s.mul(simd::widen_dtype(s, dtype, w), scale);
+            simd::store(s, simd::canonical(s, y), out);
+        }
     }
 }

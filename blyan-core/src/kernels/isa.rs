@@ -1,6 +1,10 @@
 //! Owns [`Isa`]: which instruction set runs, and the one place where a kernel is handed to it.
 
 use super::error::KernelError;
+use super::simd::Simd;
+
+#[cfg(target_arch = "x86_64")]
+use super::x86_64::{avx2::Avx2, avx512::Avx512};
 
 /// An instruction set that this CPU has: holding one proves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,16 +13,26 @@ pub struct Isa(Backend);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Backend {
     Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
 }
 
 /// A kernel with its arguments, whose shapes were checked.
 pub(super) trait Kernel: Sized {
     /// The plain loops that define the result.
     fn scalar(self);
+
+    /// The same bits from vector instructions. Must be `#[inline(always)]`, see [`Simd`].
+    fn simd<S: Simd>(self, s: S);
 }
 
 /// The variable that forces an instruction set.
 pub const ISA_VARIABLE: &str = "BLYAN_ISA";
+
+/// Every name, the slowest first.
+const NAMES: [&str; 4] = ["scalar", "neon", "avx2", "avx512"];
 
 impl Isa {
     /// The plain loops, which every CPU runs.
@@ -26,7 +40,7 @@ impl Isa {
 
     /// The fastest instruction set of this CPU.
     pub fn detect() -> Self {
-        Self::SCALAR
+        Self::available().last().copied().unwrap_or(Self::SCALAR)
     }
 
     /// The instruction set of this name: `scalar`, `avx2` or `avx512`.
@@ -35,9 +49,18 @@ impl Isa {
     ///
     /// An unknown name, or an instruction set that this CPU does not have.
     pub fn named(name: &str) -> Result<Self, KernelError> {
+        let missing = |isa| move |missing| KernelError::IsaUnavailable { isa, missing };
         match name {
-            "scalar" | "avx2" | "avx512" => Ok(Self::SCALAR),
-            "neon" => Err(KernelError::IsaUnavailable { isa: "neon", missing: "an aarch64 CPU" }),
+            "scalar" => Ok(Self::SCALAR),
+            #[cfg(target_arch = "x86_64")]
+            "avx2" => Avx2::detect().map(|token| Self(Backend::Avx2(token))).map_err(missing("avx2")),
+            #[cfg(target_arch = "x86_64")]
+            "avx512" => Avx512::detect().map(|token| Self(Backend::Avx512(token))).map_err(missing("avx512")),
+            #[cfg(not(target_arch = "x86_64"))]
+            "avx2" => Err(missing("avx2")("x86-64")),
+            #[cfg(not(target_arch = "x86_64"))]
+            "avx512" => Err(missing("avx512")("x86-64")),
+            "neon" => Err(missing("neon")("its implementation")),
             _ => Err(KernelError::UnknownIsa { name: name.chars().take(80).collect() }),
         }
     }
@@ -56,13 +79,17 @@ impl Isa {
 
     /// Every instruction set that this CPU has, the fastest last.
     pub fn available() -> Vec<Self> {
-        vec![Self::SCALAR]
+        NAMES.iter().filter_map(|name| Self::named(name).ok()).collect()
     }
 
     /// The name under which it can be asked for.
     pub fn name(self) -> &'static str {
         match self.0 {
             Backend::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512(_) => "avx512",
         }
     }
 
@@ -70,6 +97,10 @@ impl Isa {
     pub(super) fn run<K: Kernel>(self, kernel: K) {
         match self.0 {
             Backend::Scalar => kernel.scalar(),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(token) => token.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512(token) => token.run(kernel),
         }
     }
 }

@@ -19,8 +19,13 @@ mod operand;
 mod pointwise;
 mod rope;
 mod scalar;
+mod simd;
 mod softmax;
+#[cfg(test)]
+mod tests;
 mod top_k;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 pub use attention::Attention;
 pub use error::KernelError;

@@ -3,7 +3,8 @@
 use super::error::{KernelError, check_len, whole_rows};
 use super::isa::{Isa, Kernel};
 use super::operand::Vector;
-use super::scalar;
+use super::scalar::{self, LANES};
+use super::simd::{self, Simd};
 
 struct RmsNorm<'a> {
     x: &'a [f32],
@@ -37,5 +38,21 @@ impl Isa {
 impl Kernel for RmsNorm<'_> {
     fn scalar(self) {
         scalar::rms_norm(self.x, self.weight, self.eps, self.out);
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        let n = self.weight.len();
+        let weight_bytes = simd::lanes_bytes(self.weight.dtype());
+        for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
+            let mean = simd::dot(s, x, x) / n as f32;
+            let inverse = s.splat(1.0 / (mean + self.eps).sqrt());
+            let weights = self.weight.data().chunks(weight_bytes);
+            for ((x, w), out) in x.chunks(LANES).zip(weights).zip(out.chunks_mut(LANES)) {
+                let w = simd::widen_dtype(s, self.weight.dtype(), w);
+                let y = s.mul(s.mul(simd::load(s, x), inverse), w);
+                simd::store(s, simd::canonical(s, y), out);
+            }
+        }
     }
 }

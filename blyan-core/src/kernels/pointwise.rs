@@ -3,7 +3,8 @@
 use super::error::{KernelError, check_len, whole_rows};
 use super::isa::{Isa, Kernel};
 use super::operand::Vector;
-use super::scalar;
+use super::scalar::{self, LANES};
+use super::simd::{self, Simd};
 
 impl Isa {
     /// `gate = silu(gate) × up`, where `silu(g) = g / (1 + e^-g)`: the gate of a feed-forward part.
@@ -65,6 +66,16 @@ impl Kernel for SiluMul<'_> {
     fn scalar(self) {
         scalar::silu_mul(self.gate, self.up);
     }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        for (gate, up) in self.gate.chunks_mut(LANES).zip(self.up.chunks(LANES)) {
+            let g = simd::load(s, gate);
+            let silu = s.div(g, s.add(s.splat(1.0), simd::exp(s, s.neg(g))));
+            let y = s.mul(silu, simd::load(s, up));
+            simd::store(s, simd::canonical(s, y), gate);
+        }
+    }
 }
 
 struct Add<'a> {
@@ -75,6 +86,14 @@ struct Add<'a> {
 impl Kernel for Add<'_> {
     fn scalar(self) {
         scalar::add(self.acc, self.x);
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        for (acc, x) in self.acc.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
+            let y = s.add(simd::load(s, acc), simd::load(s, x));
+            simd::store(s, simd::canonical(s, y), acc);
+        }
     }
 }
 
@@ -88,6 +107,15 @@ impl Kernel for ScaleAdd<'_> {
     fn scalar(self) {
         scalar::scale_add(self.acc, self.scale, self.x);
     }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        let scale = s.splat(self.scale);
+        for (acc, x) in self.acc.chunks_mut(LANES).zip(self.x.chunks(LANES)) {
+            let y = s.fma(scale, simd::load(s, x), simd::load(s, acc));
+            simd::store(s, simd::canonical(s, y), acc);
+        }
+    }
 }
 
 struct AddVector<'a> {
@@ -99,6 +127,18 @@ impl Kernel for AddVector<'_> {
     fn scalar(self) {
         scalar::add_vector(self.acc, self.vector);
     }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        let dtype = self.vector.dtype();
+        for row in self.acc.chunks_exact_mut(self.vector.len()) {
+            let vector = self.vector.data().chunks(simd::lanes_bytes(dtype));
+            for (acc, x) in row.chunks_mut(LANES).zip(vector) {
+                let y = s.add(simd::load(s, acc), simd::widen_dtype(s, dtype, x));
+                simd::store(s, simd::canonical(s, y), acc);
+            }
+        }
+    }
 }
 
 struct Clamp<'a> {
@@ -109,5 +149,16 @@ struct Clamp<'a> {
 impl Kernel for Clamp<'_> {
     fn scalar(self) {
         scalar::clamp(self.x, self.limit);
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        let (low, high) = (s.splat(-self.limit), s.splat(self.limit));
+        for x in self.x.chunks_mut(LANES) {
+            let y = simd::load(s, x);
+            let y = s.select(s.less(high, y), high, y);
+            let y = s.select(s.less(y, low), low, y);
+            simd::store(s, simd::canonical(s, y), x);
+        }
     }
 }

@@ -3,7 +3,8 @@
 
 use super::error::{KernelError, check_len};
 use super::isa::{Isa, Kernel};
-use super::scalar;
+use super::scalar::{self, LANES};
+use super::simd::{self, Simd};
 
 struct Rope<'a> {
     x: &'a mut [f32],
@@ -31,5 +32,20 @@ impl Isa {
 impl Kernel for Rope<'_> {
     fn scalar(self) {
         scalar::rope(self.x, self.cos, self.sin);
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, s: S) {
+        let (first, second) = self.x.split_at_mut(self.cos.len());
+        let angles = self.cos.chunks(LANES).zip(self.sin.chunks(LANES));
+        let pairs = first.chunks_mut(LANES).zip(second.chunks_mut(LANES));
+        for ((first, second), (cos, sin)) in pairs.zip(angles) {
+            let (a, b) = (simd::load(s, first), simd::load(s, second));
+            let (cos, sin) = (simd::load(s, cos), simd::load(s, sin));
+            let turned_a = s.fma(a, cos, s.neg(s.mul(b, sin)));
+            let turned_b = s.fma(b, cos, s.mul(a, sin));
+            simd::store(s, simd::canonical(s, turned_a), first);
+            simd::store(s, simd::canonical(s, turned_b), second);
+        }
     }
 }

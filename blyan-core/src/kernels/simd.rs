@@ -1,0 +1,286 @@
+//! Owns [`Simd`], what an instruction set has to offer, and what is built from it once for all of
+//! them: elements, partial rows, tiles, `exp`.
+//!
+//! An algorithm is written once, generic over `Simd`, and always inlined: it becomes machine code in
+//! the one `#[target_feature]` function of each instruction set, `run` in x86_64/. (The pattern of
+//! the memchr and pulp crates.) Hot loops avoid closures, which would not inherit those features.
+
+use super::math::exp_f32::{LN_2_HIGH, LN_2_LOW, LOG2_E, RANGE, TAYLOR};
+use super::scalar::{LANES, canonical_nan};
+use crate::dtype::DType;
+
+/// An instruction set, as operations on 16 lanes of f32.
+///
+/// Each operation rounds as IEEE 754 says, so all implementations agree except on which NaN they
+/// give; whatever is stored for good went through [`canonical`].
+pub(super) trait Simd: Copy {
+    /// 16 f32.
+    type Floats: Copy;
+    /// One truth value per lane of `Floats`.
+    type Mask: Copy;
+    /// 32 i16.
+    type Shorts: Copy;
+    /// 16 i32.
+    type Ints: Copy;
+
+    fn splat(self, x: f32) -> Self::Floats;
+    fn load(self, x: &[f32; LANES]) -> Self::Floats;
+    fn store(self, x: Self::Floats, out: &mut [f32; LANES]);
+
+    fn widen_f32(self, bytes: &[u8; 4 * LANES]) -> Self::Floats;
+    fn widen_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats;
+    fn widen_f16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats;
+    fn widen_f8(self, bytes: &[u8; LANES]) -> Self::Floats;
+    fn widen_i8(self, bytes: &[u8; LANES]) -> Self::Floats;
+    /// Rounds to nearest even.
+    fn narrow_f16(self, x: Self::Floats) -> [u8; 2 * LANES];
+    /// Of integers within ±32767.
+    fn narrow_i16(self, x: Self::Floats) -> [i16; LANES];
+
+    fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    fn div(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// a × b + c, rounded once.
+    fn fma(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    fn neg(self, x: Self::Floats) -> Self::Floats;
+    fn abs(self, x: Self::Floats) -> Self::Floats;
+    fn round_ties_even(self, x: Self::Floats) -> Self::Floats;
+    /// 2^n for integers n in -126..=127; anything for NaN.
+    fn pow2(self, n: Self::Floats) -> Self::Floats;
+
+    /// a < b; false for NaN.
+    fn less(self, a: Self::Floats, b: Self::Floats) -> Self::Mask;
+    fn is_nan(self, x: Self::Floats) -> Self::Mask;
+    fn select(self, mask: Self::Mask, yes: Self::Floats, no: Self::Floats) -> Self::Floats;
+
+    /// Lanes i and i + 8 are added, then i and i + 4, then i + 2, then i + 1.
+    fn sum(self, x: Self::Floats) -> f32;
+
+    fn zero_ints(self) -> Self::Ints;
+    fn widen_i8_to_i16(self, bytes: &[u8; 2 * LANES]) -> Self::Shorts;
+    /// Adds 32 products to 16 lanes, two to each.
+    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: &[i16; 2 * LANES]) -> Self::Ints;
+    fn sum_ints(self, x: Self::Ints) -> i64;
+
+    /// Calls [`cover`] with the tiles that this set's registers hold.
+    fn cover(self, grid: &mut impl Grid<Self>);
+}
+
+/// Results that are computed a tile of rows × columns at a time, each in a register of its own.
+///
+/// Every result has its own sum in its own order, so the tiling changes no bit. What a tile shares
+/// is loads: a row's for all columns, a column's for all rows.
+pub(super) trait Grid<S: Simd> {
+    /// Rows and columns.
+    fn shape(&self) -> (usize, usize);
+
+    /// Computes the results `row..row + R` × `col..col + C`, which lie within the shape.
+    fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize);
+}
+
+/// Computes a whole grid in tiles of R × C, or of L × 1 where there is only one column.
+#[inline(always)]
+pub(super) fn cover<S: Simd, G: Grid<S>, const R: usize, const C: usize, const L: usize>(s: S, grid: &mut G) {
+    let (rows, cols) = grid.shape();
+    let mut row = 0;
+    if cols == 1 {
+        while row + L <= rows {
+            grid.tile::<L, 1>(s, row, 0);
+            row += L;
+        }
+    } else {
+        while row + R <= rows {
+            let mut col = 0;
+            while col + C <= cols {
+                grid.tile::<R, C>(s, row, col);
+                col += C;
+            }
+            while col < cols {
+                grid.tile::<R, 1>(s, row, col);
+                col += 1;
+            }
+            row += R;
+        }
+    }
+    while row < rows {
+        let mut col = 0;
+        while col + C <= cols {
+            grid.tile::<1, C>(s, row, col);
+            col += C;
+        }
+        while col < cols {
+            grid.tile::<1, 1>(s, row, col);
+            col += 1;
+        }
+        row += 1;
+    }
+}
+
+/// A fixed-size piece of a row: an array.
+pub(super) trait Chunk: Copy + 'static {
+    type Item: Copy + 'static;
+
+    /// The whole chunks of a row and what is left.
+    fn split(row: &[Self::Item]) -> (&[Self], &[Self::Item]);
+
+    /// What is left, filled up with zeros.
+    fn padded(rest: &[Self::Item]) -> Self;
+}
+
+impl<T: Copy + Default + 'static, const N: usize> Chunk for [T; N] {
+    type Item = T;
+
+    #[inline(always)]
+    fn split(row: &[T]) -> (&[Self], &[T]) {
+        row.as_chunks()
+    }
+
+    #[inline(always)]
+    fn padded(rest: &[T]) -> Self {
+        let mut chunk = [T::default(); N];
+        for (to, from) in chunk.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        chunk
+    }
+}
+
+/// An element type of weights or of a KV cache.
+pub(super) trait Element {
+    /// The bytes of 16 elements.
+    type Bytes: Chunk<Item = u8>;
+
+    fn widen<S: Simd>(s: S, bytes: &Self::Bytes) -> S::Floats;
+}
+
+macro_rules! element {
+    ($name:ident, $size:literal, $widen:ident) => {
+        #[derive(Clone, Copy)]
+        pub(super) struct $name;
+
+        impl Element for $name {
+            type Bytes = [u8; $size * LANES];
+
+            #[inline(always)]
+            fn widen<S: Simd>(s: S, bytes: &Self::Bytes) -> S::Floats {
+                s.$widen(bytes)
+            }
+        }
+    };
+}
+
+element!(F32, 4, widen_f32);
+element!(BF16, 2, widen_bf16);
+element!(F16, 2, widen_f16);
+element!(F8, 1, widen_f8);
+element!(I8, 1, widen_i8);
+
+/// Widens up to 16 elements; further lanes are zero.
+#[inline(always)]
+pub(super) fn widen<S: Simd, E: Element>(s: S, bytes: &[u8]) -> S::Floats {
+    match E::Bytes::split(bytes) {
+        ([chunk, ..], _) => E::widen(s, chunk),
+        ([], rest) => E::widen(s, &E::Bytes::padded(rest)),
+    }
+}
+
+/// As [`widen`], where choosing the type once per 16 elements costs nothing that matters.
+#[inline(always)]
+pub(super) fn widen_dtype<S: Simd>(s: S, dtype: DType, bytes: &[u8]) -> S::Floats {
+    match dtype {
+        DType::F32 => widen::<S, F32>(s, bytes),
+        DType::BF16 => widen::<S, BF16>(s, bytes),
+        DType::F16 => widen::<S, F16>(s, bytes),
+        DType::F8E4M3 => widen::<S, F8>(s, bytes),
+        DType::I8 => widen::<S, I8>(s, bytes),
+    }
+}
+
+/// Bytes of 16 elements.
+pub(super) fn lanes_bytes(dtype: DType) -> usize {
+    LANES * dtype.size_bytes()
+}
+
+/// Loads up to 16 f32; further lanes are `fill`.
+#[inline(always)]
+pub(super) fn load_or<S: Simd>(s: S, x: &[f32], fill: f32) -> S::Floats {
+    match x.try_into() {
+        Ok(whole) => s.load(whole),
+        Err(_) => {
+            let mut lanes = [fill; LANES];
+            for (lane, x) in lanes.iter_mut().zip(x) {
+                *lane = *x;
+            }
+            s.load(&lanes)
+        }
+    }
+}
+
+/// Loads up to 16 f32; further lanes are zero.
+#[inline(always)]
+pub(super) fn load<S: Simd>(s: S, x: &[f32]) -> S::Floats {
+    load_or(s, x, 0.0)
+}
+
+/// Stores the first lanes, up to 16.
+#[inline(always)]
+pub(super) fn store<S: Simd>(s: S, x: S::Floats, out: &mut [f32]) {
+    match <&mut [f32; LANES]>::try_from(&mut *out) {
+        Ok(whole) => s.store(x, whole),
+        Err(_) => {
+            for (out, lane) in out.iter_mut().zip(lanes(s, x)) {
+                *out = lane;
+            }
+        }
+    }
+}
+
+/// The lanes as an array.
+#[inline(always)]
+pub(super) fn lanes<S: Simd>(s: S, x: S::Floats) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    s.store(x, &mut lanes);
+    lanes
+}
+
+/// Replaces any NaN by the canonical one.
+#[inline(always)]
+pub(super) fn canonical<S: Simd>(s: S, x: S::Floats) -> S::Floats {
+    s.select(s.is_nan(x), s.splat(canonical_nan(f32::NAN)), x)
+}
+
+/// The larger of both; b where a is NaN.
+#[inline(always)]
+pub(super) fn max<S: Simd>(s: S, a: S::Floats, b: S::Floats) -> S::Floats {
+    s.select(s.less(b, a), a, b)
+}
+
+/// Dot product of f32 rows of the same length.
+#[inline(always)]
+pub(super) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
+    let mut acc = s.splat(0.0);
+    for (a, b) in a.chunks(LANES).zip(b.chunks(LANES)) {
+        acc = s.fma(load(s, a), load(s, b), acc);
+    }
+    s.sum(acc)
+}
+
+/// e^x, the steps of [`math::exp`](super::math::exp); a NaN is not yet canonical.
+#[inline(always)]
+pub(super) fn exp<S: Simd>(s: S, x: S::Floats) -> S::Floats {
+    let (low, high) = (s.splat(RANGE.0), s.splat(RANGE.1));
+    let x = s.select(s.less(high, x), high, x);
+    let x = s.select(s.less(x, low), low, x);
+    let n = s.round_ties_even(s.mul(x, s.splat(LOG2_E)));
+    let minus_n = s.neg(n);
+    let r = s.fma(minus_n, s.splat(LN_2_HIGH), x);
+    let r = s.fma(minus_n, s.splat(LN_2_LOW), r);
+    let mut series = s.splat(TAYLOR[0]);
+    for coefficient in &TAYLOR[1..] {
+        series = s.fma(series, r, s.splat(*coefficient));
+    }
+    let fraction = s.add(s.fma(series, s.mul(r, r), r), s.splat(1.0));
+    let half = s.round_ties_even(s.mul(n, s.splat(0.5)));
+    s.mul(s.mul(fraction, s.pow2(half)), s.pow2(s.sub(n, half)))
+}

@@ -1,0 +1,465 @@
+//! The same cases on every instruction set: each result must have the bits of the reference.
+
+use super::{Random, encode, f32_bytes};
+use crate::dtype::DType;
+use crate::kernels::{Attention, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights};
+
+/// Runs each case, a `fn(Isa)` of this file, on each instruction set.
+macro_rules! on_every_isa {
+    ($($case:ident),* $(,)?) => {
+        mod scalar { $(#[test] fn $case() { super::on("scalar", super::$case); })* }
+        mod avx2 { $(#[test] fn $case() { super::on("avx2", super::$case); })* }
+        mod avx512 { $(#[test] fn $case() { super::on("avx512", super::$case); })* }
+    };
+}
+
+on_every_isa!(
+    matmul_of_every_length,
+    matmul_of_every_tile,
+    matmul_of_hostile_values,
+    matmul_of_largest_integers,
+    matmul_of_part_of_the_rows,
+    weights_of_every_bit_pattern,
+    cache_rounding,
+    quantized_inputs,
+    norms,
+    gates,
+    gates_of_every_magnitude,
+    sums,
+    clamps,
+    rotations,
+    softmaxes,
+    attention_of_every_shape,
+    attention_of_hostile_values,
+);
+
+fn on(name: &str, case: fn(Isa)) {
+    match Isa::named(name) {
+        Ok(isa) => {
+            assert_eq!(isa.name(), name);
+            case(isa);
+        }
+        Err(KernelError::IsaUnavailable { missing, .. }) => eprintln!("not run: no {missing} here"),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Lengths around every multiple of 16 and 32, and some longer ones.
+fn lengths() -> impl Iterator<Item = usize> {
+    (1..=70).chain([127, 128, 129, 255, 511, 577, 1023])
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Compares bits, and that every NaN is the canonical one.
+#[track_caller]
+fn assert_same(expected: &[f32], actual: &[f32], what: &str) {
+    assert_eq!(bits(expected), bits(actual), "{what}");
+    for x in actual {
+        assert!(!x.is_nan() || x.to_bits() == 0x7fc0_0000, "{what}: {:#x}", x.to_bits());
+    }
+}
+
+/// A copy that starts `offset` elements into an allocation.
+struct Misaligned<T> {
+    buffer: Vec<T>,
+    offset: usize,
+}
+
+impl<T: Copy> Misaligned<T> {
+    fn new(values: &[T], offset: usize, fill: T) -> Self {
+        let mut buffer = vec![fill; offset];
+        buffer.extend_from_slice(values);
+        Self { buffer, offset }
+    }
+
+    fn get(&self) -> &[T] {
+        &self.buffer[self.offset..]
+    }
+}
+
+struct Product {
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    data: Vec<u8>,
+    scale: Vec<f32>,
+    x: Vec<f32>,
+}
+
+impl Product {
+    fn check(&self, isa: Isa, what: &str) {
+        let tokens = self.x.len() / self.cols;
+        let scale = f32_bytes(&self.scale);
+        let scale = self.dtype.is_quantized().then_some(&*scale);
+        let mut results = Vec::new();
+        for (isa, offset) in [(Isa::SCALAR, 0), (isa, 0), (isa, 1), (isa, 3)] {
+            let data = Misaligned::new(&self.data, offset, 0xff);
+            let x = Misaligned::new(&self.x, offset, f32::NAN);
+            let weights = Weights::new(self.dtype, self.rows, self.cols, data.get(), scale).unwrap();
+            let quantized = isa.quantize(x.get(), self.cols).unwrap();
+            let input = Input::new(x.get(), self.cols).unwrap().with_quantized(&quantized).unwrap();
+            let mut out = vec![f32::NAN; tokens * self.rows];
+            let view = MatMut::from_slice(&mut out, tokens, self.rows).unwrap();
+            isa.matmul(&weights, 0..self.rows, &input, view).unwrap();
+            results.push(out);
+        }
+        for actual in &results[1..] {
+            let what = format!("{what}: {} ({}, {}) × {tokens}", self.dtype, self.rows, self.cols);
+            assert_same(&results[0], actual, &what);
+        }
+    }
+
+    fn tame(random: &mut Random, dtype: DType, rows: usize, cols: usize, tokens: usize) -> Self {
+        let spread = if dtype == DType::I8 { 40.0 } else { 1.0 };
+        let values: Vec<f32> = random.normals(rows * cols).iter().map(|x| x * spread).collect();
+        let data = encode(dtype, &values);
+        let scale = random.normals(rows);
+        Self { dtype, rows, cols, data, scale, x: random.normals(tokens * cols) }
+    }
+}
+
+fn matmul_of_every_length(isa: Isa) {
+    let mut random = Random(1);
+    for dtype in DType::ALL {
+        for cols in lengths() {
+            Product::tame(&mut random, dtype, 3, cols, 2).check(isa, "length");
+        }
+    }
+}
+
+fn matmul_of_every_tile(isa: Isa) {
+    let mut random = Random(2);
+    for dtype in DType::ALL {
+        for rows in (0..=13).chain([33]) {
+            for tokens in [1, 2, 3, 4, 5, 7, 8, 9] {
+                let cols = [1, 15, 16, 37, 64][random.below(5)];
+                Product::tame(&mut random, dtype, rows, cols, tokens).check(isa, "tile");
+            }
+        }
+    }
+}
+
+fn matmul_of_hostile_values(isa: Isa) {
+    let mut random = Random(3);
+    for dtype in DType::ALL {
+        for round in 0..300 {
+            let (rows, cols, tokens) = (1 + random.below(9), 1 + random.below(70), 1 + random.below(5));
+            let mut product = Product::tame(&mut random, dtype, rows, cols, tokens);
+            product.scale = random.hostiles(rows);
+            if round % 3 > 0 {
+                product.data = random.bytes(product.data.len());
+            }
+            if round % 3 < 2 {
+                // One odd value among ordinary ones shows more than many, which end in NaN.
+                let place = random.below(product.x.len());
+                product.x[place] = random.hostile();
+            }
+            product.check(isa, "hostile");
+        }
+    }
+}
+
+fn matmul_of_largest_integers(isa: Isa) {
+    // Around the point where a lane's 32 bits must have been emptied: 255 and 256 steps of 32.
+    for cols in [8128, 8159, 8160, 8161, 8191, 8192, 8193, 16320, 16321, 20000] {
+        for (weight, sign) in [(-128i8, 1.0), (-128, -1.0), (127, 1.0), (127, -1.0)] {
+            let data = vec![weight as u8; 5 * cols];
+            let x = vec![sign * 3.0; 2 * cols];
+            let product = Product { dtype: DType::I8, rows: 5, cols, data, scale: vec![1.0; 5], x };
+            product.check(isa, "largest");
+
+            let scale = f32_bytes(&product.scale);
+            let weights = Weights::new(DType::I8, 5, cols, &product.data, Some(&scale)).unwrap();
+            let quantized = isa.quantize(&product.x, cols).unwrap();
+            let input = Input::new(&product.x, cols).unwrap().with_quantized(&quantized).unwrap();
+            let mut out = vec![0.0; 10];
+            isa.matmul(&weights, 0..5, &input, MatMut::from_slice(&mut out, 2, 5).unwrap()).unwrap();
+            let sum = cols as i64 * i64::from(weight) * 32767 * sign as i64;
+            assert_eq!(out, [sum as f32 * (3.0 / 32767.0); 10], "{cols} × {weight}");
+        }
+    }
+}
+
+fn matmul_of_part_of_the_rows(isa: Isa) {
+    let mut random = Random(4);
+    for dtype in DType::ALL {
+        let product = Product::tame(&mut random, dtype, 23, 50, 6);
+        let scale = f32_bytes(&product.scale);
+        let scale = dtype.is_quantized().then_some(&*scale);
+        let weights = Weights::new(dtype, 23, 50, &product.data, scale).unwrap();
+        let quantized = isa.quantize(&product.x, 50).unwrap();
+        let input = Input::new(&product.x, 50).unwrap().with_quantized(&quantized).unwrap();
+        let mut whole = vec![0.0; 6 * 23];
+        Isa::SCALAR.matmul(&weights, 0..23, &input, MatMut::from_slice(&mut whole, 6, 23).unwrap()).unwrap();
+        for at in 0..=23 {
+            let mut parts = vec![f32::NAN; 6 * 23];
+            let view = MatMut::from_slice(&mut parts, 6, 23).unwrap();
+            let (left, right) = view.split_at_col(at).unwrap();
+            isa.matmul(&weights, 0..at, &input, left).unwrap();
+            isa.matmul(&weights, at..23, &input, right).unwrap();
+            assert_same(&whole, &parts, &format!("{dtype} split at {at}"));
+        }
+        // A token alone gives what it gives among others.
+        for token in 0..6 {
+            let x = &product.x[token * 50..][..50];
+            let quantized = isa.quantize(x, 50).unwrap();
+            let input = Input::new(x, 50).unwrap().with_quantized(&quantized).unwrap();
+            let mut alone = vec![f32::NAN; 23];
+            isa.matmul(&weights, 0..23, &input, MatMut::from_slice(&mut alone, 1, 23).unwrap()).unwrap();
+            assert_same(&whole[token * 23..][..23], &alone, &format!("{dtype} token {token} alone"));
+        }
+    }
+}
+
+fn weights_of_every_bit_pattern(isa: Isa) {
+    let mut random = Random(5);
+    for dtype in DType::ALL {
+        let data: Vec<u8> = match dtype.size_bytes() {
+            1 => (0..=255).collect(),
+            2 => (0..=u16::MAX).flat_map(u16::to_le_bytes).collect(),
+            _ => random.hostiles(4099).iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        let cols = data.len() / dtype.size_bytes();
+        for scale in [1.0f32, 0.37, -3e38, f32::NAN, f32::INFINITY, 1e-42] {
+            let scale = scale.to_le_bytes();
+            let scale = dtype.is_quantized().then_some(&scale[..]);
+            let weights = Weights::new(dtype, 1, cols, &data, scale).unwrap();
+            let (mut expected, mut actual) = (vec![0.0; cols], vec![0.0; cols]);
+            Isa::SCALAR.dequantize_row(&weights, 0, &mut expected).unwrap();
+            isa.dequantize_row(&weights, 0, &mut actual).unwrap();
+            assert_same(&expected, &actual, dtype.name());
+        }
+    }
+}
+
+fn cache_rounding(isa: Isa) {
+    let mut random = Random(6);
+    // Every binary16, the midpoints between neighbours, and one f32 to each side of both.
+    let mut values = Vec::new();
+    for half_bits in 0..=u16::MAX {
+        let bits = half::f16::from_bits(half_bits).to_f32_const().to_bits();
+        let middle = bits.wrapping_add(1 << 12);
+        for bits in [bits, middle] {
+            values.extend([bits.wrapping_sub(1), bits, bits.wrapping_add(1)].map(f32::from_bits));
+        }
+    }
+    values.extend(random.hostiles(10_001));
+    for dtype in [DType::F16, DType::F32] {
+        for len in lengths().chain([values.len()]) {
+            let values = &values[values.len() - len..];
+            let mut expected = vec![0xaa; len * dtype.size_bytes()];
+            let mut actual = vec![0x55; len * dtype.size_bytes()];
+            Isa::SCALAR.round_to(dtype, values, &mut expected).unwrap();
+            isa.round_to(dtype, values, &mut actual).unwrap();
+            assert_eq!(expected, actual, "{dtype} {len}");
+        }
+    }
+}
+
+fn quantized_inputs(isa: Isa) {
+    let mut random = Random(7);
+    let check = |x: &[f32], cols: usize| {
+        let expected = Isa::SCALAR.quantize(x, cols).unwrap();
+        // A buffer of another shape, to be reused.
+        let mut actual = Quantized { cols: 9, values: vec![7; 5], scales: vec![f32::NAN; 99] };
+        isa.quantize_into(x, cols, &mut actual).unwrap();
+        assert_eq!(expected.values(), actual.values(), "{cols} {x:?}");
+        assert_same(expected.scales(), actual.scales(), "scales");
+    };
+    for cols in lengths() {
+        check(&random.normals(3 * cols), cols);
+        check(&random.hostiles(3 * cols), cols);
+        let mut x = random.normals(cols);
+        let place = random.below(cols);
+        x[place] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN][random.below(5)];
+        check(&x, cols);
+    }
+    for exponent in -149..128 {
+        let x: Vec<f32> =
+            random.normals(33).iter().map(|x| (f64::from(*x) * 2f64.powi(exponent)) as f32).collect();
+        check(&x, 33);
+        check(&[-0.0, 2f64.powi(exponent) as f32], 2);
+    }
+    check(&[0.0, -0.0, 0.0], 3);
+    check(&[], 4);
+}
+
+fn norms(isa: Isa) {
+    let mut random = Random(8);
+    for n in lengths() {
+        for dtype in [DType::F32, DType::BF16, DType::F16] {
+            for hostile in [false, true] {
+                let x = if hostile { random.hostiles(3 * n) } else { random.normals(3 * n) };
+                let weight = encode(dtype, &random.normals(n));
+                let weight = Vector::new(dtype, n, &weight).unwrap();
+                let (mut expected, mut actual) = (vec![0.0; 3 * n], vec![f32::NAN; 3 * n]);
+                let eps = [1e-5, 0.0][random.below(2)];
+                Isa::SCALAR.rms_norm(&x, &weight, eps, &mut expected).unwrap();
+                isa.rms_norm(&x, &weight, eps, &mut actual).unwrap();
+                assert_same(&expected, &actual, &format!("{dtype} {n}"));
+            }
+        }
+    }
+    let zeros = [0.0; 20];
+    let ones = f32_bytes(&[1.0; 20]);
+    let mut out = [7.0; 20];
+    isa.rms_norm(&zeros, &Vector::new(DType::F32, 20, &ones).unwrap(), 1e-6, &mut out).unwrap();
+    assert_eq!(out, zeros);
+}
+
+/// Runs an in-place kernel on both, on aligned and misaligned slices.
+fn in_place(isa: Isa, x: &[f32], what: &str, run: impl Fn(Isa, &mut [f32])) {
+    let mut expected = x.to_vec();
+    run(Isa::SCALAR, &mut expected);
+    for offset in [0, 1] {
+        let mut actual = Misaligned::new(x, offset, f32::NAN);
+        run(isa, &mut actual.buffer[offset..]);
+        assert_same(&expected, actual.get(), &format!("{what} of {}", x.len()));
+    }
+}
+
+fn gates(isa: Isa) {
+    let mut random = Random(9);
+    for n in lengths().chain([0]) {
+        for _ in 0..4 {
+            let (gate, up) = (random.hostiles(n), random.hostiles(n));
+            in_place(isa, &gate, "silu_mul", |isa, gate| isa.silu_mul(gate, &up).unwrap());
+            let (gate, up) = (random.normals(n), random.normals(n));
+            in_place(isa, &gate, "silu_mul", |isa, gate| isa.silu_mul(gate, &up).unwrap());
+        }
+    }
+}
+
+fn gates_of_every_magnitude(isa: Isa) {
+    // A walk through all f32, where e^-x takes every course: NaN, overflow, subnormal, zero.
+    let gate: Vec<f32> = (0..=u32::MAX).step_by(4099).map(f32::from_bits).collect();
+    let near: Vec<f32> = (-1100..=1100).map(|i| i as f32 / 10.0).collect();
+    let edges = [88.72283f32, 88.72284, 87.33654, 87.33655, 103.27892, 103.97207, 103.97208, 104.0, 89.0];
+    let edges: Vec<f32> =
+        edges.iter().flat_map(|x| [*x, -x, x.next_up(), x.next_down(), -x.next_up()]).collect();
+    for gate in [gate, near, edges] {
+        let up = vec![1.0; gate.len()];
+        in_place(isa, &gate, "silu_mul", |isa, gate| isa.silu_mul(gate, &up).unwrap());
+        // e^x itself, at position 1 of a pair with 0.
+        for x in gate.iter().step_by(37).filter(|x| **x <= 0.0) {
+            in_place(isa, &[0.0, *x], "softmax", Isa::softmax);
+        }
+    }
+}
+
+fn sums(isa: Isa) {
+    let mut random = Random(10);
+    for n in lengths().chain([0]) {
+        let (acc, x) = (random.hostiles(n), random.hostiles(n));
+        in_place(isa, &acc, "add", |isa, acc| isa.add(acc, &x).unwrap());
+        let scale = random.hostile();
+        in_place(isa, &acc, "scale_add", |isa, acc| isa.scale_add(acc, scale, &x).unwrap());
+        if n > 0 {
+            let rows = random.hostiles(3 * n);
+            for dtype in [DType::F32, DType::BF16, DType::F16] {
+                let bias = encode(dtype, &x);
+                let bias = Vector::new(dtype, n, &bias).unwrap();
+                in_place(isa, &rows, "add_vector", |isa, acc| isa.add_vector(acc, &bias).unwrap());
+            }
+        }
+    }
+}
+
+fn clamps(isa: Isa) {
+    let mut random = Random(11);
+    for n in lengths().chain([0]) {
+        let x = random.hostiles(n);
+        for limit in [8.0, 0.0, f32::INFINITY, 1e-45, f32::NAN, -1.0] {
+            in_place(isa, &x, "clamp", |isa, x| isa.clamp(x, limit));
+        }
+    }
+}
+
+fn rotations(isa: Isa) {
+    let mut random = Random(12);
+    for half in lengths().chain([0]) {
+        for x in [random.normals(2 * half), random.hostiles(2 * half)] {
+            let (cos, sin) = (random.normals(half), random.normals(half));
+            in_place(isa, &x, "rope", |isa, x| isa.rope(x, &cos, &sin).unwrap());
+        }
+    }
+}
+
+fn softmaxes(isa: Isa) {
+    let mut random = Random(13);
+    for n in lengths().chain([0]) {
+        let spread = [0.01, 1.0, 30.0][random.below(3)];
+        let x: Vec<f32> = random.normals(n).iter().map(|x| x * spread).collect();
+        in_place(isa, &x, "softmax", Isa::softmax);
+        in_place(isa, &random.hostiles(n), "softmax", Isa::softmax);
+        for fill in [0.0, -0.0, f32::NEG_INFINITY, f32::INFINITY, f32::NAN, f32::MAX, -1e30] {
+            in_place(isa, &vec![fill; n], "softmax", Isa::softmax);
+            if n > 0 {
+                let mut x = x.clone();
+                x[random.below(n)] = fill;
+                in_place(isa, &x, "softmax", Isa::softmax);
+            }
+        }
+    }
+}
+
+fn check_attention(isa: Isa, dtype: DType, head_dim: usize, queries: &[f32], keys: &[u8], values: &[u8]) {
+    let args = Attention { queries, keys, values, dtype, head_dim, scale: 0.3 };
+    let mut expected = vec![0.0; queries.len()];
+    Isa::SCALAR.attention(&args, &mut Vec::new(), &mut expected).unwrap();
+    let keys = Misaligned::new(keys, 1, 0xff);
+    let values = Misaligned::new(values, 3, 0xff);
+    let args = Attention { keys: keys.get(), values: values.get(), ..args };
+    let mut actual = vec![f32::NAN; queries.len()];
+    isa.attention(&args, &mut vec![f32::NAN; 7], &mut actual).unwrap();
+    let positions = keys.get().len() / head_dim / dtype.size_bytes();
+    let group = queries.len() / head_dim;
+    assert_same(
+        &expected,
+        &actual,
+        &format!("{dtype} group {group}, head {head_dim}, {positions} positions"),
+    );
+}
+
+fn attention_of_every_shape(isa: Isa) {
+    let mut random = Random(14);
+    let positions = [1, 2, 3, 15, 16, 17, 31, 32, 33, 100];
+    for dtype in [DType::F16, DType::F32] {
+        for head_dim in (1..=34).chain([47, 48, 64, 65, 80, 96, 127, 128, 144]) {
+            for group in [1, 2, 3, 4, 5, 7, 8] {
+                let len = head_dim * positions[random.below(positions.len())];
+                let queries = random.normals(group * head_dim);
+                let keys = encode(dtype, &random.normals(len));
+                let values = encode(dtype, &random.normals(len));
+                check_attention(isa, dtype, head_dim, &queries, &keys, &values);
+            }
+        }
+        for positions in lengths() {
+            let queries = random.normals(3 * 20);
+            let keys = encode(dtype, &random.normals(20 * positions));
+            let values = encode(dtype, &random.normals(20 * positions));
+            check_attention(isa, dtype, 20, &queries, &keys, &values);
+        }
+    }
+}
+
+fn attention_of_hostile_values(isa: Isa) {
+    let mut random = Random(15);
+    for dtype in [DType::F16, DType::F32] {
+        for round in 0..200 {
+            let (head_dim, group, positions) =
+                (1 + random.below(40), 1 + random.below(5), 1 + random.below(40));
+            let mut queries = random.normals(group * head_dim);
+            let mut keys = random.normals(positions * head_dim);
+            let mut values = random.normals(positions * head_dim);
+            let target = [&mut queries, &mut keys, &mut values].into_iter().nth(round % 3).unwrap();
+            let place = random.below(target.len());
+            target[place] = random.hostile();
+            let (keys, values) = (encode(dtype, &keys), encode(dtype, &values));
+            check_attention(isa, dtype, head_dim, &queries, &keys, &values);
+        }
+    }
+}

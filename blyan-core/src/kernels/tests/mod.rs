@@ -1,0 +1,102 @@
+//! Tests of the kernels: `equal_bits` compares every instruction set with the reference, `accuracy`
+//! compares the reference with naive f64, `golden` pins the bits of this numerics version.
+
+mod accuracy;
+mod equal_bits;
+mod golden;
+
+use crate::dtype::DType;
+
+/// Reproducible pseudo-random numbers (SplitMix64, Steele et al. 2014).
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+
+    /// Close to normal, with mean 0 and variance 1.
+    fn normal(&mut self) -> f32 {
+        let mut sum = 0.0f64;
+        for _ in 0..12 {
+            sum += (self.bits() >> 11) as f64 / (1u64 << 53) as f64;
+        }
+        (sum - 6.0) as f32
+    }
+
+    fn normals(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.normal()).collect()
+    }
+
+    /// A mixture that finds edges: special values, any bits at all, tiny and ordinary numbers.
+    fn hostile(&mut self) -> f32 {
+        const SPECIAL: [f32; 14] = [
+            0.0,
+            -0.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            f32::MAX,
+            f32::MIN,
+            f32::MIN_POSITIVE,
+            -f32::MIN_POSITIVE,
+            1e-45,
+            -1e-45,
+            65504.0,
+            88.72284,
+            -103.97208,
+        ];
+        match self.below(8) {
+            0 => SPECIAL[self.below(SPECIAL.len())],
+            1 => f32::from_bits(self.bits() as u32),
+            2 => self.normal() * 1e-38,
+            3 => self.normal() * 1e19,
+            _ => self.normal() * 10.0,
+        }
+    }
+
+    fn hostiles(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.hostile()).collect()
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.bits() as u8).collect()
+    }
+}
+
+/// Weights as stored, independent of the kernels' own conversions: truncated for BF16 (exact either
+/// way once read back), by the half and float8 crates for the others.
+fn encode(dtype: DType, values: &[f32]) -> Vec<u8> {
+    let one = |x: f32| match dtype {
+        DType::F32 => x.to_le_bytes().to_vec(),
+        DType::BF16 => half::bf16::from_f32(x).to_le_bytes().to_vec(),
+        DType::F16 => half::f16::from_f32_const(x).to_le_bytes().to_vec(),
+        DType::F8E4M3 => vec![float8::F8E4M3::from_f32(x).to_bits()],
+        DType::I8 => vec![x.round_ties_even() as i8 as u8],
+    };
+    values.iter().flat_map(|&x| one(x)).collect()
+}
+
+/// What [`encode`] wrote, in f64.
+fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+    let one = |b: &[u8]| match dtype {
+        DType::F32 => f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+        DType::BF16 => half::bf16::from_le_bytes([b[0], b[1]]).to_f64(),
+        DType::F16 => f64::from(half::f16::from_le_bytes([b[0], b[1]]).to_f32_const()),
+        DType::F8E4M3 => float8::F8E4M3::from_bits(b[0]).to_f64(),
+        DType::I8 => f64::from(b[0] as i8),
+    };
+    bytes.chunks_exact(dtype.size_bytes()).map(one).collect()
+}
+
+fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    encode(DType::F32, values)
+}

@@ -1,0 +1,257 @@
+//! AVX2 with FMA and F16C: 16 lanes are two registers, of which there are 16.
+
+use std::arch::x86_64::*;
+
+use crate::kernels::isa::Kernel;
+use crate::kernels::scalar::LANES;
+use crate::kernels::simd::{self, Grid, Simd};
+
+/// Proof that the CPU has AVX2, FMA and F16C, as x86-64-v3 does (2013).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Avx2(());
+
+impl Avx2 {
+    /// The first feature that the CPU lacks is the error.
+    pub(in super::super) fn detect() -> Result<Self, &'static str> {
+        require_features!("avx2", "fma", "f16c");
+        Ok(Self(()))
+    }
+
+    /// Compiles a kernel for these features and runs it.
+    pub(in super::super) fn run<K: Kernel>(self, kernel: K) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled<K: Kernel>(simd: Avx2, kernel: K) {
+            kernel.simd(simd);
+        }
+        // SAFETY: `self` was made by `detect`, so the CPU has every feature that is enabled here.
+        unsafe { compiled(self, kernel) }
+    }
+}
+
+/// Calls intrinsics.
+macro_rules! intrinsics {
+    ($($body:tt)*) => {
+        // SAFETY: an `Avx2` was made by `detect`, so the CPU has the features of every intrinsic in this
+        // file; and what a pointer reads or writes, without an alignment, lies within the array whose
+        // reference it comes from.
+        unsafe { $($body)* }
+    };
+}
+
+/// Widens E4M3 to binary16, but for a factor of 2^8: exponent and mantissa keep their bits, which mean
+/// 2^-8 as much under the larger bias, subnormals too. So there is no branch and no f32 subnormal.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn f8_to_f16(bytes: __m128i) -> __m256i {
+    // s…s eeee mmm → s 0 eeee mmm 0000000
+    let shifted = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(bytes));
+    let halves = _mm256_and_si256(shifted, _mm256_set1_epi16(0xbfff_u16 as i16));
+    // All ones is E4M3's only magnitude of NaN, and all ones is a NaN of binary16.
+    let magnitude = _mm256_and_si256(shifted, _mm256_set1_epi16(0x3fff));
+    _mm256_or_si256(halves, _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x3f80)))
+}
+
+/// Adds lanes i and i + 4, then i + 2, then i + 1.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn sum_8(x: __m256) -> f32 {
+    let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+}
+
+/// Lanes 0..8 and 8..16.
+type Pair<T> = (T, T);
+
+/// Two halves of 16 bytes.
+#[inline(always)]
+fn load_halves(_: Avx2, bytes: &[u8; 32]) -> Pair<__m128i> {
+    intrinsics!((_mm_loadu_si128(bytes.as_ptr().cast()), _mm_loadu_si128(bytes.as_ptr().add(16).cast())))
+}
+
+impl Simd for Avx2 {
+    type Floats = Pair<__m256>;
+    type Mask = Pair<__m256>;
+    type Shorts = Pair<__m256i>;
+    type Ints = Pair<__m256i>;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::Floats {
+        intrinsics!((_mm256_set1_ps(x), _mm256_set1_ps(x)))
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::Floats {
+        intrinsics!((_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))))
+    }
+    #[inline(always)]
+    fn store(self, x: Self::Floats, out: &mut [f32; LANES]) {
+        intrinsics! {
+            _mm256_storeu_ps(out.as_mut_ptr(), x.0);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), x.1);
+        }
+    }
+
+    #[inline(always)]
+    fn widen_f32(self, bytes: &[u8; 4 * LANES]) -> Self::Floats {
+        intrinsics! {
+            (_mm256_loadu_ps(bytes.as_ptr().cast()), _mm256_loadu_ps(bytes.as_ptr().add(32).cast()))
+        }
+    }
+    #[inline(always)]
+    fn widen_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats {
+        let (a, b) = load_halves(self, bytes);
+        intrinsics! {
+            let a = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(a));
+            let b = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(b));
+            (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b))
+        }
+    }
+    #[inline(always)]
+    fn widen_f16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats {
+        let (a, b) = load_halves(self, bytes);
+        intrinsics!((_mm256_cvtph_ps(a), _mm256_cvtph_ps(b)))
+    }
+    #[inline(always)]
+    fn widen_f8(self, bytes: &[u8; LANES]) -> Self::Floats {
+        intrinsics! {
+            let halves = f8_to_f16(_mm_loadu_si128(bytes.as_ptr().cast()));
+            let a = _mm256_cvtph_ps(_mm256_castsi256_si128(halves));
+            let b = _mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves));
+            (_mm256_mul_ps(a, _mm256_set1_ps(256.0)), _mm256_mul_ps(b, _mm256_set1_ps(256.0)))
+        }
+    }
+    #[inline(always)]
+    fn widen_i8(self, bytes: &[u8; LANES]) -> Self::Floats {
+        intrinsics! {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            let a = _mm256_cvtepi8_epi32(bytes);
+            let b = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes));
+            (_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b))
+        }
+    }
+    #[inline(always)]
+    fn narrow_f16(self, x: Self::Floats) -> [u8; 2 * LANES] {
+        let mut bytes = [0; 2 * LANES];
+        intrinsics! {
+            let a = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x.0);
+            let b = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x.1);
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), a);
+            _mm_storeu_si128(bytes.as_mut_ptr().add(16).cast(), b);
+        }
+        bytes
+    }
+    #[inline(always)]
+    fn narrow_i16(self, x: Self::Floats) -> [i16; LANES] {
+        let mut values = [0; LANES];
+        intrinsics! {
+            // Packing works within 128-bit parts; the permutation puts the quarters in order.
+            let quarters = _mm256_packs_epi32(_mm256_cvtps_epi32(x.0), _mm256_cvtps_epi32(x.1));
+            let shorts = _mm256_permute4x64_epi64::<0b11_01_10_00>(quarters);
+            _mm256_storeu_si256(values.as_mut_ptr().cast(), shorts);
+        }
+        values
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        intrinsics!((_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        intrinsics!((_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        intrinsics!((_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn div(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        intrinsics!((_mm256_div_ps(a.0, b.0), _mm256_div_ps(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats {
+        intrinsics!((_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1)))
+    }
+    #[inline(always)]
+    fn neg(self, x: Self::Floats) -> Self::Floats {
+        intrinsics! {
+            let sign = _mm256_set1_ps(-0.0);
+            (_mm256_xor_ps(x.0, sign), _mm256_xor_ps(x.1, sign))
+        }
+    }
+    #[inline(always)]
+    fn abs(self, x: Self::Floats) -> Self::Floats {
+        intrinsics! {
+            let sign = _mm256_set1_ps(-0.0);
+            (_mm256_andnot_ps(sign, x.0), _mm256_andnot_ps(sign, x.1))
+        }
+    }
+    #[inline(always)]
+    fn round_ties_even(self, x: Self::Floats) -> Self::Floats {
+        const MODE: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        intrinsics!((_mm256_round_ps::<MODE>(x.0), _mm256_round_ps::<MODE>(x.1)))
+    }
+    #[inline(always)]
+    fn pow2(self, n: Self::Floats) -> Self::Floats {
+        intrinsics! {
+            let bias = _mm256_set1_epi32(127);
+            let a = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n.0), bias));
+            let b = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n.1), bias));
+            (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b))
+        }
+    }
+
+    #[inline(always)]
+    fn less(self, a: Self::Floats, b: Self::Floats) -> Self::Mask {
+        intrinsics!((_mm256_cmp_ps::<_CMP_LT_OQ>(a.0, b.0), _mm256_cmp_ps::<_CMP_LT_OQ>(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn is_nan(self, x: Self::Floats) -> Self::Mask {
+        intrinsics!((_mm256_cmp_ps::<_CMP_UNORD_Q>(x.0, x.0), _mm256_cmp_ps::<_CMP_UNORD_Q>(x.1, x.1)))
+    }
+    #[inline(always)]
+    fn select(self, mask: Self::Mask, yes: Self::Floats, no: Self::Floats) -> Self::Floats {
+        intrinsics!((_mm256_blendv_ps(no.0, yes.0, mask.0), _mm256_blendv_ps(no.1, yes.1, mask.1)))
+    }
+
+    #[inline(always)]
+    fn sum(self, x: Self::Floats) -> f32 {
+        intrinsics!(sum_8(_mm256_add_ps(x.0, x.1)))
+    }
+
+    #[inline(always)]
+    fn zero_ints(self) -> Self::Ints {
+        intrinsics!((_mm256_setzero_si256(), _mm256_setzero_si256()))
+    }
+    #[inline(always)]
+    fn widen_i8_to_i16(self, bytes: &[u8; 2 * LANES]) -> Self::Shorts {
+        let (a, b) = load_halves(self, bytes);
+        intrinsics!((_mm256_cvtepi8_epi16(a), _mm256_cvtepi8_epi16(b)))
+    }
+    #[inline(always)]
+    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: &[i16; 2 * LANES]) -> Self::Ints {
+        intrinsics! {
+            let a = _mm256_madd_epi16(w.0, _mm256_loadu_si256(x.as_ptr().cast()));
+            let b = _mm256_madd_epi16(w.1, _mm256_loadu_si256(x.as_ptr().add(LANES).cast()));
+            (_mm256_add_epi32(acc.0, a), _mm256_add_epi32(acc.1, b))
+        }
+    }
+    #[inline(always)]
+    fn sum_ints(self, x: Self::Ints) -> i64 {
+        intrinsics! {
+            let a = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(x.0));
+            let b = _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(x.0));
+            let c = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(x.1));
+            let d = _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(x.1));
+            let sum = _mm256_add_epi64(_mm256_add_epi64(a, b), _mm256_add_epi64(c, d));
+            let sum = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            _mm_cvtsi128_si64(sum) + _mm_extract_epi64::<1>(sum)
+        }
+    }
+
+    #[inline(always)]
+    fn cover(self, grid: &mut impl Grid<Self>) {
+        // 4 sums take 8 of 16 registers; the rest holds a row's and a column's operands.
+        simd::cover::<Self, _, 2, 2, 4>(self, grid);
+    }
+}
