@@ -73,7 +73,10 @@ fn check_file(file: &Path, text: &str, wrong: &mut Vec<String>) {
     let module = first.as_os_str().to_string_lossy();
     let module = module.strip_suffix(".rs").unwrap_or(&module);
     let Some(own) = layer(module) else {
-        wrong.push(format!("{}: module {module} has no layer: list it in xtask/src/layers.rs", file.display()));
+        wrong.push(format!(
+            "{}: module {module} has no layer: list it in xtask/src/layers.rs",
+            file.display()
+        ));
         return;
     };
     for (number, line) in text.lines().enumerate() {
@@ -91,7 +94,9 @@ fn check_file(file: &Path, text: &str, wrong: &mut Vec<String>) {
                 None => wrong.push(format!("{place}: crate::{name} is no module with a layer")),
             }
         }
-        for (_, text, why) in ABSENT.iter().filter(|(absent, text, _)| *absent == module && code.contains(text)) {
+        for (_, text, why) in
+            ABSENT.iter().filter(|(absent, text, _)| *absent == module && code.contains(text))
+        {
             wrong.push(format!("{place}: {module} uses {text}: {why}"));
         }
     }

@@ -1,21 +1,24 @@
 //! Owns the choice of the next token from a row of logits.
 //!
 //! The order is that of transformers' `generate`: repetition penalty, temperature, top-k, top-p,
-//! min-p, then one draw. All of it is bit-exact on every machine: comparisons, IEEE additions,
-//! multiplications and divisions in the order written here, and this crate's own `exp` and `ln`.
+//! min-p, then one draw. All of it is bit-exact on every machine: comparisons, IEEE operations in the
+//! order written here, and the softmax and logarithm of `kernels`.
 //!
 //! 1. *Repetition penalty* (arXiv:1909.05858): the logit of each token in the history, prompt
 //!    included, once per distinct token: `l * penalty` if `l < 0`, else `l / penalty`.
 //! 2. *Greedy* (temperature 0): the largest logit, ties to the lowest token; nothing below applies.
-//! 3. *Temperature*: `l / temperature` in f32. Overflow saturates at the largest finite f32.
-//! 4. *Top-k*: tokens whose score is at least the k-th largest, all that tie with it included.
-//! 5. `w = exp(score - largest score)` in f32 for each token that is left, `total` = the sum of all
-//!    `w` in f64, ascending token.
+//! 3. *Temperature*: `l / temperature` in f32. Here as in step 1, overflow saturates at the largest
+//!    finite f32.
+//! 4. *Top-k*: tokens whose score is at least the k-th largest, all that tie with it included, and
+//!    above negative infinity.
+//! 5. `w` = softmax of the scores that are left, ascending token, as the kernel defines it, in f32.
+//!    Sums of `w` below are in f64, in the order given; none of the `w` is divided by them.
 //! 6. *Top-p* (arXiv:1904.09751): tokens by descending score, ties by ascending token; each is kept
-//!    while the f64 sum of those before it is below `top_p * total`. The first is always kept.
-//! 7. *Min-p* (arXiv:2407.01082): tokens with `w >= min_p`, since the largest `w` is exactly 1.
-//! 8. *Draw*: `u = (next_u64 >> 11) * 2^-53`; the first token, ascending, at which the running f64
-//!    sum of `w` exceeds `u` times their total.
+//!    while the sum of those before it is below `top_p` times the sum by ascending token. The first
+//!    is always kept.
+//! 7. *Min-p* (arXiv:2407.01082): tokens with `w >= min_p * largest w`, in f32.
+//! 8. *Draw*: `u = (next_u64 >> 11) * 2^-53`; the first token, ascending, at which the running sum of
+//!    `w` exceeds `u` times their whole sum.
 //!
 //! The random numbers are ChaCha8's key stream (stream 0, from block 0, little-endian 64-bit words)
 //! under the key `seed as u64 little-endian ‖ "blyan sampling stream 1\0"`, one word a token.
@@ -24,7 +27,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-mod math;
+use crate::kernels::{FpEnv, Isa, math};
+
 #[cfg(test)]
 mod tests;
 
@@ -170,6 +174,7 @@ struct Candidate {
 /// Two samplers with the same options make the same choices from the same logits and histories.
 #[derive(Debug, Clone)]
 pub struct Sampler {
+    isa: Isa,
     options: SamplingOptions,
     random: ChaCha8Rng,
     /// Logits after penalty and temperature, by token.
@@ -177,24 +182,25 @@ pub struct Sampler {
     /// Bit set of the tokens in the history.
     seen: Vec<u64>,
     candidates: Vec<Candidate>,
-    top: Vec<f32>,
+    scratch: Vec<f32>,
 }
 
 impl Sampler {
-    /// A sampler at the start of its random numbers.
+    /// A sampler at the start of its random numbers. The instruction set changes no choice.
     ///
     /// # Errors
     ///
     /// As [`SamplingOptions::check`].
-    pub fn new(options: &SamplingOptions) -> Result<Self, SamplingError> {
+    pub fn new(isa: Isa, options: &SamplingOptions) -> Result<Self, SamplingError> {
         options.check()?;
         Ok(Self {
+            isa,
             options: options.effective(),
             random: ChaCha8Rng::from_seed(key(options.seed)),
             scores: Vec::new(),
             seen: Vec::new(),
             candidates: Vec::new(),
-            top: Vec::new(),
+            scratch: Vec::new(),
         })
     }
 
@@ -206,33 +212,47 @@ impl Sampler {
     /// [`SamplingError`] if a logit is NaN or positive infinity, or all are negative infinity. No
     /// random number is used up then.
     pub fn next(&mut self, logits: &[f32], history: &[u32]) -> Result<Choice, SamplingError> {
+        let _env = FpEnv::enter();
         let largest = check_logits(logits)?;
-        let penalty = self.options.repetition_penalty;
-        if self.options.is_greedy() && penalty.is_none() {
+        if self.options.is_greedy() && self.options.repetition_penalty.is_none() {
             return Ok(greedy(logits, largest));
         }
+        self.score(logits, history);
+        if self.options.is_greedy() {
+            return Ok(greedy(&self.scores, max(&self.scores)));
+        }
+        self.filter();
+        Ok(self.draw())
+    }
+
+    /// Steps 1 and 3.
+    fn score(&mut self, logits: &[f32], history: &[u32]) {
         self.scores.clear();
         self.scores.extend_from_slice(logits);
-        if let Some(penalty) = penalty {
+        if let Some(penalty) = self.options.repetition_penalty {
             self.penalize(penalty, history);
         }
         if self.options.is_greedy() {
-            return Ok(greedy(&self.scores, max(&self.scores)));
+            return;
         }
         let temperature = self.options.temperature;
         for score in &mut self.scores {
             // Adding 0 turns -0 into +0, so that both compare as one value everywhere below.
             *score = saturate(*score, *score / temperature) + 0.0;
         }
-        let largest = max(&self.scores);
-        self.fill_candidates(largest);
+    }
+
+    /// Steps 4 to 7: at least one candidate, the best, is left.
+    fn filter(&mut self) {
+        self.keep_top_k();
         if let Some(top_p) = self.options.top_p {
             self.keep_top_p(top_p);
         }
         if let Some(min_p) = self.options.min_p {
-            self.candidates.retain(|candidate| candidate.weight >= min_p);
+            let largest = self.candidates.iter().fold(0.0_f32, |w, candidate| w.max(candidate.weight));
+            let least = min_p * largest;
+            self.candidates.retain(|candidate| candidate.weight >= least);
         }
-        Ok(self.draw())
     }
 
     fn penalize(&mut self, penalty: f32, history: &[u32]) {
@@ -252,17 +272,22 @@ impl Sampler {
     }
 
     /// Steps 4 and 5: the tokens that top-k leaves, in ascending order, with their weights.
-    fn fill_candidates(&mut self, largest: f32) {
+    fn keep_top_k(&mut self) {
         let least = match self.options.top_k {
-            Some(k) if k < self.scores.len() => kth_largest(&self.scores, k, &mut self.top),
+            Some(k) if k < self.scores.len() => kth_largest(&self.scores, k, &mut self.scratch),
             _ => f32::NEG_INFINITY,
         };
         self.candidates.clear();
+        self.scratch.clear();
         for (token, &score) in (0..).zip(&self.scores) {
             if score >= least && score > f32::NEG_INFINITY {
-                let weight = math::exp(score - largest);
-                self.candidates.push(Candidate { token, score, weight });
+                self.candidates.push(Candidate { token, score, weight: 0.0 });
+                self.scratch.push(score);
             }
+        }
+        self.isa.softmax(&mut self.scratch);
+        for (candidate, &weight) in self.candidates.iter_mut().zip(&self.scratch) {
+            candidate.weight = weight;
         }
     }
 
@@ -295,7 +320,7 @@ impl Sampler {
         self.candidates.sort_unstable_by_key(|candidate| candidate.token);
     }
 
-    /// Step 8. There is at least one candidate, the best, of weight 1.
+    /// Step 8.
     fn draw(&mut self) -> Choice {
         let total: f64 = self.candidates.iter().map(|candidate| f64::from(candidate.weight)).sum();
         let uniform = (self.random.next_u64() >> 11) as f64 * (1.0 / (1_u64 << 53) as f64);
@@ -418,19 +443,21 @@ pub struct Logprobs {
 
 /// Log-softmax of the raw logits, for the chosen token and the `n` most probable ones.
 ///
-/// `logprob = (l - m) - ln(Σ exp(l - m))` with `m` the largest logit; differences and exponentials
-/// in f32, their sum in f64 by ascending token, the logarithm and the subtraction in f64.
+/// `logprob = (l - m) + ln(p)` with `m` the largest logit and `p` its probability by the softmax
+/// kernel; the difference in f32, the logarithm and the sum in f64, rounded to f32 at the end.
 ///
 /// # Errors
 ///
 /// [`SamplingError`] if a logit is NaN or positive infinity, all are negative infinity, or `chosen`
 /// has none.
-pub fn top_logprobs(logits: &[f32], chosen: u32, n: usize) -> Result<Logprobs, SamplingError> {
+pub fn top_logprobs(isa: Isa, logits: &[f32], chosen: u32, n: usize) -> Result<Logprobs, SamplingError> {
+    let _env = FpEnv::enter();
     let largest = check_logits(logits)?;
-    let total: f64 = logits.iter().map(|&logit| f64::from(math::exp(logit - largest))).sum();
-    let ln_total = math::ln(total);
+    let mut scratch = logits.to_vec();
+    isa.softmax(&mut scratch);
+    let ln_largest = math::ln_f64(f64::from(max(&scratch)));
     let logprob = |token: u32, logit: f32| {
-        let logprob = (f64::from(logit - largest) - ln_total) as f32;
+        let logprob = (f64::from(logit - largest) + ln_largest) as f32;
         TokenLogprob { token, logprob }
     };
     let Some(&logit) = logits.get(chosen as usize) else {
@@ -438,7 +465,7 @@ pub fn top_logprobs(logits: &[f32], chosen: u32, n: usize) -> Result<Logprobs, S
     };
     let mut top = Vec::new();
     if n > 0 {
-        let least = kth_largest(logits, n.min(logits.len()), &mut Vec::new());
+        let least = kth_largest(logits, n.min(logits.len()), &mut scratch);
         top.extend((0..).zip(logits).filter(|&(_, &l)| l >= least).map(|(token, &l)| (token, l)));
         // Adding 0 makes both zeros one value, so that ties go by token alone.
         top.sort_by(|a: &(u32, f32), b| (b.1 + 0.0).total_cmp(&(a.1 + 0.0)).then(a.0.cmp(&b.0)));
