@@ -2,14 +2,14 @@
 
 use std::ops::Bound;
 
-use redb::{TableDefinition, Value};
+use redb::{ReadTransaction, TableDefinition, Value};
 
 use super::block::Block;
 use super::error::{ChainError, Damage};
 use super::signature::SignatureRecord;
 use super::tables;
 use crate::format::Header;
-use crate::hash::BlockHash;
+use crate::hash::{BlockHash, PayloadHash};
 use crate::storage::index::Snapshot;
 use crate::storage::payload_store::check_hash;
 use crate::storage::{Payload, PayloadStore, StorageError};
@@ -62,8 +62,12 @@ impl Reader {
         Self { snapshot }
     }
 
-    pub(super) fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+    /// Runs code on the snapshot; whatever redb does in it, panics included, is a typed error.
+    pub(super) fn read<T>(
+        &self,
+        call: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StorageError> {
+        self.snapshot.read(call)
     }
 
     pub(super) fn block_count(&self) -> Result<u64, ChainError> {
@@ -98,17 +102,26 @@ impl Reader {
         if !tables::is_inline(header) {
             return files.get(&payload.hash, payload.len_bytes).map_err(payload_error(block));
         }
+        Ok(Payload::from(self.inline_payload(block, &payload.hash)?))
+    }
+
+    /// A payload that lies in the index, checked against its hash.
+    pub(super) fn inline_payload(
+        &self,
+        block: &BlockHash,
+        payload: &PayloadHash,
+    ) -> Result<Vec<u8>, ChainError> {
         let bytes = self
             .snapshot
             .read(|transaction| {
                 let table = transaction.open_table(tables::PAYLOADS)?;
-                Ok(table.get(payload.hash.as_bytes())?.map(|bytes| bytes.value().to_vec()))
+                Ok(table.get(payload.as_bytes())?.map(|bytes| bytes.value().to_vec()))
             })
             .map_err(entry_error(block, "payloads"))?;
-        let missing = Damage::InlinePayloadMissing { payload: payload.hash };
+        let missing = Damage::InlinePayloadMissing { payload: *payload };
         let bytes = bytes.ok_or(ChainError::Damaged { block: *block, reason: missing })?;
-        check_hash(&payload.hash, &bytes).map_err(payload_error(block))?;
-        Ok(Payload::from(bytes))
+        check_hash(payload, &bytes).map_err(payload_error(block))?;
+        Ok(bytes)
     }
 
     /// Up to [`SCAN_KEYS`] keys that begin with `prefix`, the first after `after`.

@@ -90,6 +90,12 @@ pub(super) fn last_hash(key: &[u8]) -> BlockHash {
         .map_or(BlockHash::from_bytes([0; HASH_LEN]), |hash| BlockHash::from_bytes(*hash))
 }
 
+/// The hash that begins a key.
+pub(super) fn first_hash(key: &[u8]) -> BlockHash {
+    key.first_chunk::<HASH_LEN>()
+        .map_or(BlockHash::from_bytes([0; HASH_LEN]), |hash| BlockHash::from_bytes(*hash))
+}
+
 /// The height in front of the hash that ends a key of `lanes` or `kinds`.
 pub(super) fn key_height(key: &[u8]) -> u64 {
     let before = key.split_last_chunk::<HASH_LEN>().map_or(key, |(before, _)| before);

@@ -1,0 +1,163 @@
+//! Owns verification: every block against its name, every entry of the index against the blocks,
+//! every payload against its hash. It goes on after each bad block.
+
+mod audit;
+mod payloads;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::error::{ChainError, Damage};
+use super::{Chain, tables};
+use crate::hash::BlockHash;
+use audit::Audit;
+
+/// What to verify, and whom to tell.
+#[derive(Clone, Copy, Default)]
+pub struct VerifyOptions<'a> {
+    /// Whether to read every payload file, on all cores, or only the index.
+    pub full: bool,
+    /// Called now and then, from any thread.
+    pub progress: Option<&'a (dyn Fn(VerifyProgress) + Sync)>,
+    /// Set to stop; the verification then ends with [`ChainError::Cancelled`].
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+impl VerifyOptions<'_> {
+    /// The index alone: headers, parents, signatures, small payloads, every table.
+    pub fn headers() -> Self {
+        Self::default()
+    }
+
+    /// Everything, payload files included.
+    pub fn full() -> Self {
+        Self { full: true, ..Self::default() }
+    }
+}
+
+impl fmt::Debug for VerifyOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifyOptions").field("full", &self.full).finish_non_exhaustive()
+    }
+}
+
+/// How far a verification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VerifyProgress {
+    /// Blocks whose headers were verified.
+    pub blocks: u64,
+    /// Blocks in the chain.
+    pub total_blocks: u64,
+    /// Bytes of payload files hashed.
+    pub payload_bytes: u64,
+    /// Bytes of payload files to hash.
+    pub total_payload_bytes: u64,
+}
+
+/// A block that is not what was appended.
+#[derive(Debug)]
+pub struct BadBlock {
+    /// The block.
+    pub block: BlockHash,
+    /// Its name, where its header can be read.
+    pub name: Option<String>,
+    /// What is wrong with it.
+    pub reason: Damage,
+}
+
+impl fmt::Display for BadBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or("unknown name");
+        write!(f, "block {} ({name}): {}", self.block, self.reason)
+    }
+}
+
+/// What a verification found.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct VerifyReport {
+    /// Blocks whose headers are intact.
+    pub blocks: u64,
+    /// Bytes of payload files hashed, each file once.
+    pub payload_bytes: u64,
+    /// Every bad block and reason, by block; one block may be bad in several ways.
+    pub bad: Vec<BadBlock>,
+}
+
+impl VerifyReport {
+    /// Whether everything is as it was appended.
+    pub fn is_ok(&self) -> bool {
+        self.bad.is_empty()
+    }
+}
+
+/// Tells progress and hears of cancellation, on whichever thread does the work.
+struct Watch<'a> {
+    options: &'a VerifyOptions<'a>,
+    blocks: AtomicU64,
+    total_blocks: AtomicU64,
+    payload_bytes: AtomicU64,
+    total_payload_bytes: AtomicU64,
+}
+
+impl<'a> Watch<'a> {
+    fn new(options: &'a VerifyOptions<'a>) -> Self {
+        Self {
+            options,
+            blocks: AtomicU64::new(0),
+            total_blocks: AtomicU64::new(0),
+            payload_bytes: AtomicU64::new(0),
+            total_payload_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// # Errors
+    ///
+    /// [`ChainError::Cancelled`] once the caller asked for it.
+    fn step(&self) -> Result<(), ChainError> {
+        if self.options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+            return Err(ChainError::Cancelled);
+        }
+        if let Some(progress) = self.options.progress {
+            progress(VerifyProgress {
+                blocks: self.blocks.load(Ordering::Relaxed),
+                total_blocks: self.total_blocks.load(Ordering::Relaxed),
+                payload_bytes: self.payload_bytes.load(Ordering::Relaxed),
+                total_payload_bytes: self.total_payload_bytes.load(Ordering::Relaxed),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Chain {
+    /// Verifies the chain as of its last commit, going on after each bad block.
+    ///
+    /// Headers only reads the index: every header is hashed, every parent looked up, every
+    /// signature checked, every table compared with the headers. Full verification also hashes
+    /// every payload file, each once, on all threads of the current rayon pool, and keeps none
+    /// mapped.
+    ///
+    /// # Errors
+    ///
+    /// [`ChainError::Cancelled`]; [`ChainError::Storage`] if no block of the index can be read.
+    pub fn verify(&self, options: &VerifyOptions<'_>) -> Result<VerifyReport, ChainError> {
+        let reader = self.reader()?;
+        match reader.read(tables::version)? {
+            Some(tables::INDEX_VERSION) => {}
+            found => return Err(ChainError::IndexVersion { found: found.unwrap_or(0) }),
+        }
+        let watch = Watch::new(options);
+        let mut audit = Audit::new(&reader, &watch);
+        audit.read_headers()?;
+        audit.check_parents();
+        audit.check_tables()?;
+        audit.check_inline_payloads()?;
+        audit.check_signatures()?;
+        if options.full {
+            audit.check_payload_files(self.payloads())?;
+        }
+        watch.step()?;
+        Ok(audit.into_report())
+    }
+}
