@@ -5,6 +5,7 @@ pub mod chain;
 pub mod dtype;
 pub mod format;
 pub mod hash;
+pub mod import;
 pub mod kernels;
 pub mod manager;
 pub mod model;
@@ -17,5 +18,6 @@ pub use chain::{Block, Chain, ChainError, Draft, SignatureRecord, VerifyOptions,
 pub use dtype::{DType, Shape};
 pub use format::{BlockKind, ChainId, Header, Manifest, ModelSpec, Parent, ParentRole, PayloadRef, Slot};
 pub use hash::{BlockHash, ChainRoot, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot};
+pub use import::export;
 pub use storage::{Payload, PayloadStore};
 pub use tensor::{TensorBlock, TensorView};

@@ -9,10 +9,10 @@ use super::error::TensorError;
 use super::header::{self, TensorEntry};
 use super::scale_name;
 use super::view::TensorView;
+use crate::chain::Chain;
 use crate::dtype::{DType, Shape};
-
-/// Until the storage layer arrives.
-pub type Payload = Arc<[u8]>;
+use crate::hash::BlockHash;
+use crate::storage::Payload;
 
 /// Longest header of a block's payload: it holds the tensors of one slot, a few dozen at most.
 pub(crate) const MAX_BLOCK_HEADER_BYTES: u64 = 1 << 20;
@@ -23,18 +23,25 @@ pub struct TensorBlock(Arc<Inner>);
 
 struct Inner {
     payload: Payload,
-    tensors: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    dtype: DType,
-    shape: Shape,
-    /// Inside the payload: checked when it was parsed.
-    bytes: Range<usize>,
+    tensors: TensorMap,
 }
 
 impl TensorBlock {
+    /// Opens a weight block: verifies its payload, once per open chain, and parses it.
+    ///
+    /// # Errors
+    ///
+    /// [`TensorError::Chain`] if the block is missing or damaged, [`TensorError::NotWeights`], or
+    /// [`TensorError::InBlock`] if its payload is no set of tensors.
+    pub fn open(chain: &Chain, block: &BlockHash) -> Result<Self, TensorError> {
+        let kind = chain.get(block)?.header().kind;
+        if !kind.is_weights() {
+            return Err(TensorError::NotWeights { block: *block, kind });
+        }
+        Self::from_payload(chain.payload(block)?)
+            .map_err(|source| TensorError::InBlock { block: *block, source: Box::new(source) })
+    }
+
     /// Parses a payload: types, shapes, offsets, and a valid scale for each row of each quantized
     /// tensor. Costs time in the number of tensors and scales, not of weights.
     ///
@@ -42,13 +49,8 @@ impl TensorBlock {
     ///
     /// [`TensorError`] naming the tensor and what is wrong with it.
     pub fn from_payload(payload: Payload) -> Result<Self, TensorError> {
-        let entries = header::parse(&payload, MAX_BLOCK_HEADER_BYTES)?;
-        let tensors = entries.into_iter().map(Entry::new).collect::<Result<BTreeMap<_, _>, _>>()?;
-        let block = Self(Arc::new(Inner { payload, tensors }));
-        for (_, view) in block.tensors() {
-            block.check_scale(&view)?;
-        }
-        Ok(block)
+        let tensors = TensorMap::parse(&payload)?;
+        Ok(Self(Arc::new(Inner { payload, tensors })))
     }
 
     /// The tensor of that name. Costs the same whatever its size.
@@ -59,14 +61,13 @@ impl TensorBlock {
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, TensorError> {
         self.get(name).ok_or_else(|| TensorError::Missing {
             tensor: name.to_owned(),
-            present: self.0.tensors.keys().cloned().collect(),
+            present: self.0.tensors.0.keys().cloned().collect(),
         })
     }
 
     /// The tensor of that name, if there is one. Costs the same whatever its size.
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
-        let (name, entry) = self.0.tensors.get_key_value(name)?;
-        Some(self.view(name, entry))
+        self.0.tensors.get(&self.0.payload, name)
     }
 
     /// The scales of the quantized tensor `name`, (rows, 1) of F32; `None` for a float tensor.
@@ -77,7 +78,7 @@ impl TensorBlock {
 
     /// All tensors with their names, in byte order of names.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = (&str, TensorView<'_>)> {
-        self.0.tensors.iter().map(|(name, entry)| (name.as_str(), self.view(name, entry)))
+        self.0.tensors.views(&self.0.payload)
     }
 
     /// The whole payload, header and all.
@@ -87,16 +88,54 @@ impl TensorBlock {
 
     /// Where a view of this block lies in its payload.
     pub(crate) fn payload_range(&self, name: &str) -> Option<Range<usize>> {
-        self.0.tensors.get(name).map(|entry| entry.bytes.clone())
+        self.0.tensors.0.get(name).map(|entry| entry.bytes.clone())
+    }
+}
+
+impl fmt::Debug for TensorBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.tensors().map(|(name, view)| (name, (view.dtype(), view.shape()))))
+            .finish()
+    }
+}
+
+/// The parsed header of a block's payload, whoever holds the bytes.
+pub(crate) struct TensorMap(BTreeMap<String, Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    dtype: DType,
+    shape: Shape,
+    /// Inside the payload: checked when it was parsed.
+    bytes: Range<usize>,
+}
+
+impl TensorMap {
+    pub(crate) fn parse(payload: &[u8]) -> Result<Self, TensorError> {
+        let entries = header::parse(payload, MAX_BLOCK_HEADER_BYTES)?;
+        let tensors = Self(entries.into_iter().map(Entry::new).collect::<Result<_, _>>()?);
+        for (_, view) in tensors.views(payload) {
+            tensors.check_scale(payload, &view)?;
+        }
+        Ok(tensors)
     }
 
-    fn view<'a>(&'a self, name: &'a str, entry: &'a Entry) -> TensorView<'a> {
-        let data = self.0.payload.get(entry.bytes.clone()).unwrap_or_default();
-        TensorView { name, dtype: entry.dtype, shape: &entry.shape, data }
+    /// The tensor of that name in `payload`, which must be the bytes that were parsed.
+    pub(crate) fn get<'a>(&'a self, payload: &'a [u8], name: &str) -> Option<TensorView<'a>> {
+        let (name, entry) = self.0.get_key_value(name)?;
+        Some(entry.view(payload, name))
+    }
+
+    pub(crate) fn views<'a>(
+        &'a self,
+        payload: &'a [u8],
+    ) -> impl ExactSizeIterator<Item = (&'a str, TensorView<'a>)> {
+        self.0.iter().map(|(name, entry)| (name.as_str(), entry.view(payload, name)))
     }
 
     /// A quantized tensor is a matrix whose rows have one usable scale each.
-    fn check_scale(&self, view: &TensorView<'_>) -> Result<(), TensorError> {
+    fn check_scale(&self, payload: &[u8], view: &TensorView<'_>) -> Result<(), TensorError> {
         if !view.dtype().is_quantized() {
             return Ok(());
         }
@@ -105,7 +144,7 @@ impl TensorBlock {
         if view.shape().dims().len() != 2 {
             return Err(bad());
         }
-        let scale = self.get(&scale_name(view.name())).ok_or_else(bad)?;
+        let scale = self.get(payload, &scale_name(view.name())).ok_or_else(bad)?;
         if scale.dtype() != DType::F32 || scale.shape().dims() != [rows, 1] {
             return Err(bad());
         }
@@ -120,14 +159,6 @@ impl TensorBlock {
     }
 }
 
-impl fmt::Debug for TensorBlock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(self.tensors().map(|(name, view)| (name, (view.dtype(), view.shape()))))
-            .finish()
-    }
-}
-
 impl Entry {
     fn new(entry: TensorEntry) -> Result<(String, Self), TensorError> {
         let dtype = entry.supported_dtype()?;
@@ -135,6 +166,11 @@ impl Entry {
         let [start, end] =
             [entry.bytes.start, entry.bytes.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
         Ok((entry.name, Self { dtype, shape: entry.shape, bytes: start..end }))
+    }
+
+    fn view<'a>(&'a self, payload: &'a [u8], name: &'a str) -> TensorView<'a> {
+        let data = payload.get(self.bytes.clone()).unwrap_or_default();
+        TensorView { name, dtype: self.dtype, shape: &self.shape, data }
     }
 }
 

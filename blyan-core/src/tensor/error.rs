@@ -1,11 +1,33 @@
 //! Owns [`TensorError`].
 
+use crate::chain::ChainError;
 use crate::dtype::{DType, Shape};
+use crate::format::BlockKind;
+use crate::hash::BlockHash;
 
 /// A payload that is no set of tensors, or a tensor that cannot be had.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TensorError {
+    /// The chain could not give the block.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// A block of a kind that holds no tensors.
+    #[error("block {block} is a {kind}: it holds no tensors")]
+    NotWeights {
+        /// The block asked for.
+        block: BlockHash,
+        /// Its kind.
+        kind: BlockKind,
+    },
+    /// A block whose payload is whole but no set of tensors.
+    #[error("block {block}: {source}")]
+    InBlock {
+        /// The block.
+        block: BlockHash,
+        /// What is wrong with its payload.
+        source: Box<TensorError>,
+    },
     /// The payload ends before its header does.
     #[error(
         "safetensors header: {needed} bytes announced, {len_bytes} present; the file is cut off or no safetensors"

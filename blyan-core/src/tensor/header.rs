@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(entries.len(), 2);
         assert_eq!((entries[0].name.as_str(), entries[0].bytes.clone()), ("a", start..start + 4));
         assert_eq!((entries[1].name.as_str(), entries[1].bytes.clone()), ("b", start + 4..start + 16));
-        assert_eq!(entries[1].supported_dtype(), Ok(DType::BF16));
+        assert_eq!(entries[1].supported_dtype().unwrap(), DType::BF16);
     }
 
     #[test]

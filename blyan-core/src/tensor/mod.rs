@@ -10,6 +10,7 @@ mod view;
 mod write;
 
 pub use block::TensorBlock;
+pub(crate) use block::TensorMap;
 pub use convert::{convert_into, first_not_finite};
 pub use error::TensorError;
 pub use quantize::{Quantized, quantize, quantize_rows_into};

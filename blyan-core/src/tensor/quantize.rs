@@ -11,6 +11,7 @@ use super::convert::{f32_to_f8e4m3, first_not_finite, widen};
 use super::error::TensorError;
 use super::view::TensorView;
 use crate::dtype::DType;
+use crate::kernels::FpEnv;
 
 /// A quantized matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +88,7 @@ pub fn quantize_rows_into(
         .for_each_init(
             || vec![0.0; cols],
             |row, ((source, values), scale)| {
+                let _env = FpEnv::enter();
                 widen(from, source, row);
                 *scale = quantize_row(to, limit, row, values).to_le_bytes();
             },

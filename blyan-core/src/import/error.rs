@@ -1,0 +1,265 @@
+//! Owns [`ImportError`] and [`ExportError`].
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::chain::ChainError;
+use crate::dtype::Shape;
+use crate::format::{ManifestError, SpecError};
+use crate::hash::BlockHash;
+use crate::tensor::TensorError;
+
+/// A folder that cannot be imported. Nothing was appended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// A file or folder that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// What was read.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A folder with nothing in it.
+    #[error("{} is empty: expected config.json and model.safetensors", dir.display())]
+    EmptyFolder {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file that every checkpoint has is not there.
+    #[error("{} has no {file}", dir.display())]
+    MissingFile {
+        /// The folder.
+        dir: PathBuf,
+        /// Name of the file.
+        file: &'static str,
+    },
+    /// Weights are there, but only pickled: reading them could run code.
+    #[error("{file} is a pickle, which can run code when read: convert the checkpoint to safetensors")]
+    PickledWeights {
+        /// Name of the first such file.
+        file: String,
+    },
+    /// Both a single file and an index of several.
+    #[error("model.safetensors and model.safetensors.index.json describe different weights: remove one")]
+    AmbiguousWeights,
+    /// A file that is larger than such a file ever is.
+    #[error("{file} has {len_bytes} bytes: at most {max} are read")]
+    FileTooLarge {
+        /// Name of the file.
+        file: String,
+        /// Its length.
+        len_bytes: u64,
+        /// Largest length accepted.
+        max: u64,
+    },
+    /// A file that is not the JSON it should be, or has a key twice.
+    #[error("{file}: {reason}")]
+    Json {
+        /// Name of the file.
+        file: String,
+        /// What the parser said.
+        reason: String,
+    },
+    /// A text that is not UTF-8.
+    #[error("{file} is not UTF-8")]
+    NotUtf8 {
+        /// Name of the file.
+        file: String,
+    },
+    /// A `model_type` that is not supported.
+    #[error(
+        "config.json: model_type {model_type} is not supported: expected one of mixtral, olmoe, qwen2_moe, qwen3_moe, llama, qwen3"
+    )]
+    UnknownArchitecture {
+        /// Its value.
+        model_type: String,
+    },
+    /// A key that must be there.
+    #[error("config.json: {key} is missing")]
+    MissingKey {
+        /// Path of the key.
+        key: String,
+    },
+    /// A key whose value makes no sense.
+    #[error("{file}: {key} = {value}: expected {expected}")]
+    InvalidValue {
+        /// Name of the file.
+        file: String,
+        /// Path of the key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is expected.
+        expected: &'static str,
+    },
+    /// A key that asks for arithmetic that is not supported.
+    #[error("config.json: {key} = {value} is not supported: {reason}")]
+    Unsupported {
+        /// Path of the key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is supported instead.
+        reason: &'static str,
+    },
+    /// A key that is not known, so that it may change the arithmetic.
+    #[error(
+        "config.json: {key} = {value} is unknown and may change the arithmetic: if it does not, name it in ignore_config_keys"
+    )]
+    UnknownKey {
+        /// Path of the key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// Two spellings of one thing with different values.
+    #[error("config.json: {key} = {value} contradicts {other} = {other_value}")]
+    ConflictingKeys {
+        /// Path of one key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// Path of the other.
+        other: String,
+        /// Its value.
+        other_value: String,
+    },
+    /// Keys that make sense alone but not together.
+    #[error("config.json describes no model: {0}")]
+    Spec(#[from] SpecError),
+    /// More blocks than a model block can name.
+    #[error("config.json describes a model of {blocks} blocks: at most {max} fit a model block")]
+    TooManyBlocks {
+        /// Blocks that the model would need.
+        blocks: u64,
+        /// Largest number.
+        max: u64,
+    },
+    /// An index that names a file outside of the folder, or none at all.
+    #[error("model.safetensors.index.json: {name:?} is no plain file name ending in .safetensors")]
+    ShardName {
+        /// The name.
+        name: String,
+    },
+    /// Files that the index names are not there.
+    #[error("model.safetensors.index.json names files that are missing: {}", names.join(", "))]
+    MissingShards {
+        /// All of their names.
+        names: Vec<String>,
+    },
+    /// The index and a file disagree about a tensor.
+    #[error("tensor {tensor:?}: model.safetensors.index.json says {indexed:?}, it is found in {found:?}")]
+    ShardMismatch {
+        /// Name of the tensor.
+        tensor: String,
+        /// File that the index names, if any.
+        indexed: Option<String>,
+        /// File that has it, if any.
+        found: Option<String>,
+    },
+    /// A weight file, or a tensor in it, that is refused.
+    #[error("{file}: {source}")]
+    Tensor {
+        /// Name of the file.
+        file: String,
+        /// What is wrong.
+        source: TensorError,
+    },
+    /// Tensors that the config promises are not there.
+    #[error("the checkpoint lacks {} tensors: {}", names.len(), names.join(", "))]
+    MissingTensors {
+        /// All of their names.
+        names: Vec<String>,
+    },
+    /// Tensors that no part of the model uses: leaving them out may change what it computes.
+    #[error("the checkpoint has {} tensors that the model does not use: {}", names.len(), names.join(", "))]
+    UnexpectedTensors {
+        /// All of their names.
+        names: Vec<String>,
+    },
+    /// A tensor of another shape than the config promises.
+    #[error("{file}: tensor {tensor:?} has shape {actual}, config.json needs {expected}")]
+    TensorShape {
+        /// Name of the file.
+        file: String,
+        /// Name of the tensor.
+        tensor: String,
+        /// Its shape.
+        actual: Shape,
+        /// The shape needed.
+        expected: Shape,
+    },
+    /// `tie_word_embeddings`, but the head is not the embedding.
+    #[error("config.json has tie_word_embeddings, but lm_head.weight differs from model.embed_tokens.weight")]
+    TiedHeadDiffers,
+    /// The chain refused a block.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The caller asked to stop.
+    #[error("the import was cancelled; nothing was appended")]
+    Cancelled,
+}
+
+/// A model that cannot be exported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// A file or folder that cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Io {
+        /// What was written.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The folder has something in it.
+    #[error("{} is not empty: choose another folder, or ask to overwrite it", dir.display())]
+    NotEmpty {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The block is no model.
+    #[error("block {block} is a {kind}, no model: name a model block")]
+    NotAModel {
+        /// The block asked for.
+        block: BlockHash,
+        /// Its kind.
+        kind: String,
+    },
+    /// The manifest of the model block.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The spec of the model.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A slot without a block.
+    #[error("the model has no block in {slot}")]
+    MissingSlot {
+        /// Name of the slot.
+        slot: String,
+    },
+    /// A weight block's payload.
+    #[error("{slot}: {source}")]
+    Tensor {
+        /// Name of the slot.
+        slot: String,
+        /// What is wrong.
+        source: TensorError,
+    },
+    /// A model that its architecture's config.json cannot express.
+    #[error("a {architecture} config.json cannot express this model: {reason}")]
+    NotExpressible {
+        /// The architecture.
+        architecture: &'static str,
+        /// What it lacks words for.
+        reason: &'static str,
+    },
+    /// The chain could not give a block.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The caller asked to stop.
+    #[error("the export was cancelled")]
+    Cancelled,
+}

@@ -1,0 +1,3 @@
+//! Blocks → checkpoint folder.
+
+pub use super::error::ExportError;

@@ -1,0 +1,263 @@
+//! Checkpoint folders → blocks, and back.
+//!
+//! [`checkpoint`] reads a folder of Hugging Face's layout, checks all of it that can be checked without
+//! reading weights, then builds one payload at a time: memory stays near the largest block. All blocks
+//! are one transaction, so an import that fails or is cancelled leaves the chain as it was.
+
+mod config;
+mod error;
+pub mod export;
+mod folder;
+mod json;
+mod names;
+mod payload;
+mod plan;
+mod texts;
+pub(crate) mod validate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use self::error::{ExportError, ImportError};
+use self::folder::{Folder, Weights};
+use self::plan::PlannedBlock;
+use crate::chain::{Appended, Chain, Draft, Writer};
+use crate::dtype::DType;
+use crate::format::{BlockKind, ChainId, Header, Manifest, ModelSpec, ParentRole, Slot};
+use crate::hash::{BlockHash, PayloadHash, SnapshotRoot};
+use crate::kernels::FpEnv;
+
+/// How to import a checkpoint.
+#[derive(Clone, Default)]
+pub struct ImportOptions<'a> {
+    /// Type of the projections: `None` keeps the checkpoint's. A shorter float also rounds the
+    /// embedding. Norms, biases and routers are always kept. docs/format.md says why.
+    pub dtype: Option<DType>,
+    /// Whether to append nothing, only to report what would be.
+    pub dry_run: bool,
+    /// Keys of config.json that are unknown but known by the caller not to change the arithmetic; a
+    /// dot separates nested keys.
+    pub ignore_config_keys: Vec<String>,
+    /// Called after each block, on the calling thread.
+    pub progress: Option<&'a (dyn Fn(ImportProgress) + Sync)>,
+    /// Set to stop; the import then ends with [`ImportError::Cancelled`].
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+/// How far an import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ImportProgress {
+    /// Blocks built.
+    pub blocks: u64,
+    /// Blocks to build.
+    pub total_blocks: u64,
+    /// Bytes of payloads built.
+    pub payload_bytes: u64,
+    /// Bytes of payloads to build.
+    pub total_payload_bytes: u64,
+}
+
+/// What an import appended, or would append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportReport {
+    /// The model block.
+    pub model: BlockHash,
+    /// The spec block.
+    pub spec: BlockHash,
+    /// Root of the model's snapshot.
+    pub root: SnapshotRoot,
+    /// Blocks that the chain did not hold.
+    pub blocks_new: u64,
+    /// Blocks that it held.
+    pub blocks_known: u64,
+    /// Bytes of payloads that were written: new ones, and damaged ones repaired.
+    pub payload_bytes_new: u64,
+    /// Bytes of payloads that were there already, or appeared twice.
+    pub payload_bytes_known: u64,
+    /// Files of the folder that are no part of the model.
+    pub ignored_files: Vec<String>,
+}
+
+/// Imports a checkpoint folder: appends its spec, one block for each slot, and a model block.
+///
+/// The same checkpoint gives the same blocks on every machine, whatever the folder is called. A
+/// checkpoint that is in the chain already appends nothing; payloads found damaged are repaired.
+///
+/// # Errors
+///
+/// [`ImportError`]; nothing was appended then.
+pub fn checkpoint(
+    chain: &Chain,
+    dir: impl AsRef<Path>,
+    options: &ImportOptions<'_>,
+) -> Result<ImportReport, ImportError> {
+    let _env = FpEnv::enter();
+    let source = Source::open(dir.as_ref(), options)?;
+    let mut sink = if options.dry_run {
+        Sink::Dry { chain, seen: BTreeSet::new() }
+    } else {
+        Sink::Writer(Box::new(chain.writer()?))
+    };
+    let mut import = Import::new(&source, options);
+
+    let spec_draft = Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", source.spec.to_canonical_json());
+    let spec = import.append(&mut sink, spec_draft)?;
+    let mut slots = BTreeMap::new();
+    for block in &source.blocks {
+        let payload = block.build(&source.weights, &|| import.check_cancelled())?;
+        let name = block.slot.to_string();
+        let draft = Draft::new(ChainId::Parameter, block.slot.kind(), name, payload);
+        let draft = draft.with_parent(spec, ParentRole::Dependency);
+        slots.insert(block.slot, import.append(&mut sink, draft)?);
+    }
+    for (slot, payload) in &source.texts {
+        let draft = Draft::new(ChainId::Parameter, slot.kind(), slot.to_string(), payload.as_slice());
+        slots.insert(*slot, import.append(&mut sink, draft)?);
+    }
+    let manifest = Manifest { spec, slots };
+    let mut draft = Draft::new(ChainId::Meta, BlockKind::MODEL, "model", manifest.to_canonical_json())
+        .with_parent(spec, ParentRole::Dependency);
+    for block in manifest.slots.values() {
+        draft = draft.with_parent(*block, ParentRole::Dependency);
+    }
+    let model = import.append(&mut sink, draft)?;
+    import.check_cancelled()?;
+    if let Sink::Writer(writer) = sink {
+        writer.commit()?;
+    }
+    Ok(ImportReport {
+        model,
+        spec,
+        root: manifest.root(),
+        blocks_new: import.blocks_new,
+        blocks_known: import.progress.blocks - import.blocks_new,
+        payload_bytes_new: import.payload_bytes_new,
+        payload_bytes_known: import.progress.payload_bytes - import.payload_bytes_new,
+        ignored_files: source.ignored_files,
+    })
+}
+
+/// A checkpoint folder, read and checked except for the weights themselves.
+struct Source {
+    spec: ModelSpec,
+    weights: Weights,
+    blocks: Vec<PlannedBlock>,
+    texts: Vec<(Slot, Vec<u8>)>,
+    ignored_files: Vec<String>,
+}
+
+impl Source {
+    fn open(dir: &Path, options: &ImportOptions<'_>) -> Result<Self, ImportError> {
+        let mut folder = Folder::open(dir)?;
+        let config = folder
+            .read_json("config.json", texts::MAX_CONFIG_BYTES)?
+            .ok_or_else(|| ImportError::MissingFile { dir: dir.to_owned(), file: "config.json" })?;
+        let texts = texts::read(&mut folder)?;
+        let spec = config::read(&config, texts.generation_config.as_ref(), &options.ignore_config_keys)?;
+        let weights = folder.weights()?;
+        let blocks = plan::plan(&spec, &weights, options.dtype)?;
+        Ok(Self { spec, weights, blocks, texts: texts.slots, ignored_files: folder.ignored() })
+    }
+}
+
+/// Counts what is appended.
+struct Import<'a> {
+    options: &'a ImportOptions<'a>,
+    progress: ImportProgress,
+    blocks_new: u64,
+    payload_bytes_new: u64,
+}
+
+impl<'a> Import<'a> {
+    fn new(source: &Source, options: &'a ImportOptions<'a>) -> Self {
+        let texts = source.texts.iter().map(|(_, bytes)| bytes.len() as u64);
+        let weights = source.blocks.iter().map(|block| block.layout.len_bytes() as u64);
+        let progress = ImportProgress {
+            total_blocks: 2 + source.texts.len() as u64 + source.blocks.len() as u64,
+            // Spec and model block are small beside these, and the latter's length is not known yet.
+            total_payload_bytes: texts.chain(weights).sum(),
+            ..ImportProgress::default()
+        };
+        Self { options, progress, blocks_new: 0, payload_bytes_new: 0 }
+    }
+
+    fn check_cancelled(&self) -> Result<(), ImportError> {
+        match self.options.cancel {
+            Some(cancel) if cancel.load(Ordering::Relaxed) => Err(ImportError::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
+    fn append(&mut self, sink: &mut Sink<'_>, draft: Draft) -> Result<BlockHash, ImportError> {
+        self.check_cancelled()?;
+        let len_bytes = draft.payload.len() as u64;
+        let appended = sink.append(draft)?;
+        self.blocks_new += u64::from(appended.new_block);
+        if appended.new_payload {
+            self.payload_bytes_new += len_bytes;
+        }
+        self.progress.blocks += 1;
+        self.progress.payload_bytes += len_bytes;
+        self.progress.total_payload_bytes =
+            self.progress.total_payload_bytes.max(self.progress.payload_bytes);
+        if let Some(progress) = self.options.progress {
+            progress(self.progress);
+        }
+        Ok(appended.hash)
+    }
+}
+
+/// Where blocks go.
+enum Sink<'a> {
+    Writer(Box<Writer>),
+    /// Only asks what the writer would do.
+    Dry {
+        chain: &'a Chain,
+        seen: BTreeSet<PayloadHash>,
+    },
+}
+
+impl Sink<'_> {
+    fn append(&mut self, draft: Draft) -> Result<Appended, ImportError> {
+        match self {
+            Self::Writer(writer) => Ok(writer.append(draft)?),
+            Self::Dry { chain, seen } => {
+                let header = draft.header()?;
+                let payload = header.payload.hash;
+                let hash = header.hash().map_err(|source| crate::chain::ChainError::Header {
+                    name: draft.name.clone(),
+                    source,
+                })?;
+                let seen_before = !seen.insert(payload);
+                Ok(Appended {
+                    hash,
+                    new_block: !chain.contains(&hash)?,
+                    new_payload: !seen_before && !holds_payload(chain, &header)?,
+                })
+            }
+        }
+    }
+}
+
+/// Whether the chain holds a payload, intact: as a file, or in the index under some block.
+fn holds_payload(chain: &Chain, header: &Header) -> Result<bool, ImportError> {
+    let payload = &header.payload;
+    let intact = chain.payloads().is_intact(&payload.hash, payload.len_bytes);
+    if intact.map_err(crate::chain::ChainError::from)? {
+        return Ok(true);
+    }
+    if header.kind.is_weights() {
+        return Ok(false);
+    }
+    let kinds = texts::FILES.map(|(slot, ..)| slot.kind());
+    for kind in kinds.into_iter().chain([BlockKind::SPEC, BlockKind::MODEL]) {
+        for block in chain.blocks_of_kind(kind) {
+            if block?.header().payload.hash == payload.hash {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}

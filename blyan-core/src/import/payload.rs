@@ -1,0 +1,83 @@
+//! Owns the building of one block's payload: weights are read in pieces and converted straight into
+//! their place, so that memory stays near the payload's own size.
+
+use std::collections::BTreeMap;
+
+use super::error::ImportError;
+use super::folder::Weights;
+use super::plan::{PlannedBlock, PlannedTensor};
+use crate::tensor::{TensorError, convert_into, first_not_finite, quantize_rows_into, scale_name};
+
+/// Bytes of a checkpoint that are in memory at a time, besides the payload; at least one row.
+const PIECE_BYTES: usize = 16 << 20;
+
+impl PlannedBlock {
+    /// Reads and converts all tensors. `check` is called between pieces, to stop early.
+    pub(super) fn build(
+        &self,
+        weights: &Weights,
+        check: &dyn Fn() -> Result<(), ImportError>,
+    ) -> Result<Vec<u8>, ImportError> {
+        let mut payload = self.layout.zeroed();
+        let mut places: BTreeMap<&str, &mut [u8]> = self.layout.places(&mut payload).into_iter().collect();
+        for tensor in &self.tensors {
+            let values = places.remove(tensor.name).unwrap_or_default();
+            let scales = places.remove(scale_name(tensor.name).as_str()).unwrap_or_default();
+            tensor.fill(weights, values, scales, check)?;
+        }
+        Ok(payload)
+    }
+}
+
+impl PlannedTensor {
+    fn fill(
+        &self,
+        weights: &Weights,
+        values: &mut [u8],
+        scales: &mut [u8],
+        check: &dyn Fn() -> Result<(), ImportError>,
+    ) -> Result<(), ImportError> {
+        let Some(located) = weights.get(&self.published) else {
+            return Err(ImportError::MissingTensors { names: vec![self.published.clone()] });
+        };
+        let (from, to) = (self.from.size_bytes(), self.to.size_bytes());
+        // A piece is whole rows, as each row has a scale.
+        let cols = self.shape.dims().last().copied().unwrap_or(1).max(1);
+        let rows = (PIECE_BYTES / (cols * from)).max(1);
+        let piece_elements = rows * cols;
+        let mut source = Vec::new();
+        let mut scales = scales.chunks_mut(rows * 4);
+        for (number, values) in values.chunks_mut(piece_elements * to).enumerate() {
+            check()?;
+            let first = number * piece_elements;
+            let elements = values.len() / to;
+            let start = self.bytes.start + (first * from) as u64;
+            let bytes = start..start + (elements * from) as u64;
+            let converted = if self.from == self.to {
+                weights.read(located, bytes, values)?;
+                first_not_finite(self.to, values)
+            } else {
+                source.resize(elements * from, 0);
+                weights.read(located, bytes, &mut source)?;
+                if self.to.is_quantized() {
+                    let scales = scales.next().unwrap_or_default();
+                    quantize_rows_into(self.from, &source, cols, self.to, values, scales)
+                } else {
+                    convert_into(self.from, &source, self.to, values)
+                }
+            };
+            // Positions in errors count from the first element of the published tensor.
+            let offset = first + usize::try_from(self.bytes.start).unwrap_or_default() / from;
+            converted.map_err(|error| weights.error(located, shifted(error, offset)))?;
+        }
+        Ok(())
+    }
+}
+
+/// The same error, about an element further on.
+fn shifted(mut error: TensorError, offset: usize) -> TensorError {
+    if let TensorError::NotFinite { index, .. } | TensorError::Overflow { index, .. } = &mut error {
+        *index += offset;
+    }
+    error
+}

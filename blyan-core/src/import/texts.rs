@@ -1,0 +1,59 @@
+//! Owns the texts of a checkpoint: tokenizer, templates and generation defaults, kept byte for byte.
+
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+use super::error::ImportError;
+use super::folder::Folder;
+use super::json;
+use crate::format::Slot;
+
+/// Longest config.json, and longest text of those that are small.
+pub(super) const MAX_CONFIG_BYTES: u64 = 4 << 20;
+const MAX_TOKENIZER_CONFIG_BYTES: u64 = 64 << 20;
+const MAX_TOKENIZER_BYTES: u64 = 512 << 20;
+
+/// Slot, file name and longest length of each text, in the order in which they are appended.
+pub(super) const FILES: [(Slot, &str, u64); 5] = [
+    (Slot::Tokenizer, "tokenizer.json", MAX_TOKENIZER_BYTES),
+    (Slot::TokenizerConfig, "tokenizer_config.json", MAX_TOKENIZER_CONFIG_BYTES),
+    (Slot::SpecialTokensMap, "special_tokens_map.json", MAX_CONFIG_BYTES),
+    (Slot::ChatTemplate, "chat_template.jinja", MAX_CONFIG_BYTES),
+    (Slot::GenerationConfig, "generation_config.json", MAX_CONFIG_BYTES),
+];
+
+/// The texts of a checkpoint.
+pub(super) struct Texts {
+    pub(super) slots: Vec<(Slot, Vec<u8>)>,
+    pub(super) generation_config: Option<Map<String, Value>>,
+}
+
+/// Reads the texts that are there.
+pub(super) fn read(folder: &mut Folder) -> Result<Texts, ImportError> {
+    let mut texts = Texts { slots: Vec::new(), generation_config: None };
+    for (slot, file, max) in FILES {
+        let Some(bytes) = folder.read(file, max)? else { continue };
+        match check(slot, file, &bytes)? {
+            Some(object) if slot == Slot::GenerationConfig => texts.generation_config = Some(object),
+            _ => {}
+        }
+        texts.slots.push((slot, bytes));
+    }
+    Ok(texts)
+}
+
+/// Checks that a text is what its slot needs.
+pub(super) fn check(slot: Slot, file: &str, bytes: &[u8]) -> Result<Option<Map<String, Value>>, ImportError> {
+    match slot {
+        Slot::ChatTemplate => match std::str::from_utf8(bytes) {
+            Ok(_) => Ok(None),
+            Err(_) => Err(ImportError::NotUtf8 { file: file.to_owned() }),
+        },
+        // Large, and read again by the tokenizer, which judges its content.
+        Slot::Tokenizer => match serde_json::from_slice::<IgnoredAny>(bytes) {
+            Ok(_) => Ok(None),
+            Err(error) => Err(ImportError::Json { file: file.to_owned(), reason: error.to_string() }),
+        },
+        _ => json::object(file, bytes).map(Some),
+    }
+}
