@@ -5,7 +5,7 @@
 //! the one `#[target_feature]` function of each instruction set, `run` in x86_64/. (The pattern of
 //! the memchr and pulp crates.) Hot loops avoid closures, which would not inherit those features.
 
-use super::math::exp_f32::{LN_2_HIGH, LN_2_LOW, LOG2_E, RANGE, TAYLOR};
+use super::math::exp_f32::{LN_2_HIGH, LN_2_LOW, LOG2_E, POLYNOMIAL, RANGE};
 use super::scalar::{LANES, canonical_nan};
 use crate::dtype::DType;
 
@@ -276,8 +276,8 @@ pub(super) fn exp<S: Simd>(s: S, x: S::Floats) -> S::Floats {
     let minus_n = s.neg(n);
     let r = s.fma(minus_n, s.splat(LN_2_HIGH), x);
     let r = s.fma(minus_n, s.splat(LN_2_LOW), r);
-    let mut series = s.splat(TAYLOR[0]);
-    for coefficient in &TAYLOR[1..] {
+    let mut series = s.splat(POLYNOMIAL[0]);
+    for coefficient in &POLYNOMIAL[1..] {
         series = s.fma(series, r, s.splat(*coefficient));
     }
     let fraction = s.add(s.fma(series, s.mul(r, r), r), s.splat(1.0));

@@ -1,1 +1,108 @@
+//! Pins the bits of numerics version 1: one digest for each kernel, equal on every instruction set
+//! and platform. A digest that changes means a new `NUMERICS_VERSION`.
 
+use super::{Random, encode};
+use crate::dtype::DType;
+use crate::kernels::{Attention, Input, Isa, MatMut, NUMERICS_VERSION, Vector, Weights, math};
+
+fn digest(values: impl IntoIterator<Item = f32>) -> String {
+    let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+    blake3::hash(&bytes).to_hex()[..16].to_string()
+}
+
+fn matmul(isa: Isa, dtype: DType) -> String {
+    let (rows, cols, tokens) = (7, 1003, 5);
+    let mut random = Random(40);
+    let spread = if dtype == DType::I8 { 40.0 } else { 1.0 };
+    let values: Vec<f32> = random.normals(rows * cols).iter().map(|x| x * spread).collect();
+    let data = encode(dtype, &values);
+    let scale = encode(DType::F32, &random.normals(rows));
+    let scale = dtype.is_quantized().then_some(&*scale);
+    let x = random.normals(tokens * cols);
+    let weights = Weights::new(dtype, rows, cols, &data, scale).unwrap();
+    let quantized = isa.quantize(&x, cols).unwrap();
+    let input = Input::new(&x, cols).unwrap().with_quantized(&quantized).unwrap();
+    let mut out = vec![0.0; tokens * rows];
+    isa.matmul(&weights, 0..rows, &input, MatMut::from_slice(&mut out, tokens, rows).unwrap()).unwrap();
+    digest(out)
+}
+
+fn attention(isa: Isa, dtype: DType) -> String {
+    let mut random = Random(41);
+    let (queries, len) = (random.normals(3 * 40), 77 * 40);
+    let mut cache = |isa: Isa| {
+        let mut bytes = vec![0; len * dtype.size_bytes()];
+        isa.round_to(dtype, &random.normals(len), &mut bytes).unwrap();
+        bytes
+    };
+    let (keys, values) = (cache(isa), cache(isa));
+    let args = Attention { queries: &queries, keys: &keys, values: &values, dtype, head_dim: 40, scale: 0.2 };
+    let mut out = vec![0.0; queries.len()];
+    isa.attention(&args, &mut Vec::new(), &mut out).unwrap();
+    digest(out)
+}
+
+fn rows(isa: Isa) -> [(&'static str, String); 5] {
+    let mut random = Random(42);
+    let (x, y) = (random.normals(515), random.normals(515));
+    let in_place = |run: &dyn Fn(&mut [f32])| {
+        let mut values = x.clone();
+        run(&mut values);
+        digest(values)
+    };
+    let weight = encode(DType::BF16, &y);
+    let norm = |out: &mut [f32]| {
+        isa.rms_norm(&x, &Vector::new(DType::BF16, 515, &weight).unwrap(), 1e-5, out).unwrap();
+    };
+    [
+        ("rms_norm", in_place(&norm)),
+        ("silu_mul", in_place(&|values| isa.silu_mul(values, &y).unwrap())),
+        ("scale_add", in_place(&|values| isa.scale_add(values, 0.3, &y).unwrap())),
+        ("rope", in_place(&|values| isa.rope(&mut values[..514], &y[..257], &y[258..]).unwrap())),
+        ("softmax", in_place(&|values| isa.softmax(values))),
+    ]
+}
+
+fn tables() -> String {
+    let angles = (0..64).flat_map(|i| {
+        let frequency = math::pow_f64(10_000.0, -f64::from(i) / 64.0);
+        (0..50).map(move |position| f64::from(position * position * 997) * frequency)
+    });
+    digest(angles.flat_map(|angle| {
+        let (sin, cos) = math::sin_cos_f64(angle);
+        [sin as f32, cos as f32, math::ln_f64(angle + 1.0) as f32]
+    }))
+}
+
+#[test]
+fn bits_of_version_1() {
+    assert_eq!(NUMERICS_VERSION, 1);
+    for isa in Isa::available() {
+        let mut actual = Vec::new();
+        for dtype in DType::ALL {
+            actual.push((dtype.name(), matmul(isa, dtype)));
+        }
+        actual.push(("attention F16", attention(isa, DType::F16)));
+        actual.push(("attention F32", attention(isa, DType::F32)));
+        actual.extend(rows(isa));
+        actual.push(("tables", tables()));
+        let actual: Vec<String> = actual.iter().map(|(name, digest)| format!("{name} {digest}")).collect();
+        assert_eq!(actual, EXPECTED, "{}", isa.name());
+    }
+}
+
+const EXPECTED: [&str; 13] = [
+    "F32 5c8667f496fd96a0",
+    "BF16 b38ca8cc00399bcc",
+    "F16 c76d105b815a424f",
+    "F8_E4M3 cf9e4f95ba1a8e20",
+    "I8 ba3c249ffdb7a022",
+    "attention F16 9b19a17cca73d341",
+    "attention F32 ff4ec6deafdd1130",
+    "rms_norm ff9e8c70fc36e19d",
+    "silu_mul 63113cefd1ed7fd8",
+    "scale_add 53adbdd0a60ee4d7",
+    "rope abc66c254e542184",
+    "softmax 87dd274c1561067e",
+    "tables bb56bf2b3a8daf45",
+];

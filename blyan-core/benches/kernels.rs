@@ -1,0 +1,128 @@
+//! How fast the kernels are on one thread: `cargo bench -p blyan-core --bench kernels`.
+//!
+//! Decoding reads each weight once for one token: GB/s of weight bytes, beside a plain read of as much
+//! memory. Prefill uses each weight for 64 tokens: GFLOP/s, two for each product.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a report, of operands that fit")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use blyan_core::DType;
+use blyan_core::kernels::{Attention, FpEnv, Input, Isa, MatMut, Vector, Weights};
+
+/// Best of several runs, which is what an idle machine does.
+fn seconds(mut run: impl FnMut()) -> f64 {
+    let mut best = f64::INFINITY;
+    let start = Instant::now();
+    let mut runs = 0;
+    while runs < 3 || (runs < 200 && start.elapsed() < Duration::from_millis(700)) {
+        let begin = Instant::now();
+        run();
+        best = best.min(begin.elapsed().as_secs_f64());
+        runs += 1;
+    }
+    best
+}
+
+fn matmul_seconds(isa: Isa, dtype: DType, rows: usize, cols: usize, tokens: usize) -> f64 {
+    // 0x31 is a small ordinary number in every dtype.
+    let data = vec![0x31u8; rows * cols * dtype.size_bytes()];
+    let scale: Vec<u8> = std::iter::repeat_n(1.0f32.to_le_bytes(), rows).flatten().collect();
+    let scale = dtype.is_quantized().then_some(&*scale);
+    let weights = Weights::new(dtype, rows, cols, &data, scale).unwrap();
+    let x: Vec<f32> = (0..tokens * cols).map(|i| (i % 13) as f32 - 6.0).collect();
+    let quantized = isa.quantize(&x, cols).unwrap();
+    let input = Input::new(&x, cols).unwrap().with_quantized(&quantized).unwrap();
+    let mut out = vec![0.0; tokens * rows];
+    seconds(|| {
+        let out = MatMut::from_slice(black_box(&mut out), tokens, rows).unwrap();
+        isa.matmul(&weights, 0..rows, &input, out).unwrap();
+    })
+}
+
+/// A plain sum over memory, eight words at a time.
+fn read_bandwidth(bytes: usize) -> f64 {
+    let data = vec![1u64; bytes / 8];
+    let time = seconds(|| {
+        let mut sums = [0u64; 8];
+        for chunk in data.chunks_exact(8) {
+            for (sum, x) in sums.iter_mut().zip(chunk) {
+                *sum = sum.wrapping_add(*x);
+            }
+        }
+        black_box(sums);
+    });
+    bytes as f64 / time / 1e9
+}
+
+fn main() {
+    let _env = FpEnv::enter();
+    const BYTES: usize = 128 << 20;
+    println!("plain read of {} MiB: {:.1} GB/s", BYTES >> 20, read_bandwidth(BYTES));
+
+    println!("\nmatmul, one thread, {} MiB of weights of 2048 columns", BYTES >> 20);
+    println!("{:8} {:8} {:>14} {:>18}", "isa", "dtype", "1 token GB/s", "64 tokens GFLOP/s");
+    for isa in Isa::available() {
+        for dtype in DType::ALL {
+            // The reference is slow; a part of the work tells as much.
+            let (bytes, rows_prefill) = if isa == Isa::SCALAR { (2 << 20, 32) } else { (BYTES, 1024) };
+            let rows = bytes / 2048 / dtype.size_bytes();
+            let decode = bytes as f64 / matmul_seconds(isa, dtype, rows, 2048, 1) / 1e9;
+            let flops = 2.0 * rows_prefill as f64 * 2048.0 * 64.0;
+            let prefill = flops / matmul_seconds(isa, dtype, rows_prefill, 2048, 64) / 1e9;
+            println!("{:8} {:8} {decode:14.2} {prefill:18.1}", isa.name(), dtype.name());
+        }
+    }
+
+    println!("\nother kernels, one thread, microseconds");
+    println!(
+        "{:8} {:>14} {:>14} {:>14} {:>22} {:>22}",
+        "isa",
+        "rms_norm 2048",
+        "silu_mul 8192",
+        "softmax 8192",
+        "attention f16 4×64×4096",
+        "attention f16 1×128×4096"
+    );
+    for isa in Isa::available() {
+        let x: Vec<f32> = (0..8192).map(|i| (i % 29) as f32 / 7.0 - 2.0).collect();
+        let mut out = x.clone();
+        let weight = vec![0x3fu8; 4096];
+        let weight = Vector::new(DType::BF16, 2048, &weight).unwrap();
+        let norm = seconds(|| isa.rms_norm(&x[..2048], &weight, 1e-5, black_box(&mut out[..2048])).unwrap());
+        let silu = seconds(|| {
+            out.copy_from_slice(&x);
+            isa.silu_mul(black_box(&mut out), &x).unwrap();
+        });
+        let softmax = seconds(|| {
+            out.copy_from_slice(&x);
+            isa.softmax(black_box(&mut out));
+        });
+        let attention = |group: usize, head_dim: usize| {
+            let cache = vec![0x2fu8; 4096 * head_dim * 2];
+            let mut scores = Vec::new();
+            let mut out = vec![0.0; group * head_dim];
+            let args = Attention {
+                queries: &x[..group * head_dim],
+                keys: &cache,
+                values: &cache,
+                dtype: DType::F16,
+                head_dim,
+                scale: 0.1,
+            };
+            seconds(|| isa.attention(&args, &mut scores, black_box(&mut out)).unwrap())
+        };
+        let (grouped, single) = (attention(4, 64), attention(1, 128));
+        let us = 1e6;
+        println!(
+            "{:8} {:14.2} {:14.2} {:14.2} {:22.1} {:22.1}",
+            isa.name(),
+            norm * us,
+            silu * us,
+            softmax * us,
+            grouped * us,
+            single * us
+        );
+    }
+}
