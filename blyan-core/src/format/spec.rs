@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::slot::Slot;
+use crate::dtype::DType;
 
 /// Largest value accepted for any size in a spec; far above any published model, and small enough
 /// that products of three sizes fit 64 bits.
@@ -93,7 +94,7 @@ pub struct AttentionSpec {
     pub output_bias: bool,
     /// Norm of queries and keys before rotation.
     pub qk_norm: QkNorm,
-    /// Queries, keys and values are clamped to ± this right after their projection.
+    /// Queries, keys and values are clamped to ± this, after their norm and before rotation.
     pub clip_qkv: Option<f64>,
 }
 
@@ -115,6 +116,9 @@ pub enum QkNorm {
 pub struct RopeSpec {
     /// Base of the frequencies.
     pub rope_theta: f64,
+    /// What the frequencies are rounded to: F32, or BF16 for a model that was run as a module cast to
+    /// it as a whole, frequencies included.
+    pub frequency_dtype: DType,
     /// How the frequencies were stretched.
     pub scaling: RopeScaling,
 }
@@ -358,6 +362,9 @@ impl RopeSpec {
         check_positive("rope.rope_theta", self.rope_theta)?;
         if self.rope_theta <= 1.0 {
             return Err(invalid("rope.rope_theta", self.rope_theta, "expected more than 1"));
+        }
+        if !matches!(self.frequency_dtype, DType::F32 | DType::BF16) {
+            return Err(invalid("rope.frequency_dtype", self.frequency_dtype, "expected F32 or BF16"));
         }
         match self.scaling {
             RopeScaling::Default => Ok(()),

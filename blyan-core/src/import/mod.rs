@@ -34,6 +34,10 @@ pub struct ImportOptions<'a> {
     /// Type of the projections: `None` keeps the checkpoint's. A shorter float also rounds the
     /// embedding. Norms, biases and routers are always kept. docs/format.md says why.
     pub dtype: Option<DType>,
+    /// What rotary frequencies are rounded to: `None` for F32, as a loaded checkpoint has them, or
+    /// BF16 for a model that was made or measured as a module cast to it as a whole. It is part of
+    /// the spec, so it makes another model.
+    pub rope_frequencies: Option<DType>,
     /// Whether to append nothing, only to report what would be.
     pub dry_run: bool,
     /// Keys of config.json that are unknown but known by the caller not to change the arithmetic; a
@@ -155,7 +159,9 @@ impl Source {
             .read_json("config.json", texts::MAX_CONFIG_BYTES)?
             .ok_or_else(|| ImportError::MissingFile { dir: dir.to_owned(), file: "config.json" })?;
         let texts = texts::read(&mut folder)?;
-        let spec = config::read(&config, texts.generation_config.as_ref(), &options.ignore_config_keys)?;
+        let mut spec = config::read(&config, texts.generation_config.as_ref(), &options.ignore_config_keys)?;
+        spec.rope.frequency_dtype = options.rope_frequencies.unwrap_or(DType::F32);
+        spec.check()?;
         let weights = folder.weights()?;
         let blocks = plan::plan(&spec, &weights, options.dtype)?;
         Ok(Self { spec, weights, blocks, texts: texts.slots, ignored_files: folder.ignored() })

@@ -52,20 +52,19 @@ pub(crate) fn forward(
     )?;
     drop(normed);
 
-    if let Some(limit) = attention.clip_qkv {
-        for x in [&mut q, &mut k, &mut v] {
-            isa.clamp(x, limit as f32);
-        }
-    }
-    for (x, norm) in [(&mut q, &weights.q_norm), (&mut k, &weights.k_norm)] {
+    for (x, norm) in [(&mut q, &weights.q_norm), (&mut k, &weights.k_norm), (&mut v, &None)] {
         // The weight's length says whether a row is a head or all heads.
         if let Some(norm) = norm {
             let mut normed = vec![0.0; x.len()];
             isa.rms_norm(x, &norm.vector()?, spec.rms_norm_eps as f32, &mut normed)?;
             *x = normed;
         }
-        rotate(isa, x, head_dim, positions)?;
+        if let Some(limit) = attention.clip_qkv {
+            isa.clamp(x, limit as f32);
+        }
     }
+    rotate(isa, &mut q, head_dim, positions)?;
+    rotate(isa, &mut k, head_dim, positions)?;
 
     let mut first = 0;
     for step in steps.iter_mut() {

@@ -5,6 +5,9 @@
 //! turned into cos and sin. Formulas: <https://arxiv.org/abs/2104.09864>, YaRN
 //! <https://arxiv.org/abs/2309.00071>, Llama 3.1's in its model card; docs/numerics.md has the order.
 
+use half::bf16;
+
+use crate::dtype::DType;
 use crate::format::{RopeScaling, RopeSpec};
 use crate::kernels::math;
 
@@ -59,8 +62,12 @@ impl Rope {
                 (base.into_iter().enumerate().map(stretch).collect(), attention_factor)
             }
         };
+        let round = |f: f64| match spec.frequency_dtype {
+            DType::BF16 => bf16::from_f32(f as f32).to_f32(),
+            _ => f as f32,
+        };
         Self {
-            inverse_frequencies: frequencies.into_iter().map(|f| f as f32).collect(),
+            inverse_frequencies: frequencies.into_iter().map(round).collect(),
             attention_factor: attention_factor as f32,
         }
     }

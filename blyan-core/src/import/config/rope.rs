@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::keys::Keys;
+use crate::dtype::DType;
 use crate::format::{RopeScaling, RopeSpec};
 use crate::import::error::ImportError;
 use crate::kernels::math::ln_f64;
@@ -31,7 +32,8 @@ pub(super) fn read(
     }
     let Rope { theta: inner, scaling } =
         parameters.or(scaling).unwrap_or(Rope { theta: None, scaling: RopeScaling::Default });
-    Ok(RopeSpec { rope_theta: inner.or(theta).unwrap_or(default_theta), scaling })
+    let rope_theta = inner.or(theta).unwrap_or(default_theta);
+    Ok(RopeSpec { rope_theta, frequency_dtype: DType::F32, scaling })
 }
 
 struct Context<'a> {
