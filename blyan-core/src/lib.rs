@@ -3,6 +3,7 @@
 
 pub mod chain;
 pub mod dtype;
+mod error;
 pub mod format;
 pub mod hash;
 pub mod import;
@@ -16,8 +17,10 @@ pub mod usage;
 
 pub use chain::{Block, Chain, ChainError, Draft, SignatureRecord, VerifyOptions, VerifyReport, Writer};
 pub use dtype::{DType, Shape};
+pub use error::Error;
 pub use format::{BlockKind, ChainId, Header, Manifest, ModelSpec, Parent, ParentRole, PayloadRef, Slot};
 pub use hash::{BlockHash, ChainRoot, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot};
 pub use import::export;
+pub use manager::{MoEModelManager, Receipt};
 pub use storage::{Payload, PayloadStore};
 pub use tensor::{TensorBlock, TensorView};

@@ -1,0 +1,262 @@
+//! Owns snapshots: the slot → block map of a model, pinned by a model block or built in memory to
+//! try something, and what is done with them: compare, change one block, publish, release.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+use crate::chain::{Block, Chain, Draft};
+use crate::format::{BlockKind, ChainId, Manifest, ModelSpec, Parent, ParentRole, Slot};
+use crate::hash::{BlockHash, PayloadHash, SnapshotRoot};
+
+use super::ManagerError;
+
+/// A block in a slot, with what is needed to read its payload without the chain's database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PinnedBlock {
+    /// The block.
+    pub block: BlockHash,
+    /// Its payload.
+    pub payload: PayloadHash,
+    /// The payload's length.
+    pub len_bytes: u64,
+}
+
+/// One model: a spec and a block for each slot.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The model block this snapshot came from; the predecessor of one that it is published as.
+    base: Option<BlockHash>,
+    spec_block: BlockHash,
+    spec: Arc<ModelSpec>,
+    slots: BTreeMap<Slot, PinnedBlock>,
+}
+
+/// A slot that differs between two snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotChange {
+    /// The slot.
+    pub slot: Slot,
+    /// The block on the left, if any.
+    pub before: Option<BlockHash>,
+    /// The block on the right, if any.
+    pub after: Option<BlockHash>,
+}
+
+/// Payload of a release block: a model with a name. The version is in the block's header.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Version of this description; 1.
+    pub release_version: u32,
+    /// The model block.
+    pub model: BlockHash,
+}
+
+impl Snapshot {
+    /// The model that a model block pins.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError`] if the block is unknown, damaged or no model block, or if what it pins does
+    /// not fill the slots of its spec.
+    pub fn of_model(chain: &Chain, model: &BlockHash) -> Result<Self, ManagerError> {
+        let block = chain.get(model)?;
+        if block.header().kind != BlockKind::MODEL {
+            return Err(ManagerError::NotAModel { block: *model, kind: block.header().kind });
+        }
+        let manifest = Manifest::from_canonical_json(&chain.payload(model)?)?;
+        let spec_block = chain.get(&manifest.spec)?;
+        if spec_block.header().kind != BlockKind::SPEC {
+            return Err(ManagerError::NotASpec { block: manifest.spec, kind: spec_block.header().kind });
+        }
+        let spec = ModelSpec::from_canonical_json(&chain.payload(&manifest.spec)?)?;
+        let mut slots = BTreeMap::new();
+        for (slot, hash) in manifest.slots {
+            slots.insert(slot, pin(&chain.get(&hash)?, slot)?);
+        }
+        let snapshot = Self { base: Some(*model), spec_block: manifest.spec, spec: Arc::new(spec), slots };
+        snapshot.check_complete()?;
+        Ok(snapshot)
+    }
+
+    /// The chain's only model: the one model block that no other follows.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::NoModel`], or [`ManagerError::ManyModels`] listing them.
+    pub fn only_model(chain: &Chain) -> Result<Self, ManagerError> {
+        let heads = chain.heads("model")?;
+        match &heads[..] {
+            [] => Err(ManagerError::NoModel),
+            [model] => Self::of_model(chain, &model.hash()),
+            _ => Err(ManagerError::ManyModels { models: heads.iter().map(Block::hash).collect() }),
+        }
+    }
+
+    fn check_complete(&self) -> Result<(), ManagerError> {
+        let required = self.spec.required_slots();
+        let missing: Vec<Slot> =
+            required.iter().copied().filter(|slot| !self.slots.contains_key(slot)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(ManagerError::MissingSlots { slots: missing }) }
+    }
+
+    /// This model with `block` in the slot that its name says, in memory only.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError`] if the block is unknown, fills no slot of this model's spec, or was made
+    /// for another spec.
+    pub fn with_block(&self, chain: &Chain, block: &BlockHash) -> Result<Self, ManagerError> {
+        let block = chain.get(block)?;
+        let slot: Slot = block.header().name.parse()?;
+        let spec = Parent { hash: self.spec_block, role: ParentRole::Dependency };
+        if !block.header().parents.contains(&spec) {
+            return Err(ManagerError::OtherSpec { block: block.hash(), spec: self.spec_block });
+        }
+        let head_of_tied = slot == Slot::Head && self.spec.tie_word_embeddings;
+        if slot.kind().is_weights() && !head_of_tied && !self.spec.required_slots().contains(&slot) {
+            return Err(ManagerError::UnknownSlot { slot });
+        }
+        let mut changed = self.clone();
+        changed.slots.insert(slot, pin(&block, slot)?);
+        Ok(changed)
+    }
+
+    /// The slots in which two snapshots differ, in slot order.
+    pub fn diff(&self, after: &Self) -> Vec<SlotChange> {
+        let mut slots: Vec<Slot> = self.slots.keys().chain(after.slots.keys()).copied().collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let changes = slots.into_iter().map(|slot| SlotChange {
+            slot,
+            before: self.slots.get(&slot).map(|pinned| pinned.block),
+            after: after.slots.get(&slot).map(|pinned| pinned.block),
+        });
+        changes.filter(|change| change.before != change.after).collect()
+    }
+
+    /// The model block's content.
+    pub fn manifest(&self) -> Manifest {
+        let slots = self.slots.iter().map(|(&slot, pinned)| (slot, pinned.block)).collect();
+        Manifest { spec: self.spec_block, slots }
+    }
+
+    /// Names the snapshot.
+    pub fn root(&self) -> SnapshotRoot {
+        self.manifest().root()
+    }
+
+    /// Appends the snapshot to the chain as a model block that follows the one it came from, and
+    /// returns that block. A snapshot that was not changed is its own model block already.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError`] from the chain.
+    pub fn publish(&self, chain: &Chain) -> Result<BlockHash, ManagerError> {
+        match self.unchanged(chain)? {
+            Some(model) => Ok(model),
+            None => Ok(chain.append(self.draft(chain)?)?),
+        }
+    }
+
+    /// The model block that [`Snapshot::publish`] would give, without appending it.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError`] from the chain.
+    pub fn model_block(&self, chain: &Chain) -> Result<BlockHash, ManagerError> {
+        match self.unchanged(chain)? {
+            Some(model) => Ok(model),
+            None => Ok(self.draft(chain)?.hash()?),
+        }
+    }
+
+    fn unchanged(&self, chain: &Chain) -> Result<Option<BlockHash>, ManagerError> {
+        let Some(base) = &self.base else { return Ok(None) };
+        let payload = PayloadHash::of(&self.manifest().to_canonical_json());
+        Ok((chain.get(base)?.header().payload.hash == payload).then_some(*base))
+    }
+
+    fn draft(&self, chain: &Chain) -> Result<Draft, ManagerError> {
+        let mut version = Version::new(1, 0, 0);
+        if let Some(base) = &self.base {
+            version.major = chain.get(base)?.header().version.major.saturating_add(1);
+        }
+        let dependencies = self.slots.values().map(|pinned| pinned.block).chain([self.spec_block]);
+        let mut parents: Vec<Parent> =
+            dependencies.map(|hash| Parent { hash, role: ParentRole::Dependency }).collect();
+        parents.extend(self.base.map(|hash| Parent { hash, role: ParentRole::Predecessor }));
+        Ok(Draft {
+            lane: ChainId::Meta,
+            kind: BlockKind::MODEL,
+            name: "model".to_owned(),
+            version,
+            parents,
+            payload: self.manifest().to_canonical_json(),
+            media_type: "application/json".to_owned(),
+        })
+    }
+
+    /// The spec.
+    pub fn spec(&self) -> &Arc<ModelSpec> {
+        &self.spec
+    }
+
+    /// The spec's block.
+    pub fn spec_block(&self) -> &BlockHash {
+        &self.spec_block
+    }
+
+    /// The model block this snapshot came from.
+    pub fn base(&self) -> Option<&BlockHash> {
+        self.base.as_ref()
+    }
+
+    /// The block of each slot.
+    pub fn slots(&self) -> &BTreeMap<Slot, PinnedBlock> {
+        &self.slots
+    }
+}
+
+fn pin(block: &Block, slot: Slot) -> Result<PinnedBlock, ManagerError> {
+    let header = block.header();
+    if header.name != slot.to_string() || header.kind != slot.kind() {
+        let (name, kind) = (header.name.clone(), header.kind);
+        return Err(ManagerError::WrongBlock { slot, block: block.hash(), name, kind });
+    }
+    let payload = &header.payload;
+    Ok(PinnedBlock { block: block.hash(), payload: payload.hash, len_bytes: payload.len_bytes })
+}
+
+/// Names a model: appends a release block and returns it.
+///
+/// # Errors
+///
+/// [`ManagerError`] if `model` is no model block, or from the chain.
+pub fn release(
+    chain: &Chain,
+    model: &BlockHash,
+    name: &str,
+    version: Version,
+) -> Result<BlockHash, ManagerError> {
+    let block = chain.get(model)?;
+    if block.header().kind != BlockKind::MODEL {
+        return Err(ManagerError::NotAModel { block: *model, kind: block.header().kind });
+    }
+    #[expect(clippy::expect_used, reason = "a number and a hash always serialize")]
+    let payload =
+        serde_json::to_vec(&Release { release_version: 1, model: *model }).expect("a release serializes");
+    let draft = Draft {
+        lane: ChainId::Meta,
+        kind: BlockKind::RELEASE,
+        name: name.to_owned(),
+        version,
+        parents: vec![Parent { hash: *model, role: ParentRole::Dependency }],
+        payload,
+        media_type: "application/json".to_owned(),
+    };
+    Ok(chain.append(draft)?)
+}
