@@ -16,7 +16,8 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 /// All checkpoint folders that the repository carries.
 pub(crate) fn fixtures() -> Vec<PathBuf> {
     let folder = std::fs::read_dir(fixture("")).unwrap();
-    let mut dirs: Vec<PathBuf> = folder.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut dirs: Vec<PathBuf> =
+        folder.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
     dirs.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny-kjv-moe"));
     dirs.sort();
     assert!(dirs.len() >= 17);

@@ -1,0 +1,273 @@
+//! Generation as its users see it: options, streams, stop strings, sessions, batches, chats, errors.
+
+mod checkpoints;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use blyan_core::Chain;
+use blyan_core::manager::chat::ChatRequest;
+use blyan_core::manager::{FinishReason, GenerateOptions, ManagerError, ManagerOptions, MoEModelManager};
+use checkpoints::{fixture, import_into, imported, open, tiny_kjv};
+
+fn options(max_tokens: usize) -> GenerateOptions {
+    GenerateOptions { max_tokens: Some(max_tokens), ..GenerateOptions::default() }
+}
+
+#[test]
+fn a_stream_gives_the_text_of_the_whole() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |_| ());
+    let whole = model.generate("And God said", &options(24)).unwrap();
+    assert_eq!(whole.text, model.detokenize(&whole.tokens).unwrap());
+    let mut stream = model.stream("And God said", &options(24)).unwrap();
+    let pieces: Vec<_> = stream.by_ref().map(Result::unwrap).collect();
+    assert_eq!(pieces.iter().map(|piece| piece.text.as_str()).collect::<String>(), whole.text);
+    assert_eq!(pieces.iter().map(|piece| piece.token).collect::<Vec<_>>(), whole.tokens);
+    assert_eq!(pieces.last().unwrap().finish_reason, Some(FinishReason::MaxTokens));
+    assert_eq!(stream.finish().unwrap(), whole);
+}
+
+#[test]
+fn a_stop_string_ends_the_text_before_it() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |_| ());
+    let whole = model.generate("And God said", &options(24)).unwrap().text;
+    // Three characters that cross a token's end are likely; any place must do.
+    for start in [3, 7, 11] {
+        let stop: String = whole.chars().skip(start).take(3).collect();
+        let mut options = options(24);
+        options.stop = vec!["\u{0}".to_owned(), stop.clone()];
+        let stopped = model.generate("And God said", &options).unwrap();
+        assert_eq!(stopped.finish_reason, FinishReason::StopString);
+        assert_eq!(stopped.text, whole[..whole.find(&stop).unwrap()]);
+    }
+}
+
+#[test]
+fn tokens_that_end_a_text_end_it() {
+    let (chain, model) = imported(&fixture("llama"), None);
+    drop(model);
+    let model = open(&chain, |_| ());
+    let eos = model.snapshot().spec().tokens.eos_token_ids.clone();
+    assert_eq!(eos, [1]);
+    // Which prompt makes this random model choose token 1 is found by trying.
+    let ends = (2..250).find_map(|token| {
+        let generation = model.generate([token], &options(30)).unwrap();
+        (generation.finish_reason == FinishReason::StopToken).then_some((token, generation))
+    });
+    let (token, generation) = ends.expect("some prompt ends");
+    assert_eq!(generation.tokens.iter().position(|token| *token == 1), Some(generation.tokens.len() - 1));
+    let mut on = options(30);
+    on.ignore_eos = true;
+    let beyond = model.generate([token], &on).unwrap();
+    assert_eq!(beyond.tokens.len(), 30);
+    assert_eq!(beyond.tokens[..generation.tokens.len()], generation.tokens);
+}
+
+#[test]
+fn a_full_context_is_an_error_before_anything_runs() {
+    let (chain, _) = imported(&fixture("llama"), None);
+    let model = open(&chain, |_| ());
+    let prompt = vec![5; 250];
+    match model.generate(prompt.clone(), &options(7)).unwrap_err() {
+        ManagerError::ContextFull { prompt_tokens: 250, max_tokens: 7, capacity: 256 } => {}
+        error => panic!("{error:?}"),
+    }
+    let mut fill = options(6);
+    fill.ignore_eos = true;
+    let generation = model.generate(prompt.clone(), &fill).unwrap();
+    assert_eq!((generation.tokens.len(), generation.finish_reason), (6, FinishReason::ContextFull));
+    fill.max_tokens = None;
+    assert_eq!(model.generate(prompt, &fill).unwrap(), generation);
+    assert!(matches!(model.generate(vec![5; 256], &fill), Err(ManagerError::ContextFull { .. })));
+    assert!(matches!(model.logits(&[5; 257]), Err(ManagerError::ContextFull { .. })));
+    assert_eq!(model.logits(&[5; 256]).unwrap().len(), 256 * 256);
+}
+
+#[test]
+fn options_out_of_range_are_refused_by_name() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |_| ());
+    let refused = |change: &dyn Fn(&mut GenerateOptions), name: &str| {
+        let mut options = options(4);
+        change(&mut options);
+        let error = model.generate("And", &options).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    };
+    refused(&|options| options.sampling.temperature = f32::NAN, "temperature");
+    refused(&|options| options.sampling.temperature = -1.0, "temperature");
+    refused(&|options| options.sampling.top_p = Some(1.5), "top_p");
+    refused(&|options| options.sampling.top_k = Some(0), "top_k");
+    refused(&|options| options.sampling.min_p = Some(-0.1), "min_p");
+    refused(&|options| options.sampling.repetition_penalty = Some(0.0), "repetition_penalty");
+    refused(&|options| options.max_tokens = Some(0), "max_tokens");
+    refused(&|options| options.stop = vec![String::new()], "stop");
+    assert!(matches!(model.generate(Vec::new(), &options(4)), Err(ManagerError::EmptyPrompt)));
+    assert!(model.generate([2048], &options(4)).is_err());
+    assert!(model.logits(&[2048]).is_err());
+    for change in [
+        |options: &mut ManagerOptions| options.threads = Some(0),
+        |options: &mut ManagerOptions| options.prefill_chunk = 0,
+    ] {
+        let mut options = ManagerOptions::default();
+        change(&mut options);
+        assert!(matches!(MoEModelManager::open(&chain, &options), Err(ManagerError::Zero { .. })));
+    }
+}
+
+#[test]
+fn seeds_decide_what_is_sampled() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |_| ());
+    let with_seed = |seed| {
+        let mut options = options(16);
+        options.sampling.temperature = 1.0;
+        options.sampling.seed = seed;
+        model.generate("And God said", &options).unwrap()
+    };
+    assert_eq!(with_seed(1), with_seed(1));
+    assert_ne!(with_seed(1).tokens, with_seed(2).tokens);
+}
+
+#[test]
+fn logprobs_are_those_of_the_logits() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |_| ());
+    let mut options = options(4);
+    options.logprobs = Some(3);
+    let prompt = model.tokenize("And God said").unwrap();
+    let generation = model.generate(prompt.clone(), &options).unwrap();
+    assert_eq!(generation.logprobs.len(), generation.tokens.len());
+    let vocab = model.snapshot().spec().vocab_size;
+    let all = [&prompt[..], &generation.tokens].concat();
+    let logits = model.logits(&all).unwrap();
+    for (index, logprobs) in generation.logprobs.iter().enumerate() {
+        let row = &logits[(prompt.len() - 1 + index) * vocab..][..vocab];
+        let total: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+        let expected = f64::from(row[generation.tokens[index] as usize]) - total.ln();
+        assert!((f64::from(logprobs.chosen.logprob) - expected).abs() < 1e-4);
+        assert_eq!(logprobs.top.len(), 3);
+        // Greedy: the chosen token is the best.
+        assert_eq!(logprobs.top[0], logprobs.chosen);
+        assert!(logprobs.top.is_sorted_by(|a, b| a.logprob >= b.logprob));
+    }
+}
+
+#[test]
+fn cancelling_ends_at_the_next_token_and_the_session_goes_on() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |_| ());
+    let cancel = Arc::new(AtomicBool::new(false));
+    let mut options = options(24);
+    options.cancel = Some(Arc::clone(&cancel));
+    let mut session = model.session();
+    let mut stream = session.stream("And God said", &options).unwrap();
+    stream.next().unwrap().unwrap();
+    stream.next().unwrap().unwrap();
+    cancel.store(true, Ordering::Relaxed);
+    assert!(stream.next().is_none());
+    let first = stream.finish().unwrap();
+    assert_eq!((first.tokens.len(), first.finish_reason), (2, FinishReason::Cancelled));
+
+    cancel.store(false, Ordering::Relaxed);
+    let second = session.generate(Vec::new(), &options).unwrap();
+    cancel.store(false, Ordering::Relaxed);
+    let mut whole = model.tokenize("And God said").unwrap();
+    whole.extend(&first.tokens);
+    assert_eq!(model.generate(whole, &options).unwrap(), second);
+}
+
+#[test]
+fn a_stream_that_is_dropped_before_its_first_token_leaves_nothing_behind() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |options| options.prefill_chunk = 1);
+    let cancel = Arc::new(AtomicBool::new(true));
+    let mut session = model.session();
+    let cancelled = GenerateOptions { cancel: Some(cancel), ..options(4) };
+    assert!(session.generate("And God said unto Moses", &cancelled).unwrap().tokens.is_empty());
+    assert!(session.tokens().is_empty());
+    let expected = model.generate("In the beginning", &options(4)).unwrap();
+    assert_eq!(session.generate("In the beginning", &options(4)).unwrap(), expected);
+}
+
+#[test]
+fn a_session_can_be_rewound() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |_| ());
+    let mut session = model.session();
+    let first = session.generate("And God said", &options(8)).unwrap();
+    session.truncate(first.prompt_tokens);
+    let again = session.generate(Vec::new(), &options(8)).unwrap();
+    assert_eq!(again, first);
+}
+
+#[test]
+fn several_threads_use_one_model() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |_| ());
+    let expected = model.generate("And God said", &options(12)).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(model.generate("And God said", &options(12)).unwrap(), expected));
+        }
+    });
+}
+
+#[test]
+fn a_chat_without_a_template_is_refused() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let messages = [serde_json::json!({"role": "user", "content": "Hello"})];
+    let request = ChatRequest { messages: &messages, ..ChatRequest::default() };
+    let error = open(&chain, |_| ()).chat(&request, &options(4)).unwrap_err();
+    assert!(matches!(error, ManagerError::Chat(_)), "{error:?}");
+}
+
+#[test]
+fn a_model_without_a_tokenizer_takes_tokens_only() {
+    let (chain, _) = imported(&fixture("qwen3"), None);
+    let model = open(&chain, |_| ());
+    assert!(matches!(model.generate("And", &options(4)), Err(ManagerError::NoTokenizer)));
+    assert_eq!(model.generate([4, 5], &options(4)).unwrap().text, "");
+}
+
+#[test]
+fn the_model_must_be_named_where_there_are_several() {
+    let chain = Chain::in_memory().unwrap();
+    let refuse = |chain: &Chain| MoEModelManager::open(chain, &ManagerOptions::default()).unwrap_err();
+    assert!(matches!(refuse(&chain), ManagerError::NoModel));
+    let first = import_into(&chain, &fixture("llama"), None);
+    let second = import_into(&chain, &fixture("qwen3"), None);
+    match refuse(&chain) {
+        ManagerError::ManyModels { mut models } => {
+            models.sort();
+            let mut expected = vec![first, second];
+            expected.sort();
+            assert_eq!(models, expected);
+        }
+        error => panic!("{error:?}"),
+    }
+    assert_eq!(*open(&chain, |options| options.model = Some(second)).model(), second);
+}
+
+#[test]
+fn usage_counts_every_routed_token() {
+    let (chain, _) = imported(&tiny_kjv(), None);
+    let model = open(&chain, |_| ());
+    let generation = model.generate("And God said", &options(10)).unwrap();
+    // The last token is never read, and each token uses two experts in each of four layers.
+    let read = generation.prompt_tokens + generation.tokens.len() - 1;
+    let experts = model.usage().experts();
+    assert_eq!(experts.iter().map(|expert| expert.tokens).sum::<u64>(), (4 * 2 * read) as u64);
+    for layer in 0..4 {
+        let share: f64 = experts.iter().filter(|e| e.layer == layer).map(|e| e.weight_share).sum();
+        assert!((share - 1.0).abs() < 1e-6);
+    }
+    let pairs: u64 = model.usage().co_use().iter().map(|pair| pair.tokens).sum();
+    assert_eq!(pairs, (4 * read) as u64);
+    let top = model.usage().top(1);
+    assert_eq!(top[0].tokens, experts.iter().map(|expert| expert.tokens).max().unwrap());
+    assert!(top[0].latency_mean_ns.unwrap() > 0.0);
+    model.usage().reset().unwrap();
+    assert!(model.usage().top(1).is_empty());
+}
