@@ -1,8 +1,17 @@
 //! The chain through its public API: append, look up, walk, sign, share between handles.
 
-use blyan_core::chain::{ChainError, Draft, SignatureRecord};
-use blyan_core::storage::StorageError;
-use blyan_core::{BlockHash, BlockKind, Chain, ChainId, Parent, ParentRole, PayloadHash};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use blyan_core::chain::{
+    ChainError, Draft, ParentView, SignatureRecord, ValidationError, Validator, Validators,
+};
+use blyan_core::storage::{Access, DirMedium, StorageError};
+use blyan_core::{BlockHash, BlockKind, Chain, ChainId, Parent, ParentRole, PayloadHash, VerifyOptions};
 
 fn spec(text: &str) -> Draft {
     Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", text.as_bytes())
@@ -34,7 +43,7 @@ fn what_is_appended_is_found_again_and_survives_reopening() {
         assert_eq!(&*chain.payload(&child).unwrap(), &[7; 10_000]);
         assert!(chain.payload(&child).unwrap().is_mapped());
         assert_eq!(&*chain.payload(&root).unwrap(), b"{}");
-        assert!(chain.verify(&blyan_core::VerifyOptions::default()).unwrap().is_ok());
+        assert!(chain.verify(&VerifyOptions::default()).unwrap().is_ok());
     }
 }
 
@@ -80,4 +89,298 @@ fn signatures_lie_beside_blocks_and_forged_ones_are_refused() {
     let error = chain.add_signature(&block, other_time).unwrap_err();
     assert!(matches!(error, ChainError::Signature { .. }));
     assert_eq!(chain.signatures(&block).unwrap(), [record]);
+}
+
+#[test]
+fn a_transaction_is_invisible_until_committed_and_gone_when_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    let root = chain.append(spec("{}")).unwrap();
+    let child = expert(root, "layer0.expert0", b"one");
+    let mut writer = chain.writer().unwrap();
+    let appended = writer.append(child.clone()).unwrap();
+    assert!(appended.new_block && appended.new_payload);
+    let grandchild = expert(appended.hash, "layer0.expert0", b"two");
+    let grandchild = writer.append(grandchild).unwrap().hash;
+    assert!(writer.contains(&grandchild).unwrap());
+    assert!(!chain.contains(&grandchild).unwrap());
+    drop(writer);
+    assert_eq!(chain.len().unwrap(), 1);
+    assert_eq!(chain.tips(ChainId::Parameter).unwrap(), []);
+    // The payload file that is left over is checked and used again.
+    let mut writer = chain.writer().unwrap();
+    let again = writer.append(child).unwrap();
+    assert!(again.new_block && !again.new_payload);
+    writer.commit().unwrap();
+    assert_eq!(&*chain.payload(&again.hash).unwrap(), b"one");
+}
+
+#[test]
+fn appending_twice_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    let root = chain.append(spec("{}")).unwrap();
+    let first = chain.append(expert(root, "layer0.expert0", b"weights")).unwrap();
+    let before = chain.root().unwrap();
+    assert_eq!(chain.append(spec("{}")).unwrap(), root);
+    assert_eq!(chain.append(expert(root, "layer0.expert0", b"weights")).unwrap(), first);
+    assert_eq!((chain.len().unwrap(), chain.root().unwrap()), (2, before));
+}
+
+#[test]
+fn a_refused_draft_leaves_the_transaction_usable() {
+    let chain = Chain::in_memory().unwrap();
+    let root = chain.append(spec("{}")).unwrap();
+    let mut writer = chain.writer().unwrap();
+    let absent = BlockHash::from_bytes([1; 32]);
+    let error = writer.append(expert(absent, "layer0.expert0", b"x")).unwrap_err();
+    assert!(matches!(error, ChainError::MissingParent { parent, .. } if parent == absent));
+    let error = writer.append(expert(root, "../x", b"x")).unwrap_err();
+    assert!(matches!(error, ChainError::Header { .. }));
+    let two_roles = expert(root, "a", b"x").with_parent(root, ParentRole::Evidence);
+    assert!(matches!(writer.append(two_roles), Err(ChainError::Header { .. })));
+    writer.append(expert(root, "layer0.expert0", b"y")).unwrap();
+    writer.commit().unwrap();
+    assert_eq!(chain.len().unwrap(), 2);
+    assert!(matches!(chain.get(&absent), Err(ChainError::NotFound { .. })));
+    assert!(matches!(chain.children(&absent), Err(ChainError::NotFound { .. })));
+}
+
+#[test]
+fn heads_follow_predecessors_of_the_same_name() {
+    let chain = Chain::in_memory().unwrap();
+    let root = chain.append(spec("{}")).unwrap();
+    let first = chain.append(expert(root, "layer0.expert0", b"1")).unwrap();
+    let successor =
+        |name: &str, payload: &[u8]| expert(root, name, payload).with_parent(first, ParentRole::Predecessor);
+    // Another slot may start from this block without taking its place.
+    chain.append(successor("layer0.expert1", b"2")).unwrap();
+    let heads = |name: &str| -> Vec<BlockHash> {
+        chain.heads(name).unwrap().iter().map(blyan_core::Block::hash).collect()
+    };
+    assert_eq!(heads("layer0.expert0"), [first]);
+    let mut forks = [b"3", b"4"].map(|payload| chain.append(successor("layer0.expert0", payload)).unwrap());
+    forks.sort();
+    assert_eq!(heads("layer0.expert0"), forks);
+    assert_eq!(heads("layer0.expert"), []);
+    assert_eq!(chain.children(&first).unwrap().len(), 3);
+}
+
+/// Accepts a block only if its payload repeats its first parent's.
+struct Echo;
+
+impl Validator for Echo {
+    fn validate(
+        &self,
+        header: &blyan_core::Header,
+        payload: &[u8],
+        parents: &dyn ParentView,
+    ) -> Result<(), ValidationError> {
+        let parent = header.parents.first().ok_or_else(|| ValidationError::new("no parent"))?;
+        let stranger = BlockHash::from_bytes([9; 32]);
+        assert!(matches!(parents.header(&stranger), Err(ChainError::NotFound { .. })));
+        let expected = parents.payload(&parent.hash).map_err(ValidationError::new)?;
+        if payload == &*expected { Ok(()) } else { Err(ValidationError::new("not an echo")) }
+    }
+}
+
+#[test]
+fn the_validator_of_a_kind_sees_parents_of_the_same_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let medium = Arc::new(DirMedium::new(dir.path()));
+    let validators = Validators::new().with(BlockKind::HEAD, Arc::new(Echo));
+    let chain = Chain::open_with(medium, Access::ReadWrite, validators).unwrap();
+    let mut writer = chain.writer().unwrap();
+    let root = writer.append(spec("{}")).unwrap().hash;
+    let parent = writer.append(expert(root, "layer0.expert0", &[3; 100_000])).unwrap().hash;
+    let head = |payload: &[u8]| {
+        Draft::new(ChainId::Parameter, BlockKind::HEAD, "head", payload)
+            .with_parent(parent, ParentRole::Dependency)
+    };
+    let error = writer.append(head(b"other")).unwrap_err();
+    assert!(matches!(error, ChainError::Refused { kind: BlockKind::HEAD, .. }), "{error:?}");
+    writer.append(head(&[3; 100_000])).unwrap();
+    writer.commit().unwrap();
+    assert_eq!(chain.len().unwrap(), 3);
+}
+
+#[test]
+fn readers_see_whole_transactions_while_one_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    let root = chain.append(spec("{}")).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for reader in 0..3 {
+            let (chain, done) = (chain.clone(), &done);
+            scope.spawn(move || {
+                let mut last = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let blocks: Vec<_> = chain.blocks(ChainId::Parameter).collect::<Result<_, _>>().unwrap();
+                    assert_eq!(blocks.len() % 10, 0, "a transaction was seen by halves");
+                    assert!(blocks.len() >= last);
+                    last = blocks.len();
+                    if let Some(block) = blocks.get(reader) {
+                        chain.payload(&block.hash()).unwrap();
+                    }
+                }
+            });
+        }
+        // Two writers take turns.
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let chain = chain.clone();
+                scope.spawn(move || {
+                    for round in 0..10 {
+                        let mut writer = chain.writer().unwrap();
+                        for number in 0..10 {
+                            let name = format!("layer{thread}.expert{number}");
+                            let payload = format!("{thread} {round} {number}");
+                            writer.append(expert(root, &name, payload.as_bytes())).unwrap();
+                        }
+                        writer.commit().unwrap();
+                    }
+                });
+            }
+        });
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(chain.len().unwrap(), 201);
+    assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
+}
+
+#[test]
+fn a_second_writer_is_refused_at_once_and_readers_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    let error = Chain::open(dir.path()).unwrap_err();
+    assert!(matches!(error, ChainError::Storage(StorageError::Locked)), "{error:?}");
+    let reader = Chain::open_read_only(dir.path()).unwrap();
+    assert!(!reader.is_writable());
+    let error = reader.append(spec("{}")).unwrap_err();
+    assert!(matches!(error, ChainError::Storage(StorageError::ReadOnly)), "{error:?}");
+    let root = chain.append(spec("{}")).unwrap();
+    assert_eq!(reader.len().unwrap(), 1);
+    chain.append(expert(root, "layer0.expert0", b"w")).unwrap();
+    assert_eq!(reader.tips(ChainId::Parameter).unwrap().len(), 1);
+    // What is left of a loaded model keeps nobody from writing.
+    let payloads = chain.payloads().clone();
+    drop(chain);
+    let next = Chain::open(dir.path()).unwrap();
+    assert_eq!(&*payloads.get(&PayloadHash::of(b"w"), 1).unwrap(), b"w");
+    assert_eq!(next.len().unwrap(), 2);
+}
+
+const CHILD: &str = "BLYAN_TEST_CHILD";
+
+/// Runs this test binary again, in the role that `child` plays.
+fn spawn_child(role: &str, dir: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(CHILD, format!("{role} {}", dir.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The next line of a child that begins with "child:".
+fn hear(out: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).unwrap(), 0, "the child ended");
+        if let Some(at) = line.find("child:") {
+            return line[at + 6..].trim().to_owned();
+        }
+    }
+}
+
+/// What the other processes of the tests below do; without its variable, nothing.
+#[test]
+fn child() {
+    let Ok(task) = std::env::var(CHILD) else { return };
+    let (role, dir) = task.split_once(' ').unwrap();
+    let mut lines = std::io::stdin().lines();
+    match role {
+        "write" => match Chain::open(dir) {
+            Err(ChainError::Storage(StorageError::Locked)) => println!("child: locked"),
+            other => println!("child: {other:?}"),
+        },
+        "read" => {
+            let chain = Chain::open_read_only(dir).unwrap();
+            println!("child: {}", chain.len().unwrap());
+            while let Some(Ok(_)) = lines.next() {
+                let blocks = chain.topological_order().map(|block| block.unwrap().hash());
+                let blocks: Vec<BlockHash> = blocks.collect();
+                for block in &blocks {
+                    chain.payload(block).unwrap();
+                }
+                println!("child: {}", blocks.len());
+            }
+        }
+        "hold" => {
+            let chain = Chain::open(dir).unwrap();
+            let root = chain.append(spec("{}")).unwrap();
+            let mut writer = chain.writer().unwrap();
+            writer.append(expert(root, "layer0.expert0", b"in flight")).unwrap();
+            println!("child: holding");
+            // Until it is killed.
+            lines.next();
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn another_process_cannot_write_but_follows_every_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    let root = chain.append(spec("{}")).unwrap();
+    let begun = Instant::now();
+    let mut second = spawn_child("write", dir.path());
+    let mut out = BufReader::new(second.stdout.take().unwrap());
+    assert_eq!(hear(&mut out), "locked");
+    second.wait().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "a second writer must not wait");
+
+    let mut reader = spawn_child("read", dir.path());
+    let mut out = BufReader::new(reader.stdout.take().unwrap());
+    let mut ask = reader.stdin.take().unwrap();
+    assert_eq!(hear(&mut out), "1");
+    for number in 0..20 {
+        let payload = [number; 6000];
+        chain.append(expert(root, &format!("layer0.expert{number}"), &payload)).unwrap();
+        writeln!(ask, "look").unwrap();
+        assert_eq!(hear(&mut out), (usize::from(number) + 2).to_string());
+    }
+    // The reader keeps nobody from closing and opening for writing.
+    drop(chain);
+    let chain = Chain::open(dir.path()).unwrap();
+    chain.append(expert(root, "layer1.expert0", b"again")).unwrap();
+    writeln!(ask, "look").unwrap();
+    assert_eq!(hear(&mut out), "22");
+    drop(ask);
+    assert!(reader.wait().unwrap().success());
+}
+
+#[test]
+fn a_killed_writer_is_recovered_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut holder = spawn_child("hold", dir.path());
+    let mut out = BufReader::new(holder.stdout.take().unwrap());
+    assert_eq!(hear(&mut out), "holding");
+    assert!(matches!(Chain::open(dir.path()), Err(ChainError::Storage(StorageError::Locked))));
+    assert_eq!(Chain::open_read_only(dir.path()).unwrap().len().unwrap(), 1);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    std::fs::write(dir.path().join("tmp/left-over"), b"half").unwrap();
+    let error = Chain::open_read_only(dir.path()).unwrap_err();
+    assert!(matches!(error, ChainError::Storage(StorageError::NeedsRecovery)), "{error:?}");
+    let chain = Chain::open(dir.path()).unwrap();
+    assert_eq!(chain.len().unwrap(), 1);
+    assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
+    assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    drop(chain);
+    assert_eq!(Chain::open_read_only(dir.path()).unwrap().len().unwrap(), 1);
 }

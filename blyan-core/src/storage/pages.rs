@@ -112,17 +112,17 @@ impl CheckedPages {
 
     /// Whether the file's creation was interrupted: redb writes the magic number last.
     fn is_unborn(&self, physical_len: u64) -> io::Result<bool> {
-        if physical_len < PAGE {
-            return Ok(true);
-        }
-        if self.read_header()?.starts_with(MAGIC) {
-            return Ok(false);
+        let mut offset = 0;
+        if physical_len >= PAGE {
+            if self.read_header()?.starts_with(MAGIC) {
+                return Ok(false);
+            }
+            offset = PAGE;
         }
         if physical_len > MAX_UNBORN_BYTES {
             return Err(damaged("the file header is gone"));
         }
         let mut chunk = vec![0; 64 << 10];
-        let mut offset = PAGE;
         while offset < physical_len {
             let len = chunk.len().min(usize::try_from(physical_len - offset).unwrap_or(usize::MAX));
             let chunk = &mut chunk[..len];

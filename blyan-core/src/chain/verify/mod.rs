@@ -2,6 +2,8 @@
 //! every payload against its hash. It goes on after each bad block.
 
 mod audit;
+#[cfg(test)]
+mod forgery_tests;
 mod payloads;
 
 use std::fmt;
