@@ -1,4 +1,5 @@
-//! How fast the kernels are on one thread: `cargo bench -p blyan-core --bench kernels`.
+//! How fast the kernels are on one thread: `cargo bench -p blyan-core --bench kernels [-- SECTION]`,
+//! where a section is matmul, rows or attention. `BLYAN_ISA` chooses one instruction set.
 //!
 //! Decoding reads each weight once for one token: GB/s of weight bytes, beside a plain read of as much
 //! memory. Prefill uses each weight for 64 tokens: GFLOP/s, two for each product.
@@ -9,7 +10,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use blyan_core::DType;
-use blyan_core::kernels::{Attention, FpEnv, Input, Isa, MatMut, Vector, Weights};
+use blyan_core::kernels::{Attention, FpEnv, ISA_VARIABLE, Input, Isa, MatMut, Vector, Weights};
 
 /// Best of several runs, which is what an idle machine does.
 fn seconds(mut run: impl FnMut()) -> f64 {
@@ -56,36 +57,28 @@ fn read_bandwidth(bytes: usize) -> f64 {
     bytes as f64 / time / 1e9
 }
 
-fn main() {
-    let _env = FpEnv::enter();
+/// The reference is slow; a part of the work tells as much.
+fn matmuls(isas: &[Isa]) {
     const BYTES: usize = 128 << 20;
+    const COLS: usize = 2048;
     println!("plain read of {} MiB: {:.1} GB/s", BYTES >> 20, read_bandwidth(BYTES));
-
-    println!("\nmatmul, one thread, {} MiB of weights of 2048 columns", BYTES >> 20);
+    println!("\nmatmul, {COLS} columns; 1 token: {} MiB of weights, 64 tokens: 1024 rows", BYTES >> 20);
     println!("{:8} {:8} {:>14} {:>18}", "isa", "dtype", "1 token GB/s", "64 tokens GFLOP/s");
-    for isa in Isa::available() {
+    for &isa in isas {
         for dtype in DType::ALL {
-            // The reference is slow; a part of the work tells as much.
-            let (bytes, rows_prefill) = if isa == Isa::SCALAR { (2 << 20, 32) } else { (BYTES, 1024) };
-            let rows = bytes / 2048 / dtype.size_bytes();
-            let decode = bytes as f64 / matmul_seconds(isa, dtype, rows, 2048, 1) / 1e9;
-            let flops = 2.0 * rows_prefill as f64 * 2048.0 * 64.0;
-            let prefill = flops / matmul_seconds(isa, dtype, rows_prefill, 2048, 64) / 1e9;
-            println!("{:8} {:8} {decode:14.2} {prefill:18.1}", isa.name(), dtype.name());
+            let (bytes, rows) = if isa == Isa::SCALAR { (BYTES / 64, 32) } else { (BYTES, 1024) };
+            let decode_rows = bytes / COLS / dtype.size_bytes();
+            let decode = bytes as f64 / matmul_seconds(isa, dtype, decode_rows, COLS, 1);
+            let prefill = (2 * rows * COLS * 64) as f64 / matmul_seconds(isa, dtype, rows, COLS, 64);
+            println!("{:8} {:8} {:14.2} {:18.1}", isa.name(), dtype.name(), decode / 1e9, prefill / 1e9);
         }
     }
+}
 
-    println!("\nother kernels, one thread, microseconds");
-    println!(
-        "{:8} {:>14} {:>14} {:>14} {:>22} {:>22}",
-        "isa",
-        "rms_norm 2048",
-        "silu_mul 8192",
-        "softmax 8192",
-        "attention f16 4×64×4096",
-        "attention f16 1×128×4096"
-    );
-    for isa in Isa::available() {
+fn rows(isas: &[Isa]) {
+    println!("\nrows, microseconds");
+    println!("{:8} {:>14} {:>14} {:>14}", "isa", "rms_norm 2048", "silu_mul 8192", "softmax 8192");
+    for &isa in isas {
         let x: Vec<f32> = (0..8192).map(|i| (i % 29) as f32 / 7.0 - 2.0).collect();
         let mut out = x.clone();
         let weight = vec![0x3fu8; 4096];
@@ -99,30 +92,46 @@ fn main() {
             out.copy_from_slice(&x);
             isa.softmax(black_box(&mut out));
         });
-        let attention = |group: usize, head_dim: usize| {
-            let cache = vec![0x2fu8; 4096 * head_dim * 2];
-            let mut scores = Vec::new();
-            let mut out = vec![0.0; group * head_dim];
-            let args = Attention {
-                queries: &x[..group * head_dim],
-                keys: &cache,
-                values: &cache,
-                dtype: DType::F16,
-                head_dim,
-                scale: 0.1,
-            };
-            seconds(|| isa.attention(&args, &mut scores, black_box(&mut out)).unwrap())
-        };
-        let (grouped, single) = (attention(4, 64), attention(1, 128));
-        let us = 1e6;
-        println!(
-            "{:8} {:14.2} {:14.2} {:14.2} {:22.1} {:22.1}",
-            isa.name(),
-            norm * us,
-            silu * us,
-            softmax * us,
-            grouped * us,
-            single * us
-        );
+        println!("{:8} {:14.2} {:14.2} {:14.2}", isa.name(), norm * 1e6, silu * 1e6, softmax * 1e6);
+    }
+}
+
+fn attention(isas: &[Isa]) {
+    const POSITIONS: usize = 4096;
+    const HEADS: [(usize, usize); 3] = [(1, 128), (4, 64), (8, 128)];
+    println!("\nattention of one token over {POSITIONS} positions in F16, GB/s of keys and values");
+    print!("{:8}", "isa");
+    HEADS.iter().for_each(|(group, head_dim)| print!(" {:>14}", format!("{group} × {head_dim}")));
+    println!();
+    for &isa in isas {
+        print!("{:8}", isa.name());
+        for (group, head_dim) in HEADS {
+            let queries: Vec<f32> = (0..group * head_dim).map(|i| (i % 29) as f32 / 7.0 - 2.0).collect();
+            let cache = vec![0x2fu8; POSITIONS * head_dim * 2];
+            let (mut scores, mut out) = (Vec::new(), vec![0.0; group * head_dim]);
+            let (keys, values, dtype) = (&cache, &cache, DType::F16);
+            let args = Attention { queries: &queries, keys, values, dtype, head_dim, scale: 0.1 };
+            let time = seconds(|| isa.attention(&args, &mut scores, black_box(&mut out)).unwrap());
+            print!(" {:14.2}", 2.0 * cache.len() as f64 / time / 1e9);
+        }
+        println!();
+    }
+}
+
+fn main() {
+    let _env = FpEnv::enter();
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    let isas = match std::env::var_os(ISA_VARIABLE) {
+        Some(_) => vec![Isa::from_env().unwrap()],
+        None => Isa::available(),
+    };
+    if "matmul".contains(&filter) {
+        matmuls(&isas);
+    }
+    if "rows".contains(&filter) {
+        rows(&isas);
+    }
+    if "attention".contains(&filter) {
+        attention(&isas);
     }
 }

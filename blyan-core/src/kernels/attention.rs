@@ -8,7 +8,7 @@ use super::mat::MatMut;
 use super::matmul::{FloatDot, Matmul, Products};
 use super::operand::{Input, Weights};
 use super::scalar::{self, LANES};
-use super::simd::{self, Element, F16, F32, Grid, Simd};
+use super::simd::{self, Chunk, Element, F16, F32, Grid, Simd};
 use super::softmax::exp_and_sum;
 use crate::dtype::{DType, Shape};
 
@@ -94,7 +94,7 @@ impl Kernel for Run<'_> {
 
 impl Run<'_> {
     #[inline(always)]
-    fn attend<S: Simd, E: Element>(self, s: S) {
+    fn attend<S: Simd, E: Element>(mut self, s: S) {
         let (group, positions) = (self.queries.tokens(), self.keys.rows());
         let Ok(out) = MatMut::from_slice(self.scores, group, positions) else { return };
         let products = Matmul { weights: &self.keys, rows: 0..positions, input: &self.queries, out };
@@ -109,27 +109,29 @@ impl Run<'_> {
             *inverse = 1.0 / exp_and_sum(s, scores);
         }
 
-        s.cover(&mut WeightedValues::<E> { run: self, dtype: PhantomData });
+        s.cover(&mut WeightedValues::<E, true> { run: &mut self, dtype: PhantomData });
+        s.cover(&mut WeightedValues::<E, false> { run: &mut self, dtype: PhantomData });
     }
 }
 
-/// The sums of values: 16 elements of a head (the grid's rows) for each query (its columns).
-struct WeightedValues<'a, E> {
-    run: Run<'a>,
+/// The sums of values: 16 elements of a head (the grid's rows) for each query (its columns). Either
+/// all `WHOLE` groups of 16, or the one group that is left, in a loop of its own for its branch.
+struct WeightedValues<'r, 'a, E, const WHOLE: bool> {
+    run: &'r mut Run<'a>,
     dtype: PhantomData<E>,
 }
 
-impl<S: Simd, E: Element> Grid<S> for WeightedValues<'_, E> {
+impl<S: Simd, E: Element, const WHOLE: bool> Grid<S> for WeightedValues<'_, '_, E, WHOLE> {
     fn shape(&self) -> (usize, usize) {
-        (self.run.args.head_dim.div_ceil(LANES), self.run.queries.tokens())
+        let (whole, rest) = (self.run.args.head_dim / LANES, self.run.args.head_dim % LANES);
+        (if WHOLE { whole } else { rest.min(1) }, self.run.queries.tokens())
     }
 
     #[inline(always)]
     fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize) {
-        let Run { args, keys, scores, inverse_sums, out, .. } = &mut self.run;
+        let Run { args, keys, scores, inverse_sums, out, .. } = &mut *self.run;
         let (head_dim, positions) = (args.head_dim, keys.rows());
         let value_bytes = args.values.len() / positions;
-        let lanes_bytes = simd::lanes_bytes(args.dtype);
 
         let mut weights: [&[f32]; C] = [&[]; C];
         for c in 0..C {
@@ -137,21 +139,24 @@ impl<S: Simd, E: Element> Grid<S> for WeightedValues<'_, E> {
         }
         let mut acc = [[s.splat(0.0); C]; R];
         for (position, value) in args.values.chunks_exact(value_bytes).enumerate() {
+            let (whole, rest) = E::Bytes::split(value);
+            let whole = if WHOLE { &whole[row..][..R] } else { &[] };
             let mut weight = [s.splat(0.0); C];
             for c in 0..C {
                 weight[c] = s.splat(weights[c][position]);
             }
             for r in 0..R {
-                let value = simd::widen::<S, E>(s, &value[(row + r) * lanes_bytes..]);
+                let value = if WHOLE { E::widen(s, &whole[r]) } else { E::widen(s, &E::Bytes::padded(rest)) };
                 for c in 0..C {
                     acc[r][c] = s.fma(weight[c], value, acc[r][c]);
                 }
             }
         }
+        let first = if WHOLE { row * LANES } else { head_dim / LANES * LANES };
         for c in 0..C {
             let inverse = s.splat(inverse_sums[col + c]);
-            let out = &mut out[(col + c) * head_dim..][..head_dim];
-            for (r, out) in out.chunks_mut(LANES).skip(row).take(R).enumerate() {
+            let out = &mut out[(col + c) * head_dim..][first..head_dim];
+            for (r, out) in out.chunks_mut(LANES).take(R).enumerate() {
                 simd::store(s, simd::canonical(s, s.mul(acc[r][c], inverse)), out);
             }
         }

@@ -1,5 +1,7 @@
 //! Owns [`Isa`]: which instruction set runs, and the one place where a kernel is handed to it.
 
+use std::ffi::OsStr;
+
 use super::error::KernelError;
 use super::simd::Simd;
 
@@ -71,10 +73,11 @@ impl Isa {
     ///
     /// As [`Isa::named`].
     pub fn from_env() -> Result<Self, KernelError> {
-        match std::env::var_os(ISA_VARIABLE) {
-            Some(name) => Self::named(&name.to_string_lossy()),
-            None => Ok(Self::detect()),
-        }
+        Self::forced_by(std::env::var_os(ISA_VARIABLE).as_deref())
+    }
+
+    fn forced_by(variable: Option<&OsStr>) -> Result<Self, KernelError> {
+        variable.map_or_else(|| Ok(Self::detect()), |name| Self::named(&name.to_string_lossy()))
     }
 
     /// Every instruction set that this CPU has, the fastest last.
@@ -102,5 +105,31 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Backend::Avx512(token) => token.run(kernel),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_is_what_was_asked_for() {
+        let available = Isa::available();
+        assert_eq!(available.first(), Some(&Isa::SCALAR));
+        assert_eq!(available.last(), Some(&Isa::detect()));
+        for isa in available {
+            assert_eq!(Isa::named(isa.name()), Ok(isa));
+            assert_eq!(Isa::forced_by(Some(OsStr::new(isa.name()))), Ok(isa));
+        }
+        assert_eq!(Isa::forced_by(None), Ok(Isa::detect()));
+    }
+
+    #[test]
+    fn unknown_and_unavailable_names_are_errors() {
+        for name in ["", "AVX2", "sse2", " scalar"] {
+            assert_eq!(Isa::named(name), Err(KernelError::UnknownIsa { name: name.into() }));
+            assert!(Isa::forced_by(Some(OsStr::new(name))).is_err());
+        }
+        assert!(matches!(Isa::named("neon"), Err(KernelError::IsaUnavailable { isa: "neon", .. })));
     }
 }

@@ -192,22 +192,16 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
         let job = &mut self.job;
         let first_row = job.rows.start + row;
 
-        // The whole chunks, and what is left of each row, filled up with zeros.
+        // The whole chunks of each row, and what is left after them.
         let mut weights: [&[D::Weights]; R] = [&[]; R];
-        let mut weights_end = [D::Weights::padded(&[]); R];
+        let mut weights_end: [&[u8]; R] = [&[]; R];
         let mut values: [&[D::Values]; C] = [&[]; C];
-        let mut values_end = [D::Values::padded(&[]); C];
-        let mut has_end = false;
+        let mut values_end: [&[<D::Values as Chunk>::Item]; C] = [&[]; C];
         for r in 0..R {
-            let (chunks, rest) = D::Weights::split(job.weights.row(first_row + r));
-            weights[r] = chunks;
-            weights_end[r] = D::Weights::padded(rest);
-            has_end = !rest.is_empty();
+            (weights[r], weights_end[r]) = D::Weights::split(job.weights.row(first_row + r));
         }
         for c in 0..C {
-            let (chunks, rest) = D::Values::split(D::token(job.input, col + c));
-            values[c] = chunks;
-            values_end[c] = D::Values::padded(rest);
+            (values[c], values_end[c]) = D::Values::split(D::token(job.input, col + c));
         }
         // All rows have as many chunks; said here, the loop below needs no further check.
         let steps = weights[0].len();
@@ -232,11 +226,11 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
                 }
                 step += 1;
             }
-            if step == steps && has_end {
+            if step == steps && !weights_end[0].is_empty() {
                 for r in 0..R {
-                    let wide = D::widen(s, &weights_end[r]);
+                    let wide = D::widen(s, &D::Weights::padded(weights_end[r]));
                     for c in 0..C {
-                        acc[r][c] = D::step(s, acc[r][c], wide, &values_end[c]);
+                        acc[r][c] = D::step(s, acc[r][c], wide, &D::Values::padded(values_end[c]));
                     }
                 }
             }

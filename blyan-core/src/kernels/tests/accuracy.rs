@@ -38,7 +38,7 @@ fn the_platform_fuses_multiply_and_add() {
         let of_c = sum - product;
         let error = (product - (sum - of_c)) + (c - of_c);
         let mut bits = sum.to_bits();
-        if (error > 0.0 || error < 0.0) && bits & 1 == 0 {
+        if error.abs() > 0.0 && bits & 1 == 0 {
             bits = if (error > 0.0) == (sum > 0.0) { bits + 1 } else { bits - 1 };
         }
         f64::from_bits(bits) as f32

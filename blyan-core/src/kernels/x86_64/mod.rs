@@ -13,3 +13,18 @@ macro_rules! require_features {
 
 pub(super) mod avx2;
 pub(super) mod avx512;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_first_missing_feature_is_named() {
+        fn check() -> Result<(), &'static str> {
+            // TBM was in AMD's CPUs of 2012 to 2016 alone.
+            require_features!("sse2", "tbm", "avx");
+            Ok(())
+        }
+        if !std::arch::is_x86_feature_detected!("tbm") {
+            assert_eq!(check(), Err("tbm"));
+        }
+    }
+}

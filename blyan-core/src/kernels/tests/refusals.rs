@@ -1,0 +1,135 @@
+//! What does not fit is a typed error, never a panic or a wrong result.
+
+use super::f32_bytes;
+use crate::dtype::DType;
+use crate::kernels::{Attention, Input, Isa, KernelError, MatMut, Vector, Weights};
+
+macro_rules! assert_refused {
+    ($result:expr, $error:pat) => {
+        match $result {
+            Err($error) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+}
+
+#[test]
+fn operands() {
+    let data = [0u8; 24];
+    assert_refused!(
+        Weights::new(DType::F32, 2, 4, &data, None),
+        KernelError::Length { argument: "weight data", expected: 32, actual: 24 }
+    );
+    assert_refused!(Weights::new(DType::F32, usize::MAX, 2, &data, None), KernelError::Shape(_));
+    assert_refused!(Weights::new(DType::F32, 2, 3, &data, Some(&data[..8])), KernelError::Scale { .. });
+    for dtype in [DType::I8, DType::F8E4M3] {
+        assert_refused!(Weights::new(dtype, 2, 12, &data, None), KernelError::Scale { .. });
+        assert_refused!(
+            Weights::new(dtype, 2, 12, &data, Some(&data[..4])),
+            KernelError::Length { argument: "weight scale", expected: 8, actual: 4 }
+        );
+        assert_refused!(Vector::new(dtype, 24, &data), KernelError::UnsupportedDType { .. });
+        let error = Weights::new(dtype, 2, 12, &data, None).unwrap_err();
+        assert!(error.to_string().contains("one F32 scale per row"), "{error}");
+    }
+    assert_refused!(Vector::new(DType::BF16, 11, &data), KernelError::Length { .. });
+    assert_refused!(Input::new(&[0.0; 5], 2), KernelError::Ragged { .. });
+    assert_refused!(Input::new(&[], 0), KernelError::Ragged { .. });
+    let quantized = Isa::SCALAR.quantize(&[0.0; 6], 3).unwrap();
+    assert_refused!(Input::new(&[0.0; 6], 2).unwrap().with_quantized(&quantized), KernelError::Length { .. });
+    assert_refused!(Input::new(&[0.0; 9], 3).unwrap().with_quantized(&quantized), KernelError::Length { .. });
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "a caller may compute such a range")]
+fn matmul() {
+    for isa in Isa::available() {
+        let data = [0u8; 12];
+        let scale = f32_bytes(&[1.0; 4]);
+        let weights = Weights::new(DType::I8, 4, 3, &data, Some(&scale)).unwrap();
+        let x = [0.0; 6];
+        let input = Input::new(&x, 3).unwrap();
+        let mut out = [0.0; 8];
+        let mut run = |rows, input: &Input<'_>, shape: (usize, usize)| {
+            let out = &mut out[..shape.0 * shape.1];
+            isa.matmul(&weights, rows, input, MatMut::from_slice(out, shape.0, shape.1).unwrap())
+        };
+        assert_refused!(run(0..4, &input, (2, 4)), KernelError::NotQuantized);
+        let quantized = isa.quantize(&x, 3).unwrap();
+        let input = input.with_quantized(&quantized).unwrap();
+        run(0..4, &input, (2, 4)).unwrap();
+        run(4..4, &input, (2, 0)).unwrap();
+        assert_refused!(run(1..5, &input, (2, 4)), KernelError::OutOfRange { index: 5, len: 4, .. });
+        assert_refused!(run(5..5, &input, (2, 0)), KernelError::OutOfRange { .. });
+        assert_refused!(run(3..1, &input, (2, 0)), KernelError::OutOfRange { .. });
+        assert_refused!(run(0..3, &input, (2, 4)), KernelError::Length { argument: "output columns", .. });
+        assert_refused!(run(0..4, &input, (1, 4)), KernelError::Length { argument: "output rows", .. });
+        let narrow = Input::new(&x, 2).unwrap();
+        assert_refused!(run(0..4, &narrow, (3, 2)), KernelError::Length { argument: "input columns", .. });
+        let nothing = Input::new(&[], 3).unwrap().with_quantized(&quantized);
+        assert_refused!(nothing, KernelError::Length { .. });
+    }
+}
+
+#[test]
+fn rows_and_elements() {
+    for isa in Isa::available() {
+        let ones = f32_bytes(&[1.0; 3]);
+        let three = Vector::new(DType::F32, 3, &ones).unwrap();
+        let none = Vector::new(DType::F32, 0, &[]).unwrap();
+        let weights = Weights::new(DType::F32, 1, 3, &ones, None).unwrap();
+        let (mut a, b) = ([0.0; 6], [0.0; 5]);
+        assert_refused!(isa.rms_norm(&b, &three, 1e-5, &mut a), KernelError::Ragged { .. });
+        assert_refused!(isa.rms_norm(&b, &none, 1e-5, &mut a), KernelError::Ragged { .. });
+        assert_refused!(isa.rms_norm(&b[..3], &three, 1e-5, &mut a), KernelError::Length { .. });
+        assert_refused!(isa.silu_mul(&mut a, &b), KernelError::Length { .. });
+        assert_refused!(isa.add(&mut a, &b), KernelError::Length { .. });
+        assert_refused!(isa.scale_add(&mut a, 1.0, &b), KernelError::Length { .. });
+        assert_refused!(isa.add_vector(&mut a[..5], &three), KernelError::Ragged { .. });
+        assert_refused!(isa.add_vector(&mut a, &none), KernelError::Ragged { .. });
+        assert_refused!(isa.rope(&mut a, &b[..3], &b[..2]), KernelError::Length { argument: "sin", .. });
+        assert_refused!(isa.rope(&mut a, &b[..2], &b[..2]), KernelError::Length { argument: "x", .. });
+        assert_refused!(isa.quantize(&b, 3), KernelError::Ragged { .. });
+        assert_refused!(isa.quantize(&b, 0), KernelError::Ragged { .. });
+        assert_refused!(isa.dequantize_row(&weights, 1, &mut a[..3]), KernelError::OutOfRange { .. });
+        assert_refused!(isa.dequantize_row(&weights, 0, &mut a), KernelError::Length { .. });
+        let mut bytes = [0; 11];
+        assert_refused!(isa.round_to(DType::F16, &a, &mut bytes), KernelError::Length { .. });
+        assert_refused!(isa.round_to(DType::BF16, &a, &mut bytes), KernelError::UnsupportedDType { .. });
+    }
+}
+
+#[test]
+fn attention() {
+    for isa in Isa::available() {
+        let (x, cache) = ([1.0; 8], [0u8; 32]);
+        let fits = Attention {
+            queries: &x,
+            keys: &cache,
+            values: &cache,
+            dtype: DType::F16,
+            head_dim: 4,
+            scale: 1.0,
+        };
+        let mut out = [0.0; 8];
+        let mut run = |args: Attention<'_>| isa.attention(&args, &mut Vec::new(), &mut out);
+        run(fits).unwrap();
+        assert_refused!(run(Attention { dtype: DType::I8, ..fits }), KernelError::UnsupportedDType { .. });
+        assert_refused!(
+            run(Attention { head_dim: 3, ..fits }),
+            KernelError::Ragged { argument: "queries", .. }
+        );
+        assert_refused!(run(Attention { head_dim: 0, ..fits }), KernelError::Ragged { .. });
+        assert_refused!(
+            run(Attention { keys: &cache[1..], ..fits }),
+            KernelError::Ragged { argument: "keys", .. }
+        );
+        assert_refused!(run(Attention { values: &cache[8..], ..fits }), KernelError::Length { .. });
+        assert_refused!(
+            run(Attention { queries: &x[4..], ..fits }),
+            KernelError::Length { argument: "out", .. }
+        );
+        run(Attention { keys: &[], values: &[], ..fits }).unwrap();
+        assert!(out.iter().all(|x| x.to_bits() == 0x7fc0_0000));
+    }
+}
