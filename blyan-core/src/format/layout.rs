@@ -78,7 +78,21 @@ fn attention(hidden: usize, spec: &AttentionSpec) -> Vec<TensorSpec> {
     tensors
 }
 
+/// Most slots of one model: its model block then fits a header.
+pub(super) const MAX_SLOTS: u64 = 100_000;
+
 impl ModelSpec {
+    /// Number of [`Self::required_slots`], counted without listing them: a hostile spec names billions.
+    pub(super) fn slot_count(&self) -> u64 {
+        let per_layer = self.layers.iter().map(|layer| match layer.feed_forward {
+            FeedForward::Dense { .. } => 2,
+            FeedForward::Moe { num_experts, shared_expert_intermediate_size, .. } => {
+                2 + num_experts as u64 + u64::from(shared_expert_intermediate_size.is_some())
+            }
+        });
+        per_layer.fold(3, u64::saturating_add)
+    }
+
     /// The tensors of the block that fills `slot`; none for a slot that this model does not have, or
     /// that holds no weights. A quantized projection `x.weight` has `x.weight_scale` besides.
     pub fn tensors_of(&self, slot: Slot) -> Vec<TensorSpec> {

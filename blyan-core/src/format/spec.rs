@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::layout::MAX_SLOTS;
 use super::slot::Slot;
 use crate::dtype::DType;
 
@@ -300,6 +301,10 @@ impl ModelSpec {
         self.rope.check()?;
         for layer in &self.layers {
             layer.check()?;
+        }
+        let slots = self.slot_count();
+        if slots > MAX_SLOTS {
+            return Err(invalid("layers", format!("{slots} slots"), "expected at most 100000"));
         }
         // Published checkpoints name special tokens beyond their vocabulary: such a token is never
         // chosen, so only the order is checked.

@@ -129,14 +129,6 @@ pub enum ImportError {
     /// Keys that make sense alone but not together.
     #[error("config.json describes no model: {0}")]
     Spec(#[from] SpecError),
-    /// More blocks than a model block can name.
-    #[error("config.json describes a model of {blocks} blocks: at most {max} fit a model block")]
-    TooManyBlocks {
-        /// Blocks that the model would need.
-        blocks: u64,
-        /// Largest number.
-        max: u64,
-    },
     /// An index that names a file outside of the folder, or none at all.
     #[error("model.safetensors.index.json: {name:?} is no plain file name ending in .safetensors")]
     ShardName {

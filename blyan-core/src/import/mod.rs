@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use self::error::{ExportError, ImportError};
 use self::folder::{Folder, Weights};
 use self::plan::PlannedBlock;
+pub use self::validate::InvalidBlock;
 use crate::chain::{Appended, Chain, Draft, Writer};
 use crate::dtype::DType;
 use crate::format::{BlockKind, ChainId, Header, Manifest, ModelSpec, ParentRole, Slot};

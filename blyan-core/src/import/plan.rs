@@ -8,7 +8,6 @@ use std::ops::Range;
 use super::error::ImportError;
 use super::folder::{Located, Weights};
 use super::names;
-use super::validate::{MAX_SLOTS, slot_count};
 use crate::dtype::{DType, Shape};
 use crate::format::{ModelSpec, Slot, TensorRole, TensorSpec};
 use crate::tensor::{PayloadLayout, TensorError, scale_name};
@@ -48,10 +47,6 @@ pub(super) fn plan(
     weights: &Weights,
     dtype: Option<DType>,
 ) -> Result<Vec<PlannedBlock>, ImportError> {
-    let blocks = slot_count(spec);
-    if blocks > MAX_SLOTS {
-        return Err(ImportError::TooManyBlocks { blocks, max: MAX_SLOTS });
-    }
     let mut slots = spec.required_slots();
     // A tied head that is quantized is a block of its own: the embedding stays as it is.
     let own_head = spec.tie_word_embeddings && dtype.is_some_and(DType::is_quantized);

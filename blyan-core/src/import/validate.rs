@@ -9,14 +9,10 @@ use super::texts;
 use crate::chain::{ChainError, ParentView, ValidationError, Validator, Validators};
 use crate::dtype::Shape;
 use crate::format::{
-    BlockKind, ChainId, FeedForward, Header, Manifest, ManifestError, ModelSpec, ParentRole, Slot, SpecError,
-    TensorRole,
+    BlockKind, ChainId, Header, Manifest, ManifestError, ModelSpec, ParentRole, Slot, SpecError, TensorRole,
 };
 use crate::hash::BlockHash;
 use crate::tensor::{TensorError, TensorMap, first_not_finite, scale_name};
-
-/// Most slots of one model: its model block then fits a header.
-pub(super) const MAX_SLOTS: u64 = 100_000;
 
 /// A block of a model that does not hold what its header and parents promise.
 #[derive(Debug, thiserror::Error)]
@@ -55,12 +51,6 @@ pub enum InvalidBlock {
     /// The spec, its own or its parent's.
     #[error(transparent)]
     SpecPayload(#[from] SpecError),
-    /// A spec of a model that no model block could name.
-    #[error("it describes a model of {slots} slots: at most {MAX_SLOTS} fit a model block")]
-    TooManySlots {
-        /// Slots that the model would have.
-        slots: u64,
-    },
     /// The spec's model has no such slot.
     #[error("its spec describes a model without {slot}")]
     UnknownSlot {
@@ -161,18 +151,6 @@ pub(crate) fn validators() -> Validators {
     validators
 }
 
-/// Number of slots that a model of this spec must fill, counted without listing them: a hostile spec
-/// names billions.
-pub(super) fn slot_count(spec: &ModelSpec) -> u64 {
-    let per_layer = spec.layers.iter().map(|layer| match layer.feed_forward {
-        FeedForward::Dense { .. } => 2,
-        FeedForward::Moe { num_experts, shared_expert_intermediate_size, .. } => {
-            2 + num_experts as u64 + u64::from(shared_expert_intermediate_size.is_some())
-        }
-    });
-    per_layer.fold(3, u64::saturating_add)
-}
-
 fn check_header(header: &Header, lane: ChainId, media_type: &'static str) -> Result<(), InvalidBlock> {
     if header.lane != lane {
         return Err(InvalidBlock::Lane { found: header.lane, expected: lane });
@@ -212,12 +190,6 @@ fn dependencies(header: &Header) -> impl Iterator<Item = BlockHash> {
     dependencies.map(|parent| parent.hash)
 }
 
-fn read_spec(payload: &[u8]) -> Result<ModelSpec, InvalidBlock> {
-    let spec = ModelSpec::from_canonical_json(payload)?;
-    let slots = slot_count(&spec);
-    if slots > MAX_SLOTS { Err(InvalidBlock::TooManySlots { slots }) } else { Ok(spec) }
-}
-
 /// Spec blocks: canonical, and of a model that can be named.
 struct Spec;
 
@@ -228,7 +200,8 @@ impl Validator for Spec {
             if header.name != "spec" {
                 return Err(InvalidBlock::Name { kind: header.kind, expected: "spec" });
             }
-            read_spec(payload).map(drop)
+            ModelSpec::from_canonical_json(payload)?;
+            Ok::<_, InvalidBlock>(())
         };
         check().map_err(ValidationError::new)
     }
@@ -249,7 +222,7 @@ impl Weights {
         {
             return Ok(spec);
         }
-        let spec = Arc::new(read_spec(&parents.payload(&hash)?)?);
+        let spec = Arc::new(ModelSpec::from_canonical_json(&parents.payload(&hash)?)?);
         *self.spec.lock().unwrap_or_else(PoisonError::into_inner) = Some((hash, spec.clone()));
         Ok(spec)
     }
@@ -330,7 +303,7 @@ impl Model {
         if spec.kind != BlockKind::SPEC {
             return Err(InvalidBlock::Spec { found: 0 });
         }
-        let spec = read_spec(&parents.payload(&manifest.spec)?)?;
+        let spec = ModelSpec::from_canonical_json(&parents.payload(&manifest.spec)?)?;
         for slot in spec.required_slots() {
             if !manifest.slots.contains_key(&slot) {
                 return Err(InvalidBlock::MissingSlot { slot });

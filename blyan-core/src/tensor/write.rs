@@ -31,6 +31,16 @@ impl PayloadLayout {
     ///
     /// [`TensorError::DuplicateTensor`], or [`TensorError::Size`] if the sizes overflow.
     pub fn new(tensors: &[(&str, DType, &Shape)]) -> Result<Self, TensorError> {
+        Self::with_entries(tensors, "")
+    }
+
+    /// Plans a file of a checkpoint: transformers reads only those that name their format.
+    pub(crate) fn published(tensors: &[(&str, DType, &Shape)]) -> Result<Self, TensorError> {
+        Self::with_entries(tensors, r#""__metadata__":{"format":"pt"}"#)
+    }
+
+    /// `entries` stand in the header before all tensors.
+    fn with_entries(tensors: &[(&str, DType, &Shape)], entries: &str) -> Result<Self, TensorError> {
         let overflow =
             |name: &str| TensorError::Size { tensor: name.to_owned(), expected: usize::MAX, actual: 0 };
         let mut sized = Vec::with_capacity(tensors.len());
@@ -38,7 +48,7 @@ impl PayloadLayout {
             sized.push((name, dtype, shape, shape.size_bytes(dtype).map_err(|_| overflow(name))?));
         }
         sized.sort_by_key(|&(name, _, _, size)| (!size.is_multiple_of(ALIGNMENT), name));
-        let mut header = String::from("{");
+        let mut header = format!("{{{entries}");
         let mut placed: Vec<(String, Range<usize>)> = Vec::with_capacity(sized.len());
         let mut names = BTreeSet::new();
         let mut offset = 0usize;
@@ -47,7 +57,7 @@ impl PayloadLayout {
                 return Err(TensorError::DuplicateTensor { tensor: name.to_owned() });
             }
             let end = offset.checked_add(size).ok_or_else(|| overflow(name))?;
-            let comma = if placed.is_empty() { "" } else { "," };
+            let comma = if header.len() == 1 { "" } else { "," };
             let key = serde_json::Value::from(name);
             let dims: Vec<String> = shape.dims().iter().map(usize::to_string).collect();
             // Writing to a string cannot fail.
@@ -70,6 +80,16 @@ impl PayloadLayout {
     /// Length of the whole payload.
     pub fn len_bytes(&self) -> usize {
         self.header.len() + self.data_len
+    }
+
+    /// The bytes before the data section.
+    pub(crate) fn header(&self) -> &[u8] {
+        &self.header
+    }
+
+    /// Names in the order of the data section.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|(name, _)| name.as_str())
     }
 
     /// A payload with its header written and all data zero.

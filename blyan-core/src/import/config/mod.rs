@@ -4,6 +4,8 @@
 
 mod keys;
 mod rope;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use serde_json::{Map, Value};

@@ -43,7 +43,7 @@ struct Context<'a> {
     ignored: &'a [String],
 }
 
-/// One spelling of the whole, with its own base if it has one.
+/// One spelling of the whole. The base is its own, or the one beside it.
 #[derive(Debug, PartialEq)]
 struct Rope {
     theta: Option<f64>,
@@ -132,7 +132,7 @@ impl Context<'_> {
             }
         };
         keys.refuse_unknown(|_| false, self.ignored)?;
-        Ok(Rope { theta, scaling })
+        Ok(Rope { theta: theta.or(self.theta), scaling })
     }
 
     /// The context that a model was first trained for; some configs keep it beside the rope keys.
