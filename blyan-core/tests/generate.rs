@@ -46,8 +46,7 @@ fn a_stop_string_ends_the_text_before_it() {
 
 #[test]
 fn tokens_that_end_a_text_end_it() {
-    let (chain, model) = imported(&fixture("llama"), None);
-    drop(model);
+    let (chain, _) = imported(&fixture("llama"), None);
     let model = open(&chain, |_| ());
     let eos = model.snapshot().spec().tokens.eos_token_ids.clone();
     assert_eq!(eos, [1]);

@@ -12,7 +12,7 @@ use crate::dtype::DType;
 
 /// Largest value accepted for any size in a spec; far above any published model, and small enough
 /// that products of three sizes fit 64 bits.
-pub const MAX_DIM: usize = 1 << 20;
+pub(super) const MAX_DIM: usize = 1 << 20;
 
 /// A decoder-only transformer, by its parts. Sizes count elements.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

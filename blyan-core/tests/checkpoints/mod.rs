@@ -11,11 +11,11 @@ use blyan_core::{BlockHash, Chain, DType};
 use safetensors::SafeTensors;
 
 /// Every dtype a checkpoint can be imported in.
-pub const DTYPES: [Option<DType>; 5] =
+pub(crate) const DTYPES: [Option<DType>; 5] =
     [None, Some(DType::F16), Some(DType::BF16), Some(DType::F8E4M3), Some(DType::I8)];
 
 /// The folders of `tests/fixtures`, in order of their names.
-pub fn fixtures() -> Vec<PathBuf> {
+pub(crate) fn fixtures() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
         .unwrap()
@@ -27,54 +27,54 @@ pub fn fixtures() -> Vec<PathBuf> {
     folders
 }
 
-pub fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 /// The small model that was trained on the King James Bible.
-pub fn tiny_kjv() -> PathBuf {
+pub(crate) fn tiny_kjv() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny-kjv-moe")
 }
 
-pub fn name(folder: &Path) -> String {
+pub(crate) fn name(folder: &Path) -> String {
     folder.file_name().unwrap().to_string_lossy().into_owned()
 }
 
 /// A chain in memory that holds one checkpoint.
-pub fn imported(folder: &Path, dtype: Option<DType>) -> (Chain, BlockHash) {
+pub(crate) fn imported(folder: &Path, dtype: Option<DType>) -> (Chain, BlockHash) {
     let chain = Chain::in_memory().unwrap();
     let model = import_into(&chain, folder, dtype);
     (chain, model)
 }
 
-pub fn import_into(chain: &Chain, folder: &Path, dtype: Option<DType>) -> BlockHash {
+pub(crate) fn import_into(chain: &Chain, folder: &Path, dtype: Option<DType>) -> BlockHash {
     let options = ImportOptions { dtype, ..ImportOptions::default() };
     import::checkpoint(chain, folder, &options).unwrap().model
 }
 
-pub fn open(chain: &Chain, change: impl FnOnce(&mut ManagerOptions)) -> MoEModelManager {
+pub(crate) fn open(chain: &Chain, change: impl FnOnce(&mut ManagerOptions)) -> MoEModelManager {
     let mut options = ManagerOptions { persist_usage: false, threads: Some(2), ..ManagerOptions::default() };
     change(&mut options);
     MoEModelManager::open(chain, &options).unwrap()
 }
 
 /// What transformers computed in float32 from the same weights.
-pub struct Reference {
-    pub prompt: Vec<u32>,
+pub(crate) struct Reference {
+    pub(crate) prompt: Vec<u32>,
     /// (prompt, vocab)
-    pub logits: Vec<f32>,
+    pub(crate) logits: Vec<f32>,
     /// The prompt and the greedy tokens after it.
-    pub greedy: Vec<u32>,
+    pub(crate) greedy: Vec<u32>,
     /// The same with keys and values rounded to f16, where the reference has it.
-    pub greedy_f16: Option<Vec<u32>>,
+    pub(crate) greedy_f16: Option<Vec<u32>>,
 }
 
 impl Reference {
-    pub fn read(folder: &Path) -> Self {
+    pub(crate) fn read(folder: &Path) -> Self {
         Self::read_file(&folder.join("reference.safetensors"))
     }
 
-    pub fn read_file(file: &Path) -> Self {
+    pub(crate) fn read_file(file: &Path) -> Self {
         let bytes = std::fs::read(file).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let words = |name: &str| -> Vec<[u8; 4]> {
@@ -95,7 +95,7 @@ impl Reference {
 }
 
 /// Largest difference, as a share of the largest reference value.
-pub fn relative_error(actual: &[f32], expected: &[f32]) -> f32 {
+pub(crate) fn relative_error(actual: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(actual.len(), expected.len());
     let largest = expected.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     let error = actual.iter().zip(expected).fold(0.0_f32, |error, (a, b)| {
@@ -105,8 +105,8 @@ pub fn relative_error(actual: &[f32], expected: &[f32]) -> f32 {
     error / largest
 }
 
-pub fn bits(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-pub const KV_DTYPES: [KvDType; 2] = [KvDType::F16, KvDType::F32];
+pub(crate) const KV_DTYPES: [KvDType; 2] = [KvDType::F16, KvDType::F32];

@@ -24,9 +24,6 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// All checkpoint folders that the repository carries.
-pub(crate) fn fixtures() -> Vec<PathBuf> {
-    let folder = std::fs::read_dir(fixture("")).unwrap();
 /// All checkpoint folders that the repository carries, by name.
 pub(crate) fn fixtures() -> BTreeMap<String, PathBuf> {
     let folder = fs::read_dir(fixture("")).unwrap();
