@@ -8,7 +8,7 @@ use crate::dtype::{DType, ShapeOverflow};
 pub enum KernelError {
     /// A name outside `scalar`, `avx2`, `avx512`, `neon`.
     #[error(
-        "no instruction set is called {name:?}: use scalar, avx2 or avx512, or leave the choice to the library"
+        "no instruction set is called {name:?}: use scalar, neon, avx2 or avx512, or leave the choice to the library"
     )]
     UnknownIsa {
         /// The name as given, cut to 80 characters.

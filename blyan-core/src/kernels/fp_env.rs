@@ -97,14 +97,14 @@ mod register {
 
 use register::{ControlWord, DEFAULT, read, write};
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use std::hint::black_box;
 
     use super::*;
 
-    /// MXCSR with flush-to-zero, denormals-are-zero and rounding towards zero.
-    const HOSTILE: u32 = 0xffc0;
+    /// Subnormals flushed and rounding towards zero.
+    const HOSTILE: ControlWord = if cfg!(target_arch = "x86_64") { 0xffc0 } else { 0x01c0_0000 };
 
     #[test]
     fn a_hostile_state_is_replaced_and_restored() {

@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use super::error::KernelError;
 use super::simd::Simd;
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use super::aarch64::neon::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::{avx2::Avx2, avx512::Avx512};
 
@@ -15,6 +17,8 @@ pub struct Isa(Backend);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Backend {
     Scalar,
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    Neon(Neon),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -45,7 +49,7 @@ impl Isa {
         Self::available().last().copied().unwrap_or(Self::SCALAR)
     }
 
-    /// The instruction set of this name: `scalar`, `avx2` or `avx512`.
+    /// The instruction set of this name: `scalar`, `neon`, `avx2` or `avx512`.
     ///
     /// # Errors
     ///
@@ -54,15 +58,18 @@ impl Isa {
         let missing = |isa| move |missing| KernelError::IsaUnavailable { isa, missing };
         match name {
             "scalar" => Ok(Self::SCALAR),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            "neon" => Ok(Self(Backend::Neon(Neon))),
+            #[cfg(not(all(target_arch = "aarch64", target_endian = "little")))]
+            "neon" => Err(missing("neon")("an aarch64 CPU")),
             #[cfg(target_arch = "x86_64")]
             "avx2" => Avx2::detect().map(|token| Self(Backend::Avx2(token))).map_err(missing("avx2")),
             #[cfg(target_arch = "x86_64")]
             "avx512" => Avx512::detect().map(|token| Self(Backend::Avx512(token))).map_err(missing("avx512")),
             #[cfg(not(target_arch = "x86_64"))]
-            "avx2" => Err(missing("avx2")("x86-64")),
+            "avx2" => Err(missing("avx2")("an x86-64 CPU")),
             #[cfg(not(target_arch = "x86_64"))]
-            "avx512" => Err(missing("avx512")("x86-64")),
-            "neon" => Err(missing("neon")("its implementation")),
+            "avx512" => Err(missing("avx512")("an x86-64 CPU")),
             _ => Err(KernelError::UnknownIsa { name: name.chars().take(80).collect() }),
         }
     }
@@ -89,6 +96,8 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self.0 {
             Backend::Scalar => "scalar",
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Backend::Neon(_) => "neon",
             #[cfg(target_arch = "x86_64")]
             Backend::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
@@ -100,6 +109,8 @@ impl Isa {
     pub(super) fn run<K: Kernel>(self, kernel: K) {
         match self.0 {
             Backend::Scalar => kernel.scalar(),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Backend::Neon(token) => token.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Backend::Avx2(token) => token.run(kernel),
             #[cfg(target_arch = "x86_64")]
@@ -130,6 +141,10 @@ mod tests {
             assert_eq!(Isa::named(name), Err(KernelError::UnknownIsa { name: name.into() }));
             assert!(Isa::forced_by(Some(OsStr::new(name))).is_err());
         }
-        assert!(matches!(Isa::named("neon"), Err(KernelError::IsaUnavailable { isa: "neon", .. })));
+        // No CPU has both.
+        let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+        assert!(
+            matches!(Isa::named(foreign), Err(KernelError::IsaUnavailable { isa, .. }) if isa == foreign)
+        );
     }
 }

@@ -6,6 +6,8 @@
 //! ([`MatMut`]), heads or tokens, and enter [`FpEnv`] on each thread. Every NaN that a kernel writes
 //! is the canonical one.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 mod attention;
 mod convert;
 mod error;

@@ -80,7 +80,7 @@ fn exp_is_within_one_ulp() {
 }
 
 #[test]
-#[ignore = "every f32, two minutes in a release build"]
+#[ignore = "every f32, ten minutes in a release build"]
 fn exp_is_within_one_ulp_everywhere() {
     let (normal, subnormal) = largest_exp_error(0..=u32::MAX);
     println!("exp: {normal:.4} ulp, {subnormal:.4} ulp where subnormal");

@@ -8,6 +8,7 @@ use crate::kernels::{Attention, Input, Isa, KernelError, MatMut, Quantized, Vect
 macro_rules! on_every_isa {
     ($($case:ident),* $(,)?) => {
         mod scalar { $(#[test] fn $case() { super::on("scalar", super::$case); })* }
+        mod neon { $(#[test] fn $case() { super::on("neon", super::$case); })* }
         mod avx2 { $(#[test] fn $case() { super::on("avx2", super::$case); })* }
         mod avx512 { $(#[test] fn $case() { super::on("avx512", super::$case); })* }
     };
@@ -39,7 +40,7 @@ fn on(name: &str, case: fn(Isa)) {
             assert_eq!(isa.name(), name);
             case(isa);
         }
-        Err(KernelError::IsaUnavailable { missing, .. }) => eprintln!("not run: no {missing} here"),
+        Err(KernelError::IsaUnavailable { missing, .. }) => eprintln!("not run: {missing} is missing"),
         Err(error) => panic!("{error}"),
     }
 }

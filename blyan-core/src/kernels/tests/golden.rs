@@ -106,3 +106,16 @@ const EXPECTED: [&str; 13] = [
     "softmax 87dd274c1561067e",
     "tables bb56bf2b3a8daf45",
 ];
+
+#[test]
+fn the_page_names_the_constants_of_exp() {
+    use crate::kernels::math::exp_f32::{LN_2_HIGH, LN_2_LOW, LOG2_E, POLYNOMIAL};
+    let page = include_str!("../../../../docs/numerics.md");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let polynomial = POLYNOMIAL.map(|c| format!("{:#010x}", c.to_bits())).join(" ");
+    assert!(words(page).contains(&polynomial), "{polynomial}");
+    for constant in [LOG2_E, LN_2_HIGH, LN_2_LOW] {
+        let bits = format!("{:#010x}", constant.to_bits());
+        assert!(page.contains(&bits), "{bits}");
+    }
+}
