@@ -1,5 +1,5 @@
 //! The instruction set of every 64-bit Arm CPU.
 
-#![expect(unsafe_code, reason = "loads, stores and conversions that have no safe intrinsic")]
+#![expect(unsafe_code, reason = "intrinsics")]
 
 pub(super) mod neon;
