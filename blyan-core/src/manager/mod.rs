@@ -43,7 +43,7 @@ use crate::usage::{ExpertUse, UsageError, UsageLayout, UsageTracker};
 
 use chat::{ChatError, ChatRequest, ChatTemplates};
 use job::Job;
-use receipt::{Claim, KvCacheDType, ReceiptError, ReceiptOptions};
+use receipt::{Claim, ReceiptError, ReceiptOptions};
 use run::Context;
 use sampling::SamplingError;
 use text::{StopError, TextError, Tokenizer};
@@ -567,12 +567,8 @@ impl Model {
                 max_tokens: job.max_tokens as u64,
                 stop: options.stop.clone(),
                 stop_token_ids: job.stop_token_ids.clone(),
-                kv_cache: match self.kv_cache {
-                    KvDType::F16 => KvCacheDType::F16,
-                    KvDType::F32 => KvCacheDType::F32,
-                },
+                kv_cache: self.kv_cache,
                 logprobs: options.logprobs.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
-                skip_special_tokens: true,
             },
             output_tokens: output.to_vec(),
             text: self.tokenizer.is_some().then(|| job.text.clone()),

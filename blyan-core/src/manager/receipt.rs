@@ -10,19 +10,21 @@
 //!
 //! Recomputing cannot find a changed *input* that happens to leave the outputs alone, such as a seed
 //! that a greedy run never reads: the changed claim is as true as the original. Seals make such a
-//! change visible: eight bytes of hash for each field of the claim and of its options. They prove
-//! nothing, anyone can compute them; they tell which field was edited after the run.
+//! change visible: eight bytes of hash for each field of the claim and of its options, two for each
+//! token of the prompt and each stop string. They prove nothing, anyone can compute them; they tell
+//! which field was edited after the run.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value as Json;
 
 use super::sampling::SamplingOptions;
 use crate::format::Slot;
 use crate::hash::{BlockHash, DomainHasher, LogitsDigest, ReceiptHash, SnapshotRoot};
+use crate::model::KvDType;
 
 #[cfg(test)]
 mod tests;
@@ -50,22 +52,11 @@ pub enum ReceiptError {
         reason: String,
     },
     /// A receipt of another version.
-    #[error("the receipt has version {version}, this program reads version {RECEIPT_VERSION}")]
+    #[error("receipt_version is {version}, this program reads {RECEIPT_VERSION}")]
     Version {
         /// Its version.
         version: u32,
     },
-}
-
-/// Element type of the KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KvCacheDType {
-    /// binary16: half the memory.
-    #[default]
-    F16,
-    /// binary32: closest to the reference.
-    F32,
 }
 
 /// Why a generation ended.
@@ -108,11 +99,9 @@ pub struct ReceiptOptions {
     /// Tokens that end the output, ascending.
     pub stop_token_ids: Vec<u32>,
     /// Element type of the KV cache.
-    pub kv_cache: KvCacheDType,
+    pub kv_cache: KvDType,
     /// How many log-probabilities were asked for at each position.
     pub logprobs: Option<u32>,
-    /// Whether special tokens were left out of the text.
-    pub skip_special_tokens: bool,
 }
 
 impl ReceiptOptions {
@@ -185,7 +174,8 @@ impl<'de> Deserialize<'de> for Seal {
     }
 }
 
-/// Seals of the claim's fields, and of the options' one by one.
+/// Seals of the claim's fields, of the options' one by one, and of the elements of those inputs that
+/// are lists.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Seals {
@@ -193,6 +183,10 @@ struct Seals {
     claim: BTreeMap<String, Seal>,
     #[serde(deserialize_with = "unique_keys")]
     options: BTreeMap<String, Seal>,
+    /// Four hexadecimal digits for each token.
+    prompt_tokens: String,
+    /// Four hexadecimal digits for each stop string.
+    stop: String,
 }
 
 /// One leaf in which two receipts differ.
@@ -259,13 +253,12 @@ impl Receipt {
         struct Version {
             receipt_version: u32,
         }
-        let error = |error: serde_json::Error| ReceiptError::Json { reason: error.to_string() };
         // The version first: another version may have other fields.
-        let version = serde_json::from_slice::<Version>(json).map_err(error)?.receipt_version;
+        let version = parse::<Version>(json)?.receipt_version;
         if version != RECEIPT_VERSION {
             return Err(ReceiptError::Version { version });
         }
-        serde_json::from_slice(json).map_err(error)
+        parse(json)
     }
 
     /// Names the receipt: `derive_key("blyan receipt 1")` of its canonical bytes.
@@ -281,14 +274,14 @@ impl Receipt {
         compare(Some(&json(self)), Some(&json(recomputed)), &mut String::new(), &mut differences);
         let fields = json(&self.claim);
         let resealed = Seals::of(&self.claim);
-        let edited = broken(&self.seals.claim, &resealed.claim, "", &fields).chain(broken(
-            &self.seals.options,
-            &resealed.options,
-            "/options",
-            &fields,
-        ));
+        let whole = broken(&self.seals.claim, &resealed.claim, "", &fields);
+        let options = broken(&self.seals.options, &resealed.options, "/options", &fields);
+        let tokens =
+            broken_elements(&self.seals.prompt_tokens, &resealed.prompt_tokens, "/prompt_tokens", &fields);
+        let stops = broken_elements(&self.seals.stop, &resealed.stop, "/options/stop", &fields);
+        let edited = tokens.into_iter().chain(stops).chain(whole).chain(options);
         for (path, value) in edited {
-            // An edited option breaks the seal of all options too; the option itself says more.
+            // An edited element breaks the seal of its list too; the element itself says more.
             let below =
                 |path: &str, of: &str| path.strip_prefix(of).is_some_and(|rest| rest.starts_with('/'));
             let known = differences.iter().any(|d| d.path == path || below(&d.path, &path));
@@ -313,26 +306,72 @@ fn broken<'a>(
     })
 }
 
+/// Paths and values of the elements whose seal does not fit; none if elements came or went.
+fn broken_elements(
+    claimed: &str,
+    resealed: &str,
+    pointer: &str,
+    claim: &Json,
+) -> Vec<(String, Option<Json>)> {
+    if claimed.len() != resealed.len() {
+        return Vec::new();
+    }
+    let seals = claimed.as_bytes().chunks(ELEMENT_DIGITS).zip(resealed.as_bytes().chunks(ELEMENT_DIGITS));
+    let broken =
+        seals.enumerate().filter(|(_, (claimed, resealed))| claimed != resealed).map(|(index, _)| {
+            let pointer = format!("{pointer}/{index}");
+            (format!("/claim{pointer}"), claim.pointer(&pointer).cloned())
+        });
+    broken.collect()
+}
+
+/// The first eight bytes of the hash of a value at its place.
+fn seal(pointer: &str, value: &Json) -> u64 {
+    let mut hasher = DomainHasher::receipt();
+    hasher.update(format!("seal {pointer} ").as_bytes()).update(value.to_string().as_bytes());
+    let bytes = hasher.finish();
+    let (head, _) = bytes.split_first_chunk().unwrap_or((&[0; 8], &[]));
+    u64::from_be_bytes(*head)
+}
+
+/// Digits of an element's seal.
+const ELEMENT_DIGITS: usize = 4;
+
+/// The element seals of a list.
+fn seal_elements(pointer: &str, list: Option<&Json>) -> String {
+    let elements = list.and_then(Json::as_array).map_or(&[][..], Vec::as_slice).iter().enumerate();
+    elements
+        .map(|(index, value)| format!("{:04x}", seal(&format!("{pointer}/{index}"), value) >> 48))
+        .collect()
+}
+
 impl Seals {
     fn of(claim: &Claim) -> Self {
-        let Json::Object(fields) = json(claim) else {
-            return Self { claim: BTreeMap::new(), options: BTreeMap::new() };
-        };
+        let claim = json(claim);
+        let fields = claim.as_object().cloned().unwrap_or_default();
         let options = fields.get("options").and_then(Json::as_object).cloned().unwrap_or_default();
-        let seal = |below: &str, name: &str, value: &Json| {
-            let mut hasher = DomainHasher::receipt();
-            hasher.update(format!("seal {below}/{name} ").as_bytes()).update(value.to_string().as_bytes());
-            let bytes = hasher.finish();
-            let (head, _) = bytes.split_first_chunk().unwrap_or((&[0; 8], &[]));
-            Seal(u64::from_be_bytes(*head))
-        };
         // The options have a seal each instead of one together.
         let whole = fields.iter().filter(|(name, _)| *name != "options");
+        let sealed = |below: &str, name: &String, value: &Json| {
+            (name.clone(), Seal(seal(&format!("{below}/{name}"), value)))
+        };
         Self {
-            claim: whole.map(|(name, value)| (name.clone(), seal("", name, value))).collect(),
-            options: options.iter().map(|(name, v)| (name.clone(), seal("/options", name, v))).collect(),
+            claim: whole.map(|(name, value)| sealed("", name, value)).collect(),
+            options: options.iter().map(|(name, value)| sealed("/options", name, value)).collect(),
+            prompt_tokens: seal_elements("/prompt_tokens", fields.get("prompt_tokens")),
+            stop: seal_elements("/options/stop", options.get("stop")),
         }
     }
+}
+
+/// Parses JSON; an error names the field.
+fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ReceiptError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let error = |reason: String| ReceiptError::Json { reason };
+    let value = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|invalid| error(format!("{}: {}", invalid.path(), invalid.inner())))?;
+    deserializer.end().map_err(|invalid| error(invalid.to_string()))?;
+    Ok(value)
 }
 
 fn json(value: &impl Serialize) -> Json {

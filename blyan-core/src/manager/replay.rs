@@ -4,10 +4,10 @@ use serde_json::Value as Json;
 
 use crate::chain::{Chain, ChainError};
 use crate::kernels::NUMERICS_VERSION;
-use crate::model::{KvDType, ModelError};
+use crate::model::ModelError;
 
 use super::options::{GenerateOptions, ManagerOptions, Prompt};
-use super::receipt::{Difference, FinishReason, KvCacheDType, Receipt};
+use super::receipt::{Difference, FinishReason, Receipt};
 use super::sampling::SamplingError;
 use super::{ManagerError, MoEModelManager};
 
@@ -60,12 +60,12 @@ impl Receipt {
 
     fn run_again(&self, chain: &Chain, options: &ManagerOptions) -> Result<Receipt, ManagerError> {
         let claim = self.claim();
-        let kv_cache = match claim.options.kv_cache {
-            KvCacheDType::F16 => KvDType::F16,
-            KvCacheDType::F32 => KvDType::F32,
+        let options = ManagerOptions {
+            model: Some(claim.model),
+            kv_cache: claim.options.kv_cache,
+            persist_usage: false,
+            ..options.clone()
         };
-        let options =
-            ManagerOptions { model: Some(claim.model), kv_cache, persist_usage: false, ..options.clone() };
         let manager = MoEModelManager::open(chain, &options)?;
         let options = GenerateOptions {
             max_tokens: Some(usize::try_from(claim.options.max_tokens).unwrap_or(usize::MAX)),
