@@ -262,3 +262,15 @@ fn types_of_a_mixed_checkpoint_are_each_kept() {
     export::checkpoint(&chain, &report.model, out.path(), &ExportOptions::default()).unwrap();
     assert!(weights(out.path()) == checkpoint.tensors);
 }
+
+/// config.json has no key for it: who imports the folder again says it again.
+#[test]
+fn rounded_rotary_frequencies_are_no_obstacle() {
+    let chain = Chain::in_memory().unwrap();
+    let options = ImportOptions { rope_frequencies: Some(DType::BF16), ..ImportOptions::default() };
+    let report = import::checkpoint(&chain, fixture("qwen3_moe_yarn"), &options).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    export::checkpoint(&chain, &report.model, out.path(), &ExportOptions::default()).unwrap();
+    assert_eq!(import::checkpoint(&chain, out.path(), &options).unwrap().model, report.model);
+    assert_ne!(import(&chain, out.path(), None).spec, report.spec);
+}

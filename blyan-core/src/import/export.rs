@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
@@ -350,10 +350,17 @@ fn is_empty_or_absent(dir: &Path) -> Result<bool, ExportError> {
     }
 }
 
-/// A folder beside the destination, removed unless it is published.
+/// A folder beside the destination, removed unless it becomes the destination.
 struct Staging {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
     destination: PathBuf,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Gone already if it was published as a whole; else what remains is of no use to anyone.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
 }
 
 impl Staging {
@@ -362,15 +369,20 @@ impl Staging {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".export-").suffix(".partial");
-        // The folder becomes the destination: as open to others as the umask says, not private.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let folder = fs::create_dir_all(parent)
-            .and_then(|()| builder.tempdir_in(parent))
-            .map_err(|source| ExportError::Io { path: parent.to_owned(), source })?;
-        Ok(Self { folder, destination: destination.to_owned() })
+        let io = |source| ExportError::Io { path: parent.to_owned(), source };
+        fs::create_dir_all(parent).map_err(io)?;
+        // Of a name that no other export has: of this process by the counter, of others by its id, and
+        // of dead ones by trying on.
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let folder = parent.join(format!(".export-{}-{number}.partial", std::process::id()));
+            match fs::create_dir(&folder) {
+                Ok(()) => return Ok(Self { folder, destination: destination.to_owned() }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(io(source)),
+            }
+        }
     }
 
     fn write(
@@ -379,7 +391,7 @@ impl Staging {
         files: &mut Vec<String>,
         content: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
     ) -> Result<(), ExportError> {
-        let path = self.folder.path().join(name);
+        let path = self.folder.join(name);
         let write = || -> Result<(), Failure> {
             let mut out = BufWriter::new(File::create_new(&path).map_err(Failure::Io)?);
             content(&mut out)?;
@@ -396,19 +408,17 @@ impl Staging {
 
     /// Moves the finished files to the destination: as a folder if that is empty, else one by one.
     fn publish(self, files: &[String]) -> Result<(), ExportError> {
-        let destination = self.destination;
+        let destination = &self.destination;
         let io = |source| ExportError::Io { path: destination.clone(), source };
-        if is_empty_or_absent(&destination)? {
+        if is_empty_or_absent(destination)? {
             // Renaming onto an empty folder replaces it where the system allows it.
             if destination.exists() {
-                fs::remove_dir(&destination).map_err(io)?;
+                fs::remove_dir(destination).map_err(io)?;
             }
-            fs::rename(self.folder.path(), &destination).map_err(io)?;
-            let _ = self.folder.keep();
-            return Ok(());
+            return fs::rename(&self.folder, destination).map_err(io);
         }
         let new: BTreeSet<&str> = files.iter().map(String::as_str).collect();
-        for entry in fs::read_dir(&destination).map_err(io)? {
+        for entry in fs::read_dir(destination).map_err(io)? {
             let entry = entry.map_err(io)?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if is_checkpoint_file(&name) && !new.contains(name.as_str()) {
@@ -416,7 +426,7 @@ impl Staging {
             }
         }
         for file in files {
-            fs::rename(self.folder.path().join(file), destination.join(file)).map_err(io)?;
+            fs::rename(self.folder.join(file), destination.join(file)).map_err(io)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::dtype::DType;
 use crate::format::{Architecture, FeedForward, ModelSpec, RopeScaling};
 use crate::import::error::ExportError;
 
@@ -23,8 +24,11 @@ pub(in crate::import) struct Details {
 /// [`ExportError::NotExpressible`] if reading them back would give another spec.
 pub(in crate::import) fn config_json(spec: &ModelSpec, details: Details) -> Result<Vec<u8>, ExportError> {
     let mut config = keys(spec);
-    // The reader is the judge of what the keys mean.
-    if !super::read(&config, None, &[]).is_ok_and(|read| read == *spec) {
+    // The reader is the judge of what the keys mean. What rotary frequencies are rounded to has no
+    // key: whoever imports the folder again has to say it again.
+    let mut expected = spec.clone();
+    expected.rope.frequency_dtype = DType::F32;
+    if !super::read(&config, None, &[]).is_ok_and(|read| read == expected) {
         return Err(ExportError::NotExpressible {
             architecture: spec.architecture.model_type(),
             reason: "its layers differ in a way that has no key",
