@@ -1,5 +1,7 @@
 //! Exporting models: the checkpoint comes back byte for byte, and as a folder others can load.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;

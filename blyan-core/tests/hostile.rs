@@ -1,6 +1,8 @@
 //! Checkpoints and blocks made to do harm: each is refused with an error that names what is wrong, and
 //! the chain stays as it was.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Importing checkpoints: what becomes of each tensor, and what an import adds to a chain.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};

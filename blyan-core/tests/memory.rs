@@ -1,6 +1,7 @@
 //! Importing takes memory for one block and a bounded queue, not for one model. A test binary of its
 //! own, because it counts every allocation of the process.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unsafe_code, reason = "a counting allocator implements an unsafe trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -188,7 +188,7 @@ pub enum ImportError {
     TiedHeadDiffers,
     /// The chain refused a block.
     #[error(transparent)]
-    Chain(#[from] ChainError),
+    Chain(Box<ChainError>),
     /// The caller asked to stop.
     #[error("the import was cancelled; nothing was appended")]
     Cancelled,
@@ -250,8 +250,20 @@ pub enum ExportError {
     },
     /// The chain could not give a block.
     #[error(transparent)]
-    Chain(#[from] ChainError),
+    Chain(Box<ChainError>),
     /// The caller asked to stop.
     #[error("the export was cancelled")]
     Cancelled,
+}
+
+impl From<ChainError> for ImportError {
+    fn from(error: ChainError) -> Self {
+        Self::Chain(Box::new(error))
+    }
+}
+
+impl From<ChainError> for ExportError {
+    fn from(error: ChainError) -> Self {
+        Self::Chain(Box::new(error))
+    }
 }

@@ -125,7 +125,13 @@ pub enum InvalidBlock {
     },
     /// A parent could not be read.
     #[error(transparent)]
-    Chain(#[from] ChainError),
+    Chain(Box<ChainError>),
+}
+
+impl From<ChainError> for InvalidBlock {
+    fn from(error: ChainError) -> Self {
+        Self::Chain(Box::new(error))
+    }
 }
 
 /// Validators of all kinds that make up a model.

@@ -11,7 +11,7 @@ use crate::hash::BlockHash;
 pub enum TensorError {
     /// The chain could not give the block.
     #[error(transparent)]
-    Chain(#[from] ChainError),
+    Chain(Box<ChainError>),
     /// A block of a kind that holds no tensors.
     #[error("block {block} is a {kind}: it holds no tensors")]
     NotWeights {
@@ -170,6 +170,12 @@ pub enum TensorError {
         /// Bytes given.
         actual: usize,
     },
+}
+
+impl From<ChainError> for TensorError {
+    fn from(error: ChainError) -> Self {
+        Self::Chain(Box::new(error))
+    }
 }
 
 impl TensorError {

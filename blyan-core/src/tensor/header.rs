@@ -215,7 +215,8 @@ mod tests {
         let tensor = |name: &str, shape: &str, from: u64, to: u64| {
             format!(r#""{name}":{{"dtype":"I8","shape":{shape},"data_offsets":[{from},{to}]}}"#)
         };
-        let cases: &[(&str, Vec<u8>, fn(&TensorError) -> bool)] = &[
+        type Check = fn(&TensorError) -> bool;
+        let cases: &[(&str, Vec<u8>, Check)] = &[
             ("empty", vec![], |e| matches!(e, TensorError::HeaderTruncated { .. })),
             ("seven bytes", vec![0; 7], |e| matches!(e, TensorError::HeaderTruncated { .. })),
             ("huge length", vec![0xff; 64], |e| matches!(e, TensorError::HeaderTooLarge { .. })),

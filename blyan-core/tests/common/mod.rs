@@ -1,5 +1,6 @@
 //! What several test files need: fixtures, and folders made from them with one thing changed.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fs;
