@@ -553,3 +553,34 @@ fn a_block_that_is_no_tensors_is_named() {
     let block = chain.append(Draft::new(ChainId::Parameter, BlockKind::EXPERT, "x", file("{", 0))).unwrap();
     assert_error!(TensorBlock::open(&chain, &block).unwrap_err(), TensorError::InBlock { block: named, .. } if *named == block);
 }
+
+/// Damages one byte at a time, everywhere it could matter: an error or a whole model, never a panic.
+#[test]
+fn every_damaged_byte_of_the_headers_is_survived() {
+    let source = Checkpoint::of("llama").write();
+    let chain = Chain::in_memory().unwrap();
+    let options = ImportOptions { dry_run: true, ..ImportOptions::default() };
+    let expected = import::checkpoint(&chain, source.path(), &options).unwrap();
+    let weights = fs::read(source.path().join("model.safetensors")).unwrap();
+    let header = 8 + u64::from_le_bytes(weights[..8].try_into().unwrap()) as usize;
+    let mut accepted = 0;
+    for (name, len) in [("model.safetensors", header), ("config.json", usize::MAX)] {
+        let path = source.path().join(name);
+        let original = fs::read(&path).unwrap();
+        for at in (0..original.len().min(len)).step_by(7) {
+            for flip in [0x01, 0x80] {
+                let mut damaged = original.clone();
+                damaged[at] ^= flip;
+                fs::write(&path, damaged).unwrap();
+                if let Ok(report) = import::checkpoint(&chain, source.path(), &options) {
+                    // A header has no redundancy: dtypes of equal size, or padding, may read as well.
+                    accepted += 1;
+                    assert_eq!(report.blocks_new, expected.blocks_new);
+                }
+            }
+        }
+        fs::write(&path, original).unwrap();
+    }
+    assert!(accepted < 300, "{accepted} damages went unnoticed");
+    assert!(chain.is_empty().unwrap());
+}
