@@ -1,5 +1,7 @@
 //! The chain through its public API: append, look up, walk, sign, share between handles.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test ends at what it does not expect")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,8 +12,25 @@ use std::time::{Duration, Instant};
 use blyan_core::chain::{
     ChainError, Draft, ParentView, SignatureRecord, ValidationError, Validator, Validators,
 };
-use blyan_core::storage::{Access, DirMedium, StorageError};
+use blyan_core::storage::{Access, DirMedium, MemoryMedium, StorageError};
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, Parent, ParentRole, PayloadHash, VerifyOptions};
+
+fn in_dir(dir: impl AsRef<Path>, access: Access) -> Result<Chain, ChainError> {
+    // Without the validators of the layers above: payloads here are no models.
+    Chain::open_with(Arc::new(DirMedium::new(dir.as_ref())), access, Validators::new())
+}
+
+fn open(dir: impl AsRef<Path>) -> Result<Chain, ChainError> {
+    in_dir(dir, Access::ReadWrite)
+}
+
+fn open_read_only(dir: impl AsRef<Path>) -> Result<Chain, ChainError> {
+    in_dir(dir, Access::ReadOnly)
+}
+
+fn in_memory() -> Result<Chain, ChainError> {
+    Chain::open_with(Arc::new(MemoryMedium::new()), Access::ReadWrite, Validators::new())
+}
 
 fn spec(text: &str) -> Draft {
     Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", text.as_bytes())
@@ -27,12 +46,12 @@ fn what_is_appended_is_found_again_and_survives_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let (root, child);
     {
-        let chain = Chain::open(dir.path()).unwrap();
+        let chain = open(dir.path()).unwrap();
         root = chain.append(spec("{}")).unwrap();
         child = chain.append(expert(root, "layer0.expert0", &[7; 10_000])).unwrap();
         assert_eq!(chain.len().unwrap(), 2);
     }
-    for chain in [Chain::open(dir.path()), Chain::open_read_only(dir.path())] {
+    for chain in [open(dir.path()), open_read_only(dir.path())] {
         let chain = chain.unwrap();
         assert_eq!(chain.len().unwrap(), 2);
         let block = chain.get(&child).unwrap();
@@ -51,7 +70,7 @@ fn what_is_appended_is_found_again_and_survives_reopening() {
 fn a_missing_chain_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     for place in [dir.path().to_path_buf(), dir.path().join("absent")] {
-        let error = Chain::open_read_only(&place).unwrap_err();
+        let error = open_read_only(&place).unwrap_err();
         assert!(matches!(error, ChainError::Storage(StorageError::Missing { .. })), "{error:?}");
         assert!(!place.join("index.redb").exists());
     }
@@ -60,7 +79,7 @@ fn a_missing_chain_cannot_be_read() {
 #[test]
 fn payload_files_carry_their_plain_blake3_and_are_read_only() {
     let dir = tempfile::tempdir().unwrap();
-    let chain = Chain::open(dir.path()).unwrap();
+    let chain = open(dir.path()).unwrap();
     let root = chain.append(spec("{}")).unwrap();
     chain.append(expert(root, "layer0.expert0", b"weights")).unwrap();
     let name = blake3::hash(b"weights").to_hex().to_string();
@@ -78,7 +97,7 @@ fn payload_files_carry_their_plain_blake3_and_are_read_only() {
 
 #[test]
 fn signatures_lie_beside_blocks_and_forged_ones_are_refused() {
-    let chain = Chain::in_memory().unwrap();
+    let chain = in_memory().unwrap();
     let block = chain.append(spec("{}")).unwrap();
     let key = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
     let record = SignatureRecord::sign(&key, &block, 1_700_000_000_000);
@@ -94,7 +113,7 @@ fn signatures_lie_beside_blocks_and_forged_ones_are_refused() {
 #[test]
 fn a_transaction_is_invisible_until_committed_and_gone_when_dropped() {
     let dir = tempfile::tempdir().unwrap();
-    let chain = Chain::open(dir.path()).unwrap();
+    let chain = open(dir.path()).unwrap();
     let root = chain.append(spec("{}")).unwrap();
     let child = expert(root, "layer0.expert0", b"one");
     let mut writer = chain.writer().unwrap();
@@ -118,7 +137,7 @@ fn a_transaction_is_invisible_until_committed_and_gone_when_dropped() {
 #[test]
 fn appending_twice_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let chain = Chain::open(dir.path()).unwrap();
+    let chain = open(dir.path()).unwrap();
     let root = chain.append(spec("{}")).unwrap();
     let first = chain.append(expert(root, "layer0.expert0", b"weights")).unwrap();
     let before = chain.root().unwrap();
@@ -129,7 +148,7 @@ fn appending_twice_changes_nothing() {
 
 #[test]
 fn a_refused_draft_leaves_the_transaction_usable() {
-    let chain = Chain::in_memory().unwrap();
+    let chain = in_memory().unwrap();
     let root = chain.append(spec("{}")).unwrap();
     let mut writer = chain.writer().unwrap();
     let absent = BlockHash::from_bytes([1; 32]);
@@ -148,7 +167,7 @@ fn a_refused_draft_leaves_the_transaction_usable() {
 
 #[test]
 fn heads_follow_predecessors_of_the_same_name() {
-    let chain = Chain::in_memory().unwrap();
+    let chain = in_memory().unwrap();
     let root = chain.append(spec("{}")).unwrap();
     let first = chain.append(expert(root, "layer0.expert0", b"1")).unwrap();
     let successor =
@@ -207,7 +226,7 @@ fn the_validator_of_a_kind_sees_parents_of_the_same_transaction() {
 #[test]
 fn readers_see_whole_transactions_while_one_is_written() {
     let dir = tempfile::tempdir().unwrap();
-    let chain = Chain::open(dir.path()).unwrap();
+    let chain = open(dir.path()).unwrap();
     let root = chain.append(spec("{}")).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -252,10 +271,10 @@ fn readers_see_whole_transactions_while_one_is_written() {
 #[test]
 fn a_second_writer_is_refused_at_once_and_readers_are_not() {
     let dir = tempfile::tempdir().unwrap();
-    let chain = Chain::open(dir.path()).unwrap();
-    let error = Chain::open(dir.path()).unwrap_err();
+    let chain = open(dir.path()).unwrap();
+    let error = open(dir.path()).unwrap_err();
     assert!(matches!(error, ChainError::Storage(StorageError::Locked)), "{error:?}");
-    let reader = Chain::open_read_only(dir.path()).unwrap();
+    let reader = open_read_only(dir.path()).unwrap();
     assert!(!reader.is_writable());
     let error = reader.append(spec("{}")).unwrap_err();
     assert!(matches!(error, ChainError::Storage(StorageError::ReadOnly)), "{error:?}");
@@ -266,7 +285,7 @@ fn a_second_writer_is_refused_at_once_and_readers_are_not() {
     // What is left of a loaded model keeps nobody from writing.
     let payloads = chain.payloads().clone();
     drop(chain);
-    let next = Chain::open(dir.path()).unwrap();
+    let next = open(dir.path()).unwrap();
     assert_eq!(&*payloads.get(&PayloadHash::of(b"w"), 1).unwrap(), b"w");
     assert_eq!(next.len().unwrap(), 2);
 }
@@ -303,12 +322,12 @@ fn child() {
     let (role, dir) = task.split_once(' ').unwrap();
     let mut lines = std::io::stdin().lines();
     match role {
-        "write" => match Chain::open(dir) {
+        "write" => match open(dir) {
             Err(ChainError::Storage(StorageError::Locked)) => println!("child: locked"),
             other => println!("child: {other:?}"),
         },
         "read" => {
-            let chain = Chain::open_read_only(dir).unwrap();
+            let chain = open_read_only(dir).unwrap();
             println!("child: {}", chain.len().unwrap());
             while let Some(Ok(_)) = lines.next() {
                 let blocks = chain.topological_order().map(|block| block.unwrap().hash());
@@ -320,7 +339,7 @@ fn child() {
             }
         }
         "hold" => {
-            let chain = Chain::open(dir).unwrap();
+            let chain = open(dir).unwrap();
             let root = chain.append(spec("{}")).unwrap();
             let mut writer = chain.writer().unwrap();
             writer.append(expert(root, "layer0.expert0", b"in flight")).unwrap();
@@ -335,7 +354,7 @@ fn child() {
 #[test]
 fn another_process_cannot_write_but_follows_every_commit() {
     let dir = tempfile::tempdir().unwrap();
-    let chain = Chain::open(dir.path()).unwrap();
+    let chain = open(dir.path()).unwrap();
     let root = chain.append(spec("{}")).unwrap();
     let begun = Instant::now();
     let mut second = spawn_child("write", dir.path());
@@ -356,7 +375,7 @@ fn another_process_cannot_write_but_follows_every_commit() {
     }
     // The reader keeps nobody from closing and opening for writing.
     drop(chain);
-    let chain = Chain::open(dir.path()).unwrap();
+    let chain = open(dir.path()).unwrap();
     chain.append(expert(root, "layer1.expert0", b"again")).unwrap();
     writeln!(ask, "look").unwrap();
     assert_eq!(hear(&mut out), "22");
@@ -370,17 +389,106 @@ fn a_killed_writer_is_recovered_by_the_next() {
     let mut holder = spawn_child("hold", dir.path());
     let mut out = BufReader::new(holder.stdout.take().unwrap());
     assert_eq!(hear(&mut out), "holding");
-    assert!(matches!(Chain::open(dir.path()), Err(ChainError::Storage(StorageError::Locked))));
-    assert_eq!(Chain::open_read_only(dir.path()).unwrap().len().unwrap(), 1);
+    assert!(matches!(open(dir.path()), Err(ChainError::Storage(StorageError::Locked))));
+    assert_eq!(open_read_only(dir.path()).unwrap().len().unwrap(), 1);
     holder.kill().unwrap();
     holder.wait().unwrap();
     std::fs::write(dir.path().join("tmp/left-over"), b"half").unwrap();
-    let error = Chain::open_read_only(dir.path()).unwrap_err();
+    let error = open_read_only(dir.path()).unwrap_err();
     assert!(matches!(error, ChainError::Storage(StorageError::NeedsRecovery)), "{error:?}");
-    let chain = Chain::open(dir.path()).unwrap();
+    let chain = open(dir.path()).unwrap();
     assert_eq!(chain.len().unwrap(), 1);
     assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
     assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
     drop(chain);
-    assert_eq!(Chain::open_read_only(dir.path()).unwrap().len().unwrap(), 1);
+    assert_eq!(open_read_only(dir.path()).unwrap().len().unwrap(), 1);
+}
+
+/// Reads the index with redb alone, as docs/format.md describes the file around it.
+#[test]
+fn the_index_is_the_documented_file() {
+    use redb::{ReadOnlyDatabase, ReadableDatabase, ReadableTable, TableDefinition};
+
+    let dir = tempfile::tempdir().unwrap();
+    let key = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
+    let (parent, child, header, record) = {
+        let chain = open(dir.path()).unwrap();
+        let parent = chain.append(spec("{}")).unwrap();
+        let child = chain.append(expert(parent, "layer0.expert0", b"w")).unwrap();
+        let record = SignatureRecord::sign(&key, &child, 0x0102);
+        chain.add_signature(&child, record).unwrap();
+        let header = chain.get(&child).unwrap().header().to_bytes().unwrap();
+        (*parent.as_bytes(), *child.as_bytes(), header, record)
+    };
+    let stored = std::fs::read(dir.path().join("index.redb")).unwrap();
+    let mut plain = stored[..4096].to_vec();
+    plain[320..336].fill(0);
+    for (number, page) in stored[4096..].chunks_exact(4112).enumerate() {
+        let mut hasher = blake3::Hasher::new_derive_key("blyan index page 1");
+        hasher.update(&(number as u64 + 1).to_le_bytes()).update(&page[..4096]);
+        let sum_matches = hasher.finalize().as_bytes()[..16] == page[4096..];
+        assert!(sum_matches || page.iter().all(|byte| *byte == 0), "page {}", number + 1);
+        plain.extend_from_slice(&page[..4096]);
+    }
+    let path = dir.path().join("plain.redb");
+    std::fs::write(&path, plain).unwrap();
+    let read = ReadOnlyDatabase::open(&path).unwrap().begin_read().unwrap();
+
+    let meta = read.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap();
+    assert_eq!(meta.get("index_version").unwrap().unwrap().value(), 1);
+    let numbers = read.open_table(TableDefinition::<[u8; 32], u64>::new("numbers")).unwrap();
+    assert_eq!(numbers.get(parent).unwrap().unwrap().value(), 0);
+    assert_eq!(numbers.get(child).unwrap().unwrap().value(), 1);
+    let blocks = read.open_table(TableDefinition::<u64, &[u8]>::new("blocks")).unwrap();
+    let block = blocks.get(0).unwrap().unwrap().value().to_vec();
+    assert!(block.starts_with(&[0; 8]) && block.ends_with(b"application/json{}"));
+    let len = u32::try_from(header.len()).unwrap().to_le_bytes();
+    let expected = [[1, 0, 0, 0, 0, 0, 0, 0].as_slice(), &len, &header].concat();
+    assert_eq!(blocks.get(1).unwrap().unwrap().value(), expected);
+
+    let (zero, one) = ([0; 8], [0, 0, 0, 0, 0, 0, 0, 1]);
+    let lanes = read.open_table(TableDefinition::<[u8; 19], [u8; 32]>::new("lanes")).unwrap();
+    let entries = lanes.iter().unwrap().map(Result::unwrap);
+    let entries: Vec<_> = entries.map(|(key, hash)| (key.value().to_vec(), hash.value())).collect();
+    let expected = [
+        ([[0, 0, 1].as_slice(), &zero, &zero].concat(), parent),
+        ([[1, 0, 19].as_slice(), &one, &one].concat(), child),
+    ];
+    assert_eq!(entries, expected);
+    let names = read.open_table(TableDefinition::<&[u8], u8>::new("names")).unwrap();
+    let name = [b"layer0.expert0\0".as_slice(), &one].concat();
+    assert_eq!(names.get(name.as_slice()).unwrap().unwrap().value(), 1);
+    let children = read.open_table(TableDefinition::<[u8; 16], u8>::new("children")).unwrap();
+    let (edge, role) = children.iter().unwrap().next().unwrap().unwrap();
+    assert_eq!((edge.value().to_vec(), role.value()), ([zero, one].concat(), 0));
+    let tips = read.open_table(TableDefinition::<[u8; 9], ()>::new("tips")).unwrap();
+    let keys: Vec<_> = tips.iter().unwrap().map(|entry| entry.unwrap().0.value().to_vec()).collect();
+    assert_eq!(keys, [[[0].as_slice(), &zero].concat(), [[1].as_slice(), &one].concat()]);
+    let signatures = read.open_table(TableDefinition::<[u8; 72], [u8; 64]>::new("signatures")).unwrap();
+    let (at, signature) = signatures.iter().unwrap().next().unwrap().unwrap();
+    let public_key = key.verifying_key().to_bytes();
+    let expected = [child.as_slice(), &public_key, &[0, 0, 0, 0, 0, 0, 1, 2]].concat();
+    assert_eq!((at.value().to_vec(), signature.value()), (expected, record.signature));
+}
+
+#[test]
+fn payloads_are_verified_from_within_a_busy_pool() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = open(dir.path()).unwrap();
+    let root = chain.append(spec("{}")).unwrap();
+    let blocks: Vec<BlockHash> = (0..8_u8)
+        .map(|number| {
+            chain.append(expert(root, &format!("layer0.expert{number}"), &vec![number; 3 << 20])).unwrap()
+        })
+        .collect();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    pool.install(|| {
+        use rayon::prelude::*;
+        // Many threads ask for the same payloads at once.
+        (0..64_usize).into_par_iter().for_each(|ask| {
+            let block = blocks[ask % blocks.len()];
+            let payload = chain.payload(&block).unwrap();
+            assert_eq!(payload[payload.len() / 2], (ask % blocks.len()) as u8);
+        });
+    });
 }

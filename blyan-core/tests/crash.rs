@@ -1,6 +1,8 @@
 //! A medium that fails at any operation, or loses power there with everything that was not yet
 //! synced: the chain opens, verifies, and holds what was acknowledged and nothing by halves.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test ends at what it does not expect")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -49,7 +51,7 @@ fn workload() -> Vec<Vec<Draft>> {
 fn run(chain: &Chain, transactions: &[Vec<Draft>]) -> (usize, Result<(), ChainError>) {
     let key = ed25519_dalek::SigningKey::from_bytes(&[3; 32]);
     for (number, drafts) in transactions.iter().enumerate() {
-        let mut commit = || -> Result<(), ChainError> {
+        let commit = || -> Result<(), ChainError> {
             let mut writer = chain.writer()?;
             for draft in drafts {
                 writer.append(draft.clone())?;

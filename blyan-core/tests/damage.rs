@@ -1,18 +1,33 @@
 //! A thousand random damages of a chain: each is found, named and explained by verification, and
 //! reading what it hit is a typed error, never other bytes than were appended.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test ends at what it does not expect")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use blyan_core::chain::{ChainError, Damage, Draft, SignatureRecord};
-use blyan_core::storage::StorageError;
+use blyan_core::chain::{ChainError, Damage, Draft, SignatureRecord, Validators};
+use blyan_core::storage::{Access, DirMedium, StorageError};
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, Header, ParentRole, VerifyOptions, VerifyReport};
 use support::Rng;
 
 const STRIDE: usize = 4096 + 16;
+
+fn in_dir(dir: &Path, access: Access) -> Result<Chain, ChainError> {
+    Chain::open_with(Arc::new(DirMedium::new(dir)), access, Validators::new())
+}
+
+fn open(dir: &Path) -> Result<Chain, ChainError> {
+    in_dir(dir, Access::ReadWrite)
+}
+
+fn open_read_only(dir: &Path) -> Result<Chain, ChainError> {
+    in_dir(dir, Access::ReadOnly)
+}
 
 /// A closed chain and everything that was put into it.
 struct Original {
@@ -26,7 +41,7 @@ fn original() -> Original {
     let mut rng = Rng::new(11);
     let key = ed25519_dalek::SigningKey::from_bytes(&[5; 32]);
     let (mut blocks, mut signatures) = (BTreeMap::new(), BTreeMap::new());
-    let chain = Chain::open(dir.path()).unwrap();
+    let chain = open(dir.path()).unwrap();
     let mut writer = chain.writer().unwrap();
     let mut hashes: Vec<BlockHash> = Vec::new();
     for number in 0..120 {
@@ -153,7 +168,7 @@ fn named(report: &VerifyReport) -> BTreeSet<BlockHash> {
 #[test]
 fn the_undamaged_chain_is_fine() {
     let original = original();
-    let chain = Chain::open(original.dir.path()).unwrap();
+    let chain = open(original.dir.path()).unwrap();
     let report = verify(&chain);
     assert!(report.is_ok(), "{:?}", report.bad);
     assert_eq!(report.blocks, 120);
@@ -207,7 +222,7 @@ fn damaged_payload_files_are_named_and_repaired() {
         }
         let context = format!("round {round}: {what} of {hash}");
         {
-            let chain = Chain::open_read_only(copy.path()).unwrap();
+            let chain = open_read_only(copy.path()).unwrap();
             let report = verify(&chain);
             assert_eq!(named(&report), BTreeSet::from([hash]), "{context}");
             assert!(matches!(report.bad[0].reason, Damage::Payload(_)), "{context}");
@@ -220,7 +235,7 @@ fn damaged_payload_files_are_named_and_repaired() {
             );
         }
         // Importing the content again repairs it.
-        let chain = Chain::open(copy.path()).unwrap();
+        let chain = open(copy.path()).unwrap();
         let draft = Draft {
             lane: header.lane,
             kind: header.kind,
@@ -245,7 +260,7 @@ fn swapped_payload_files_are_both_named() {
     let mut rng = Rng::new(22);
     let files = original.blocks_with_files();
     let copy = original.copy();
-    let chain = Chain::open_read_only(copy.path()).unwrap();
+    let chain = open_read_only(copy.path()).unwrap();
     for _ in 0..100 {
         let (one, other) = (files[rng.below(files.len())], files[rng.below(files.len())]);
         if one.1.payload.hash == other.1.payload.hash {
@@ -263,11 +278,6 @@ fn swapped_payload_files_are_both_named() {
         swap();
     }
     assert!(verify(&chain).is_ok());
-}
-
-/// Opens a chain whose index was damaged, in whichever way still works.
-fn open_damaged(dir: &Path) -> Result<Chain, ChainError> {
-    Chain::open_read_only(dir)
 }
 
 #[test]
@@ -298,7 +308,7 @@ fn flipped_bits_of_stored_values_name_their_block() {
         }
         replace(&copy.path().join("index.redb"), &damaged);
         let context = format!("round {round}: bit {bit} of the header of {hash}, forged: {forged}");
-        let chain = open_damaged(copy.path()).unwrap();
+        let chain = open_read_only(copy.path()).unwrap();
         let report = verify(&chain);
         let bad = named(&report);
         assert!(bad.contains(&hash), "{context}: {:?}", report.bad);
@@ -339,7 +349,7 @@ fn flipped_bits_of_signatures_and_small_payloads_name_their_block() {
             seal(&mut damaged, place + bit / 8);
         }
         replace(&copy.path().join("index.redb"), &damaged);
-        let chain = open_damaged(copy.path()).unwrap();
+        let chain = open_read_only(copy.path()).unwrap();
         let report = chain.verify(&VerifyOptions::headers()).unwrap();
         let bad = named(&report);
         assert!(bad.contains(&hash), "round {round}: {:?}", report.bad);
@@ -363,7 +373,7 @@ fn flipped_bits_anywhere_in_the_index_are_errors_or_harmless() {
         damaged[at] ^= 1 << rng.below(8);
         replace(&copy.path().join("index.redb"), &damaged);
         let context = format!("round {round}: byte {at}");
-        let Ok(chain) = open_damaged(copy.path()) else {
+        let Ok(chain) = open_read_only(copy.path()) else {
             noticed += 1;
             continue;
         };
@@ -383,7 +393,7 @@ fn flipped_bits_anywhere_in_the_index_are_errors_or_harmless() {
         }
         drop(chain);
         // A writer meets pages that no reader looks at; it may refuse, but not panic.
-        if let Ok(chain) = Chain::open(copy.path()) {
+        if let Ok(chain) = open(copy.path()) {
             let _ = chain.append(Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", "{}"));
         }
     }
@@ -403,7 +413,7 @@ fn a_truncated_or_foreign_index_is_a_typed_error() {
             _ => [index.as_slice(), &[1; 100]].concat(),
         };
         replace(&copy.path().join("index.redb"), &bytes);
-        match Chain::open_read_only(copy.path()) {
+        match open_read_only(copy.path()) {
             Err(ChainError::Storage(_)) => {}
             Err(error) => panic!("{error:?}"),
             // A file cut behind its last used page, or read from the front only.
@@ -417,7 +427,7 @@ fn a_truncated_or_foreign_index_is_a_typed_error() {
             }
         }
         // An index that is not one must not be taken for a new chain and overwritten.
-        if let Ok(chain) = Chain::open(copy.path()) {
+        if let Ok(chain) = open(copy.path()) {
             assert!(bytes.is_empty() || chain.len().is_ok_and(|len| len == 120));
         }
     }

@@ -1,9 +1,13 @@
 //! Blocks of a random DAG give the same chain in whatever order they are appended, and that chain
 //! is what a naive model of it says.
 
-use std::collections::{BTreeMap, BTreeSet};
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test ends at what it does not expect")]
 
-use blyan_core::chain::Draft;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use blyan_core::chain::{Draft, Validators};
+use blyan_core::storage::{Access, MemoryMedium};
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, ParentRole};
 use proptest::prelude::*;
 
@@ -68,7 +72,8 @@ struct Seen {
 }
 
 fn seen(drafts: impl IntoIterator<Item = Draft>, transaction: usize) -> Seen {
-    let chain = Chain::in_memory().unwrap();
+    let medium = Arc::new(MemoryMedium::new());
+    let chain = Chain::open_with(medium, Access::ReadWrite, Validators::new()).unwrap();
     let mut writer = chain.writer().unwrap();
     for (number, draft) in drafts.into_iter().enumerate() {
         writer.append(draft).unwrap();

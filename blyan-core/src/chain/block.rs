@@ -6,16 +6,22 @@ use crate::hash::BlockHash;
 use crate::storage::payload_store::hash_payload;
 
 /// A stored block: its name, its header, and its place in the DAG.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Block {
     hash: BlockHash,
     header: Header,
     height: u64,
+    /// Its place in this directory's index; says nothing about the block.
+    number: u64,
 }
 
 impl Block {
-    pub(super) fn new(hash: BlockHash, header: Header, height: u64) -> Self {
-        Self { hash, header, height }
+    pub(super) fn new(hash: BlockHash, header: Header, height: u64, number: u64) -> Self {
+        Self { hash, header, height, number }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The block's name.
@@ -33,6 +39,15 @@ impl Block {
         self.height
     }
 }
+
+impl PartialEq for Block {
+    fn eq(&self, other: &Self) -> bool {
+        // The hash names header and height alike.
+        self.hash == other.hash
+    }
+}
+
+impl Eq for Block {}
 
 /// A block that is not in the chain yet.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Owns what can go wrong with a chain.
 
 use crate::format::{BlockKind, HeaderError};
-use crate::hash::{BlockHash, PayloadHash};
+use crate::hash::BlockHash;
 use crate::storage::StorageError;
 
 /// A refused block, a damaged one, or a failure below.
@@ -99,6 +99,14 @@ pub enum Damage {
         /// Table of the index.
         table: &'static str,
     },
+    /// A table of the index names a block number that was never given out.
+    #[error("the table {table:?} has an entry of block number {number}, which no block has")]
+    StrayEntry {
+        /// Table of the index.
+        table: &'static str,
+        /// The number in its key.
+        number: u64,
+    },
     /// The stored height is not one more than the highest parent's.
     #[error("its height is stored as {stored}, its parents make it {expected}")]
     Height {
@@ -116,12 +124,6 @@ pub enum Damage {
     /// The payload is missing, of another length, or other bytes.
     #[error("{0}")]
     Payload(StorageError),
-    /// The payload should lie in the index and does not.
-    #[error("its payload {payload} is missing from the index; import its content again")]
-    InlinePayloadMissing {
-        /// The payload.
-        payload: PayloadHash,
-    },
     /// A signature record beside the block is not valid.
     #[error("its signature by {} at {time_ms} ms is not valid", hex(public_key))]
     Signature {

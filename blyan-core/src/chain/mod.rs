@@ -134,7 +134,7 @@ impl Chain {
     ///
     /// [`ChainError::NotFound`], [`ChainError::Damaged`] or [`ChainError::Storage`].
     pub fn get(&self, block: &BlockHash) -> Result<Block, ChainError> {
-        self.reader()?.get(block)
+        Ok(self.reader()?.get(block)?.block)
     }
 
     /// The block's payload, verified: a mapped file, or a copy of what lies in the index.
@@ -143,9 +143,7 @@ impl Chain {
     ///
     /// [`ChainError::NotFound`], [`ChainError::Damaged`] or [`ChainError::Storage`].
     pub fn payload(&self, block: &BlockHash) -> Result<Payload, ChainError> {
-        let reader = self.reader()?;
-        let header = reader.get(block)?;
-        reader.payload(block, header.header(), &self.0.payloads)
+        self.reader()?.get(block)?.payload(&self.0.payloads)
     }
 
     /// Begins a transaction, waiting for another one in this process to end.

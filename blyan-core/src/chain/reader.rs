@@ -2,23 +2,25 @@
 
 use std::ops::Bound;
 
-use redb::{ReadTransaction, TableDefinition, Value};
+use redb::{ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
 
 use super::block::Block;
 use super::error::{ChainError, Damage};
 use super::signature::SignatureRecord;
-use super::tables;
+use super::tables::{self, BlockValue, Found};
 use crate::format::Header;
 use crate::hash::{BlockHash, PayloadHash};
-use crate::storage::index::Snapshot;
+use crate::storage::index::{Snapshot, WriteBatch};
 use crate::storage::payload_store::check_hash;
 use crate::storage::{Payload, PayloadStore, StorageError};
 
-/// Keys fetched by one call of [`Reader::scan`].
-pub(super) const SCAN_KEYS: usize = 256;
+/// Keys fetched by one step of [`Reader::scan`].
+const SCAN_KEYS: usize = 4096;
 
-pub(super) struct Reader {
-    snapshot: Snapshot,
+/// A block as it is stored: the block, and its payload if that lies in the index.
+pub(super) struct Stored {
+    pub(super) block: Block,
+    value: Vec<u8>,
 }
 
 /// A failure to read the entry of one block: damage is the block's, all else the medium's.
@@ -45,16 +47,86 @@ pub(super) fn payload_error(block: &BlockHash) -> impl FnOnce(StorageError) -> C
     }
 }
 
-/// Reads a value of the table `blocks`, checking it against its key.
-pub(super) fn decode_block(block: &BlockHash, value: &[u8]) -> Result<Block, ChainError> {
-    let damaged = |reason| ChainError::Damaged { block: *block, reason };
-    let (height, header) = tables::split_block_value(value).unwrap_or((0, &[]));
-    let actual = BlockHash::of_header(header);
-    if actual != *block {
-        return Err(damaged(Damage::HeaderHash { actual }));
+/// The hash of the header in a value of `blocks`: the block that the value really is.
+pub(super) fn hash_of_value(value: &[u8]) -> BlockHash {
+    BlockHash::of_header(BlockValue::from_bytes(value).header)
+}
+
+impl Stored {
+    /// Reads a value of `blocks`, checking it against the hash that it was found by.
+    pub(super) fn decode(block: &BlockHash, number: u64, value: Vec<u8>) -> Result<Self, ChainError> {
+        let damaged = |reason| ChainError::Damaged { block: *block, reason };
+        let BlockValue { height, header, .. } = BlockValue::from_bytes(&value);
+        let actual = BlockHash::of_header(header);
+        if actual != *block {
+            return Err(damaged(Damage::HeaderHash { actual }));
+        }
+        let header = Header::from_bytes(header).map_err(|error| damaged(Damage::Header(error)))?;
+        Ok(Self { block: Block::new(*block, header, height, number), value })
     }
-    let header = Header::from_bytes(header).map_err(|error| damaged(Damage::Header(error)))?;
-    Ok(Block::new(*block, header, height))
+
+    fn found(block: &BlockHash, found: Found) -> Result<Option<Self>, ChainError> {
+        match found {
+            Found::Nothing => Ok(None),
+            Found::NumberOnly => Err(ChainError::Damaged { block: *block, reason: Damage::HeaderMissing }),
+            Found::Value(number, value) => Self::decode(block, number, value).map(Some),
+        }
+    }
+
+    /// Looks a block up among those of a transaction and before.
+    pub(super) fn find_in(batch: &WriteBatch, block: &BlockHash) -> Result<Option<Self>, ChainError> {
+        let found = batch.read(|transaction: &WriteTransaction| {
+            let (numbers, blocks) =
+                (transaction.open_table(tables::NUMBERS)?, transaction.open_table(tables::BLOCKS)?);
+            tables::find(&numbers, &blocks, block)
+        });
+        Self::found(block, found.map_err(entry_error(block, "blocks"))?)
+    }
+
+    /// The payload in the index, checked against its hash.
+    ///
+    /// # Errors
+    ///
+    /// [`ChainError::Damaged`] if it is not what the header names.
+    pub(super) fn inline_payload(&self) -> Result<&[u8], ChainError> {
+        let block = self.block.hash();
+        let PayloadHashAndLen { payload, expected } = self.payload_ref();
+        let bytes = BlockValue::from_bytes(&self.value).payload;
+        let actual = bytes.len() as u64;
+        if actual != expected {
+            return Err(payload_error(&block)(StorageError::PayloadLength { payload, expected, actual }));
+        }
+        check_hash(&payload, bytes).map_err(payload_error(&block))?;
+        Ok(bytes)
+    }
+
+    fn payload_ref(&self) -> PayloadHashAndLen {
+        let payload = &self.block.header().payload;
+        PayloadHashAndLen { payload: payload.hash, expected: payload.len_bytes }
+    }
+
+    /// The payload, from wherever it lies, verified.
+    pub(super) fn payload(&self, files: &PayloadStore) -> Result<Payload, ChainError> {
+        if tables::is_inline(self.block.header()) {
+            return Ok(Payload::from(self.inline_payload()?.to_vec()));
+        }
+        let PayloadHashAndLen { payload, expected } = self.payload_ref();
+        files.get(&payload, expected).map_err(payload_error(&self.block.hash()))
+    }
+
+    /// The same block with another payload in the index.
+    pub(super) fn with_inline_payload(&self, payload: &[u8]) -> Vec<u8> {
+        BlockValue { payload, ..BlockValue::from_bytes(&self.value) }.to_bytes()
+    }
+}
+
+struct PayloadHashAndLen {
+    payload: PayloadHash,
+    expected: u64,
+}
+
+pub(super) struct Reader {
+    snapshot: Snapshot,
 }
 
 impl Reader {
@@ -71,128 +143,131 @@ impl Reader {
     }
 
     pub(super) fn block_count(&self) -> Result<u64, ChainError> {
-        Ok(self.snapshot.read(tables::block_count)?)
+        Ok(self.read(tables::block_count)?)
     }
 
-    pub(super) fn find(&self, block: &BlockHash) -> Result<Option<Block>, ChainError> {
-        let value = self
-            .snapshot
-            .read(|transaction| tables::block_bytes(&transaction.open_table(tables::BLOCKS)?, block))
-            .map_err(entry_error(block, "blocks"))?;
-        value.map(|value| decode_block(block, &value)).transpose()
+    pub(super) fn find(&self, block: &BlockHash) -> Result<Option<Stored>, ChainError> {
+        let found = self.read(|transaction| {
+            let (numbers, blocks) =
+                (transaction.open_table(tables::NUMBERS)?, transaction.open_table(tables::BLOCKS)?);
+            tables::find(&numbers, &blocks, block)
+        });
+        Stored::found(block, found.map_err(entry_error(block, "blocks"))?)
     }
 
-    pub(super) fn get(&self, block: &BlockHash) -> Result<Block, ChainError> {
+    pub(super) fn get(&self, block: &BlockHash) -> Result<Stored, ChainError> {
         self.find(block)?.ok_or(ChainError::NotFound { block: *block })
     }
 
-    /// A block that another entry of the index names: missing, it is damaged.
-    pub(super) fn named(&self, block: &BlockHash) -> Result<Block, ChainError> {
-        let missing = ChainError::Damaged { block: *block, reason: Damage::HeaderMissing };
-        self.find(block)?.ok_or(missing)
-    }
-
-    pub(super) fn payload(
-        &self,
-        block: &BlockHash,
-        header: &Header,
-        files: &PayloadStore,
-    ) -> Result<Payload, ChainError> {
-        let payload = &header.payload;
-        if !tables::is_inline(header) {
-            return files.get(&payload.hash, payload.len_bytes).map_err(payload_error(block));
-        }
-        Ok(Payload::from(self.inline_payload(block, &payload.hash)?))
-    }
-
-    /// A payload that lies in the index, checked against its hash.
-    pub(super) fn inline_payload(
-        &self,
-        block: &BlockHash,
-        payload: &PayloadHash,
-    ) -> Result<Vec<u8>, ChainError> {
-        let bytes = self
-            .snapshot
-            .read(|transaction| {
-                let table = transaction.open_table(tables::PAYLOADS)?;
-                Ok(table.get(payload.as_bytes())?.map(|bytes| bytes.value().to_vec()))
-            })
-            .map_err(entry_error(block, "payloads"))?;
-        let missing = Damage::InlinePayloadMissing { payload: *payload };
-        let bytes = bytes.ok_or(ChainError::Damaged { block: *block, reason: missing })?;
-        check_hash(payload, &bytes).map_err(payload_error(block))?;
-        Ok(bytes)
-    }
-
-    /// Up to [`SCAN_KEYS`] keys that begin with `prefix`, the first after `after`.
-    pub(super) fn scan<const N: usize, V: Value + 'static>(
-        &self,
-        table: TableDefinition<'static, [u8; N], V>,
-        prefix: &[u8],
-        after: Option<[u8; N]>,
-    ) -> Result<Vec<[u8; N]>, StorageError> {
-        let (mut first, mut last) = ([0; N], [0xff; N]);
-        for ((low, high), byte) in first.iter_mut().zip(&mut last).zip(prefix) {
-            (*low, *high) = (*byte, *byte);
-        }
-        let start = after.map_or(Bound::Included(first), Bound::Excluded);
-        self.snapshot.read(|transaction| {
-            let table = transaction.open_table(table)?;
-            let range = table.range::<[u8; N]>((start, Bound::Included(last)))?;
-            let mut keys = Vec::new();
-            for entry in range.take(SCAN_KEYS) {
-                keys.push(entry?.0.value());
-            }
-            Ok(keys)
+    /// The value of `blocks` under a number.
+    pub(super) fn value(&self, number: u64) -> Result<Option<Vec<u8>>, StorageError> {
+        self.read(|transaction| {
+            let value = transaction.open_table(tables::BLOCKS)?.get(number)?;
+            Ok(value.map(|value| value.value().to_vec()))
         })
     }
 
-    /// Every key that begins with `prefix`.
-    pub(super) fn scan_all<const N: usize, V: Value + 'static>(
+    /// The block under a number that an entry of the index names.
+    pub(super) fn numbered(&self, number: u64, table: &'static str) -> Result<Block, ChainError> {
+        let dangling = || StorageError::IndexDamaged {
+            reason: format!("the table {table:?} names block number {number}, which does not exist"),
+        };
+        let value = match self.value(number) {
+            Ok(value) => value.ok_or_else(dangling)?,
+            Err(error) => return Err(self.name_damage(number, error)),
+        };
+        let actual = hash_of_value(&value);
+        // A header that was changed hashes to something, but not to a name that was given out.
+        let given = self.read(|transaction| {
+            let given = transaction.open_table(tables::NUMBERS)?.get(actual.as_bytes())?;
+            Ok(given.map(|given| given.value()))
+        });
+        if given.map_err(entry_error(&actual, "numbers"))? == Some(number) {
+            return Ok(Stored::decode(&actual, number, value)?.block);
+        }
+        match self.name_of(number)? {
+            Some(block) if block != actual => {
+                Err(ChainError::Damaged { block, reason: Damage::HeaderHash { actual } })
+            }
+            _ => Err(ChainError::Damaged { block: actual, reason: Damage::Entry { table: "numbers" } }),
+        }
+    }
+
+    /// Finds the hash that a number was given to, by going through all of them: for errors only.
+    fn name_of(&self, number: u64) -> Result<Option<BlockHash>, StorageError> {
+        let given = self.scan(tables::NUMBERS, [0; 32], [0xff; 32], |number| number)?;
+        Ok(given.iter().find(|(_, other)| *other == number).map(|(hash, _)| BlockHash::from_bytes(*hash)))
+    }
+
+    /// Says whose block it was that could not be read, if that can be told.
+    fn name_damage(&self, number: u64, error: StorageError) -> ChainError {
+        match self.name_of(number) {
+            Ok(Some(block)) => entry_error(&block, "blocks")(error),
+            _ => error.into(),
+        }
+    }
+
+    /// Every key from `first` to `last`, and its value.
+    pub(super) fn scan<const N: usize, V: Value + 'static, T>(
         &self,
         table: TableDefinition<'static, [u8; N], V>,
-        prefix: &[u8],
-    ) -> Result<Vec<[u8; N]>, StorageError> {
-        let mut keys = Vec::new();
+        first: [u8; N],
+        last: [u8; N],
+        value: impl Fn(V::SelfType<'_>) -> T,
+    ) -> Result<Vec<([u8; N], T)>, StorageError> {
+        let mut entries: Vec<([u8; N], T)> = Vec::new();
         loop {
-            let batch = self.scan(table, prefix, keys.last().copied())?;
-            let complete = batch.len() < SCAN_KEYS;
-            keys.extend(batch);
-            if complete {
-                return Ok(keys);
+            let start = entries.last().map_or(Bound::Included(first), |(key, _)| Bound::Excluded(*key));
+            let before = entries.len();
+            self.read(|transaction| {
+                let table = transaction.open_table(table)?;
+                for entry in table.range::<[u8; N]>((start, Bound::Included(last)))?.take(SCAN_KEYS) {
+                    let (key, found) = entry?;
+                    entries.push((key.value(), value(found.value())));
+                }
+                Ok(())
+            })?;
+            if entries.len() - before < SCAN_KEYS {
+                return Ok(entries);
             }
         }
     }
 
-    /// Blocks of a name, and whether each is a head.
-    pub(super) fn blocks_of_name(&self, name: &str) -> Result<Vec<(BlockHash, bool)>, StorageError> {
-        let (first, last) = ([name.as_bytes(), &[0]].concat(), [name.as_bytes(), &[1]].concat());
-        self.snapshot.read(|transaction| {
+    /// The first key of `lanes` at or after `first` and before `end`.
+    pub(super) fn first_lane_key(
+        &self,
+        first: [u8; 19],
+        last: [u8; 19],
+    ) -> Result<Option<[u8; 19]>, StorageError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(tables::LANES)?;
+            let next = table.range::<[u8; 19]>(first..=last)?.next().transpose()?;
+            Ok(next.map(|(key, _)| key.value()))
+        })
+    }
+
+    /// Numbers of the heads of a name.
+    pub(super) fn heads(&self, name: &str) -> Result<Vec<u64>, StorageError> {
+        let (first, last) = (tables::name_key(name, 0), tables::name_key(name, u64::MAX));
+        self.read(|transaction| {
             let table = transaction.open_table(tables::NAMES)?;
-            let mut blocks = Vec::new();
-            for entry in table.range(first.as_slice()..last.as_slice())? {
+            let mut heads = Vec::new();
+            for entry in table.range(first.as_slice()..=last.as_slice())? {
                 let (key, head) = entry?;
-                blocks.push((tables::last_hash(key.value()), head.value() != 0));
+                if head.value() != 0 {
+                    heads.push(tables::last_number(key.value()));
+                }
             }
-            Ok(blocks)
+            Ok(heads)
         })
     }
 
     /// The signature records beside a block, as they are stored.
     pub(super) fn signatures(&self, block: &BlockHash) -> Result<Vec<SignatureRecord>, ChainError> {
-        let read = self.snapshot.read(|transaction| {
-            let table = transaction.open_table(tables::SIGNATURES)?;
-            let (first, last) = (
-                tables::signature_key(block, &[0; 32], 0),
-                tables::signature_key(block, &[0xff; 32], u64::MAX),
-            );
-            let mut records = Vec::new();
-            for entry in table.range(first..=last)? {
-                let (key, signature) = entry?;
-                records.push(tables::signature_record(&key.value(), signature.value()));
-            }
-            Ok(records)
-        });
-        read.map_err(entry_error(block, "signatures"))
+        let first = tables::signature_key(block, &[0; 32], 0);
+        let last = tables::signature_key(block, &[0xff; 32], u64::MAX);
+        let records = self.scan(tables::SIGNATURES, first, last, |signature| signature);
+        let records = records.map_err(entry_error(block, "signatures"))?;
+        Ok(records.iter().map(|(key, signature)| tables::signature_record(key, *signature)).collect())
     }
 }

@@ -1,31 +1,35 @@
 //! Owns the tables of the index: their keys, their values, and how a block enters them.
 //!
+//! Blocks are numbered in the order in which this directory got them. Only `numbers` is ordered by
+//! hash; every other table grows at its end, or near its parents, so that an append dirties few
+//! pages however many blocks there are. Numbers are never shown: what a chain tells about its blocks
+//! does not depend on them.
+//!
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | text | number, u64 |
-//! | `blocks` | block hash | height (u64 LE), header bytes |
-//! | `payloads` | payload hash | payload bytes, at most 4 KiB |
-//! | `lanes` | lane, height (u64 BE), block hash | |
-//! | `kinds` | kind (u16 BE), height (u64 BE), block hash | |
-//! | `names` | name, 0, block hash | 1 while no block of the name has it as predecessor, else 0 |
-//! | `children` | parent hash, child hash | role |
-//! | `tips` | lane, block hash | |
+//! | `numbers` | block hash | block number (u64) |
+//! | `blocks` | block number (u64) | height (u64), header length (u32), header, small payload |
+//! | `lanes` | lane, kind (u16 BE), height (u64 BE), block number (u64 BE) | block hash |
+//! | `names` | name, 0, block number (u64 BE) | 1 while no block of the name has it as predecessor, else 0 |
+//! | `children` | parent's number (u64 BE), child's number (u64 BE) | role |
+//! | `tips` | lane, block number (u64 BE) | |
 //! | `signatures` | block hash, public key, time (u64 BE) | signature |
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
+use super::block::Block;
 use super::signature::SignatureRecord;
 use crate::format::{BlockKind, ChainId, Header, ParentRole};
-use crate::hash::{BlockHash, HASH_LEN, PayloadHash};
+use crate::hash::{BlockHash, HASH_LEN};
 
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
-pub(super) const BLOCKS: TableDefinition<'static, [u8; 32], &[u8]> = TableDefinition::new("blocks");
-pub(super) const PAYLOADS: TableDefinition<'static, [u8; 32], &[u8]> = TableDefinition::new("payloads");
-pub(super) const LANES: TableDefinition<'static, [u8; 41], ()> = TableDefinition::new("lanes");
-pub(super) const KINDS: TableDefinition<'static, [u8; 42], ()> = TableDefinition::new("kinds");
+pub(super) const NUMBERS: TableDefinition<'static, [u8; 32], u64> = TableDefinition::new("numbers");
+pub(super) const BLOCKS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blocks");
+pub(super) const LANES: TableDefinition<'static, [u8; 19], [u8; 32]> = TableDefinition::new("lanes");
 pub(super) const NAMES: TableDefinition<'static, &[u8], u8> = TableDefinition::new("names");
-pub(super) const CHILDREN: TableDefinition<'static, [u8; 64], u8> = TableDefinition::new("children");
-pub(super) const TIPS: TableDefinition<'static, [u8; 33], ()> = TableDefinition::new("tips");
+pub(super) const CHILDREN: TableDefinition<'static, [u8; 16], u8> = TableDefinition::new("children");
+pub(super) const TIPS: TableDefinition<'static, [u8; 9], ()> = TableDefinition::new("tips");
 pub(super) const SIGNATURES: TableDefinition<'static, [u8; 72], [u8; 64]> =
     TableDefinition::new("signatures");
 
@@ -49,25 +53,27 @@ fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     key
 }
 
-pub(super) fn lane_key(lane: ChainId, height: u64, block: &BlockHash) -> [u8; 41] {
-    join(&[&[lane as u8], &height.to_be_bytes(), block.as_bytes()])
+pub(super) fn lane_key(lane: ChainId, kind: BlockKind, height: u64, number: u64) -> [u8; 19] {
+    join(&[&[lane as u8], &kind.0.to_be_bytes(), &height.to_be_bytes(), &number.to_be_bytes()])
 }
 
-pub(super) fn kind_key(kind: BlockKind, height: u64, block: &BlockHash) -> [u8; 42] {
-    join(&[&kind.0.to_be_bytes(), &height.to_be_bytes(), block.as_bytes()])
+/// Kind and height of a key of `lanes`.
+pub(super) fn lane_key_parts(key: &[u8; 19]) -> (BlockKind, u64) {
+    let [_, k0, k1, h0, h1, h2, h3, h4, h5, h6, h7, ..] = *key;
+    (BlockKind(u16::from_be_bytes([k0, k1])), u64::from_be_bytes([h0, h1, h2, h3, h4, h5, h6, h7]))
 }
 
-pub(super) fn name_key(name: &str, block: &BlockHash) -> Vec<u8> {
+pub(super) fn name_key(name: &str, number: u64) -> Vec<u8> {
     // Names have no zero byte, so no name's entries lie between another's.
-    [name.as_bytes(), &[0], block.as_bytes()].concat()
+    [name.as_bytes(), &[0], &number.to_be_bytes()].concat()
 }
 
-pub(super) fn child_key(parent: &BlockHash, child: &BlockHash) -> [u8; 64] {
-    join(&[parent.as_bytes(), child.as_bytes()])
+pub(super) fn child_key(parent: u64, child: u64) -> [u8; 16] {
+    join(&[&parent.to_be_bytes(), &child.to_be_bytes()])
 }
 
-pub(super) fn tip_key(lane: ChainId, block: &BlockHash) -> [u8; 33] {
-    join(&[&[lane as u8], block.as_bytes()])
+pub(super) fn tip_key(lane: ChainId, number: u64) -> [u8; 9] {
+    join(&[&[lane as u8], &number.to_be_bytes()])
 }
 
 pub(super) fn signature_key(block: &BlockHash, public_key: &[u8; 32], time_ms: u64) -> [u8; 72] {
@@ -84,36 +90,45 @@ pub(super) fn signature_record(key: &[u8; 72], signature: [u8; 64]) -> Signature
     }
 }
 
-/// The hash that ends a key.
-pub(super) fn last_hash(key: &[u8]) -> BlockHash {
-    key.last_chunk::<HASH_LEN>()
-        .map_or(BlockHash::from_bytes([0; HASH_LEN]), |hash| BlockHash::from_bytes(*hash))
+/// The block number that ends a key.
+pub(super) fn last_number(key: &[u8]) -> u64 {
+    key.last_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
 }
 
 /// The hash that begins a key.
 pub(super) fn first_hash(key: &[u8]) -> BlockHash {
-    key.first_chunk::<HASH_LEN>()
-        .map_or(BlockHash::from_bytes([0; HASH_LEN]), |hash| BlockHash::from_bytes(*hash))
+    BlockHash::from_bytes(key.first_chunk::<HASH_LEN>().copied().unwrap_or_default())
 }
 
-/// The height in front of the hash that ends a key of `lanes` or `kinds`.
-pub(super) fn key_height(key: &[u8]) -> u64 {
-    let before = key.split_last_chunk::<HASH_LEN>().map_or(key, |(before, _)| before);
-    before.last_chunk::<8>().map_or(0, |height| u64::from_be_bytes(*height))
+/// A value of `blocks`: header and, if it lies in the index, the payload.
+pub(super) struct BlockValue<'a> {
+    pub(super) height: u64,
+    pub(super) header: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
-/// A value of `blocks`.
-pub(super) fn block_value(height: u64, header: &[u8]) -> Vec<u8> {
-    [&height.to_le_bytes(), header].concat()
+impl<'a> BlockValue<'a> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        // A header has at most 8 MiB.
+        let header_len = u32::try_from(self.header.len()).unwrap_or(u32::MAX);
+        let (height, header_len) = (self.height.to_le_bytes(), header_len.to_le_bytes());
+        [height.as_slice(), &header_len, self.header, self.payload].concat()
+    }
+
+    /// Splits a value; one too short has an empty header, which no block is named after.
+    pub(super) fn from_bytes(bytes: &'a [u8]) -> Self {
+        let split = || {
+            let (height, rest) = bytes.split_first_chunk::<8>()?;
+            let (header_len, rest) = rest.split_first_chunk::<4>()?;
+            let header_len = usize::try_from(u32::from_le_bytes(*header_len)).ok()?;
+            let (header, payload) = rest.split_at_checked(header_len)?;
+            Some(Self { height: u64::from_le_bytes(*height), header, payload })
+        };
+        split().unwrap_or(Self { height: 0, header: &[], payload: &[] })
+    }
 }
 
-/// Height and header bytes of a value of `blocks`.
-pub(super) fn split_block_value(value: &[u8]) -> Option<(u64, &[u8])> {
-    let (height, header) = value.split_first_chunk::<8>()?;
-    Some((u64::from_le_bytes(*height), header))
-}
-
-/// Creates every table, so that readers find them all; checks the version of existing ones.
+/// Creates every table, so that readers find them all; tells the version of existing ones.
 pub(super) fn create(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
     let version = {
         let mut meta = transaction.open_table(META)?;
@@ -123,10 +138,9 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<u64, redb::Error>
         }
         stored.unwrap_or(INDEX_VERSION)
     };
+    transaction.open_table(NUMBERS)?;
     transaction.open_table(BLOCKS)?;
-    transaction.open_table(PAYLOADS)?;
     transaction.open_table(LANES)?;
-    transaction.open_table(KINDS)?;
     transaction.open_table(NAMES)?;
     transaction.open_table(CHILDREN)?;
     transaction.open_table(TIPS)?;
@@ -147,65 +161,91 @@ pub(super) fn block_count(transaction: &ReadTransaction) -> Result<u64, redb::Er
     Ok(transaction.open_table(BLOCKS)?.len()?)
 }
 
-/// What the index keeps of a parent, read before its child is inserted.
-pub(super) struct ParentEntry<'a> {
-    pub(super) hash: BlockHash,
-    pub(super) role: ParentRole,
+/// The number of the next block.
+pub(super) fn next_number(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    let last = transaction.open_table(BLOCKS)?.last()?.map(|(number, _)| number.value());
+    match last.map(|last| last.checked_add(1)) {
+        None => Ok(0),
+        Some(Some(next)) => Ok(next),
+        Some(None) => Err(redb::Error::Corrupted("block number 2^64 - 1".into())),
+    }
+}
+
+/// What is stored of a block, found by its hash.
+pub(super) enum Found {
+    Nothing,
+    /// A number without a block.
+    NumberOnly,
+    Value(u64, Vec<u8>),
+}
+
+/// Looks a block up, in a transaction that reads or one that writes.
+pub(super) fn find(
+    numbers: &impl ReadableTable<[u8; 32], u64>,
+    blocks: &impl ReadableTable<u64, &'static [u8]>,
+    block: &BlockHash,
+) -> Result<Found, redb::Error> {
+    let Some(number) = numbers.get(block.as_bytes())?.map(|number| number.value()) else {
+        return Ok(Found::Nothing);
+    };
+    let value = blocks.get(number)?;
+    Ok(value.map_or(Found::NumberOnly, |value| Found::Value(number, value.value().to_vec())))
+}
+
+/// A block that is about to be inserted.
+pub(super) struct NewBlock<'a> {
+    pub(super) hash: &'a BlockHash,
+    pub(super) number: u64,
+    pub(super) height: u64,
     pub(super) header: &'a Header,
+    pub(super) header_bytes: &'a [u8],
+    /// Empty if it is a file.
+    pub(super) payload: &'a [u8],
+    /// In the order of the header's parents.
+    pub(super) parents: &'a [Block],
 }
 
 /// Enters a block into every table. Touches the block and its parents, nothing else.
-pub(super) fn insert_block(
-    transaction: &WriteTransaction,
-    block: &BlockHash,
-    height: u64,
-    header: &Header,
-    header_bytes: &[u8],
-    parents: &[ParentEntry<'_>],
-) -> Result<(), redb::Error> {
-    transaction.open_table(BLOCKS)?.insert(block.as_bytes(), block_value(height, header_bytes).as_slice())?;
-    transaction.open_table(LANES)?.insert(lane_key(header.lane, height, block), ())?;
-    transaction.open_table(KINDS)?.insert(kind_key(header.kind, height, block), ())?;
+pub(super) fn insert_block(transaction: &WriteTransaction, block: &NewBlock<'_>) -> Result<(), redb::Error> {
+    let NewBlock { hash, number, height, header, header_bytes, payload, parents } = *block;
+    transaction.open_table(NUMBERS)?.insert(hash.as_bytes(), number)?;
+    insert_value(transaction, number, &BlockValue { height, header: header_bytes, payload })?;
+    transaction
+        .open_table(LANES)?
+        .insert(lane_key(header.lane, header.kind, height, number), hash.as_bytes())?;
+    let parents = || header.parents.iter().zip(parents);
     {
         let mut names = transaction.open_table(NAMES)?;
-        names.insert(name_key(&header.name, block).as_slice(), 1)?;
-        for parent in parents {
-            if parent.role == ParentRole::Predecessor && parent.header.name == header.name {
-                names.insert(name_key(&header.name, &parent.hash).as_slice(), 0)?;
+        names.insert(name_key(&header.name, number).as_slice(), 1)?;
+        for (parent, found) in parents() {
+            if parent.role == ParentRole::Predecessor && found.header().name == header.name {
+                names.insert(name_key(&header.name, found.number()).as_slice(), 0)?;
             }
         }
     }
     {
         let mut children = transaction.open_table(CHILDREN)?;
-        for parent in parents {
-            children.insert(child_key(&parent.hash, block), parent.role as u8)?;
+        for (parent, found) in parents() {
+            children.insert(child_key(found.number(), number), parent.role as u8)?;
         }
     }
     let mut tips = transaction.open_table(TIPS)?;
-    tips.insert(tip_key(header.lane, block), ())?;
-    for parent in parents {
-        if parent.header.lane == header.lane {
-            tips.remove(tip_key(header.lane, &parent.hash))?;
+    tips.insert(tip_key(header.lane, number), ())?;
+    for (_, found) in parents() {
+        if found.header().lane == header.lane {
+            tips.remove(tip_key(header.lane, found.number()))?;
         }
     }
     Ok(())
 }
 
-pub(super) fn insert_payload(
+pub(super) fn insert_value(
     transaction: &WriteTransaction,
-    payload: &PayloadHash,
-    bytes: &[u8],
+    number: u64,
+    value: &BlockValue<'_>,
 ) -> Result<(), redb::Error> {
-    transaction.open_table(PAYLOADS)?.insert(payload.as_bytes(), bytes)?;
+    transaction.open_table(BLOCKS)?.insert(number, value.to_bytes().as_slice())?;
     Ok(())
-}
-
-pub(super) fn payload_bytes(
-    transaction: &WriteTransaction,
-    payload: &PayloadHash,
-) -> Result<Option<Vec<u8>>, redb::Error> {
-    let table = transaction.open_table(PAYLOADS)?;
-    Ok(table.get(payload.as_bytes())?.map(|bytes| bytes.value().to_vec()))
 }
 
 pub(super) fn insert_signature(
@@ -216,12 +256,4 @@ pub(super) fn insert_signature(
     let key = signature_key(block, &record.public_key, record.time_ms);
     transaction.open_table(SIGNATURES)?.insert(key, record.signature)?;
     Ok(())
-}
-
-/// The value of `blocks`, from a transaction that reads or one that writes.
-pub(super) fn block_bytes(
-    table: &impl ReadableTable<[u8; 32], &'static [u8]>,
-    block: &BlockHash,
-) -> Result<Option<Vec<u8>>, redb::Error> {
-    Ok(table.get(block.as_bytes())?.map(|value| value.value().to_vec()))
 }

@@ -1,10 +1,11 @@
 //! Owns walking the DAG: lanes, kinds, heads, tips, children, ancestors, topological order.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use super::block::Block;
 use super::error::{ChainError, Damage};
-use super::reader::{Reader, SCAN_KEYS, entry_error};
+use super::reader::{Reader, Stored, entry_error};
 use super::{Chain, tables};
 use crate::format::{BlockKind, ChainId};
 use crate::hash::{BlockHash, ChainRoot, DomainHasher};
@@ -12,98 +13,129 @@ use crate::storage::StorageError;
 
 /// Blocks by height, then hash, as of the moment the walk began. Parents come before children.
 ///
-/// After an item that is an error the walk goes on, unless the index itself cannot be walked.
+/// Holds the hashes of one height at a time. After an item that is an error the walk goes on, unless
+/// the index itself cannot be walked.
 pub struct Blocks {
     /// `None` before the first block and after the last.
     reader: Option<Reader>,
-    streams: Vec<Stream>,
+    lanes: Vec<ChainId>,
+    kind: Option<BlockKind>,
     begun: bool,
+    streams: Vec<Stream>,
+    /// The blocks of one height that are still to come: hash, number, stream.
+    level: VecDeque<(BlockHash, u64, Stream)>,
     /// Keeps the index open; dropped after the reader.
     chain: Chain,
 }
 
-/// Where a walk finds its keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Lane(ChainId),
-    Kind(BlockKind),
-}
-
-/// One lane or kind, read a batch of keys at a time.
+/// The blocks of one kind in one lane, from a height on.
+#[derive(Clone, Copy)]
 struct Stream {
-    source: Source,
-    batch: VecDeque<(u64, BlockHash)>,
-    complete: bool,
-    last: Option<(u64, BlockHash)>,
+    lane: ChainId,
+    kind: BlockKind,
+    height: u64,
 }
 
 impl Stream {
-    fn new(source: Source) -> Self {
-        Self { source, batch: VecDeque::new(), complete: false, last: None }
-    }
-
-    /// The next height and hash, fetching a batch if there is none at hand.
-    fn peek(&mut self, reader: &Reader) -> Result<Option<(u64, BlockHash)>, StorageError> {
-        if self.batch.is_empty() && !self.complete {
-            let keys: Vec<(u64, BlockHash)> = match self.source {
-                Source::Lane(lane) => {
-                    let after = self.last.map(|(height, hash)| tables::lane_key(lane, height, &hash));
-                    let keys = reader.scan(tables::LANES, &[lane as u8], after)?;
-                    keys.iter().map(|key| (tables::key_height(key), tables::last_hash(key))).collect()
-                }
-                Source::Kind(kind) => {
-                    let after = self.last.map(|(height, hash)| tables::kind_key(kind, height, &hash));
-                    let keys = reader.scan(tables::KINDS, &kind.0.to_be_bytes(), after)?;
-                    keys.iter().map(|key| (tables::key_height(key), tables::last_hash(key))).collect()
-                }
-            };
-            self.complete = keys.len() < SCAN_KEYS;
-            self.last = keys.last().copied().or(self.last);
-            self.batch = keys.into();
-        }
-        Ok(self.batch.front().copied())
+    /// Moves to the first height at or above its own; `None` if there is none.
+    fn seek(mut self, reader: &Reader) -> Result<Option<Self>, StorageError> {
+        let first = tables::lane_key(self.lane, self.kind, self.height, 0);
+        let last = tables::lane_key(self.lane, self.kind, u64::MAX, u64::MAX);
+        let found = reader.first_lane_key(first, last)?;
+        Ok(found.map(|key| {
+            self.height = tables::lane_key_parts(&key).1;
+            self
+        }))
     }
 }
 
+/// The kinds of block that a lane has.
+fn kinds_of(reader: &Reader, lane: ChainId) -> Result<Vec<BlockKind>, StorageError> {
+    let mut kinds = Vec::new();
+    let mut next = Some(0);
+    while let Some(kind) = next {
+        let first = tables::lane_key(lane, BlockKind(kind), 0, 0);
+        let last = tables::lane_key(lane, BlockKind(u16::MAX), u64::MAX, u64::MAX);
+        let Some(key) = reader.first_lane_key(first, last)? else { break };
+        let (kind, _) = tables::lane_key_parts(&key);
+        kinds.push(kind);
+        next = kind.0.checked_add(1);
+    }
+    Ok(kinds)
+}
+
 impl Blocks {
-    fn new(chain: &Chain, sources: impl IntoIterator<Item = Source>) -> Self {
-        let streams = sources.into_iter().map(Stream::new).collect();
-        Self { reader: None, streams, begun: false, chain: chain.clone() }
+    fn new(chain: &Chain, lanes: &[ChainId], kind: Option<BlockKind>) -> Self {
+        Self {
+            reader: None,
+            lanes: lanes.to_vec(),
+            kind,
+            begun: false,
+            streams: Vec::new(),
+            level: VecDeque::new(),
+            chain: chain.clone(),
+        }
+    }
+
+    fn begin(&mut self) -> Result<Reader, ChainError> {
+        let reader = self.chain.reader()?;
+        for lane in &self.lanes {
+            let kinds = match self.kind {
+                Some(kind) => vec![kind],
+                None => kinds_of(&reader, *lane)?,
+            };
+            for kind in kinds {
+                let stream = Stream { lane: *lane, kind, height: 0 };
+                self.streams.extend(stream.seek(&reader)?);
+            }
+        }
+        Ok(reader)
+    }
+
+    /// Fetches the blocks of the least height that is left.
+    fn next_level(&mut self, reader: &Reader) -> Result<(), StorageError> {
+        let Some(height) = self.streams.iter().map(|stream| stream.height).min() else { return Ok(()) };
+        let mut level = Vec::new();
+        for mut stream in std::mem::take(&mut self.streams) {
+            if stream.height > height {
+                self.streams.push(stream);
+                continue;
+            }
+            let first = tables::lane_key(stream.lane, stream.kind, height, 0);
+            let last = tables::lane_key(stream.lane, stream.kind, height, u64::MAX);
+            for (key, hash) in reader.scan(tables::LANES, first, last, BlockHash::from_bytes)? {
+                level.push((hash, tables::last_number(&key), stream));
+            }
+            if let Some(above) = height.checked_add(1) {
+                stream.height = above;
+                self.streams.extend(stream.seek(reader)?);
+            }
+        }
+        level.sort_unstable_by_key(|(hash, number, _)| (*hash, *number));
+        self.level = level.into();
+        Ok(())
     }
 
     fn advance(&mut self) -> Result<Option<Block>, ChainError> {
-        if !self.begun {
-            self.begun = true;
-            self.reader = Some(self.chain.reader()?);
-        }
-        let Some(reader) = &self.reader else { return Ok(None) };
-        let mut least: Option<((u64, BlockHash), usize)> = None;
-        for (index, stream) in self.streams.iter_mut().enumerate() {
-            match stream.peek(reader) {
-                Ok(Some(key)) if least.is_none_or(|(other, _)| key < other) => least = Some((key, index)),
-                Ok(_) => {}
-                Err(error) => {
-                    self.reader = None;
-                    return Err(error.into());
-                }
-            }
-        }
-        let Some(((height, hash), index)) = least else {
-            self.reader = None;
-            return Ok(None);
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None if !std::mem::replace(&mut self.begun, true) => self.begin()?,
+            None => return Ok(None),
         };
-        let Some(stream) = self.streams.get_mut(index) else { return Ok(None) };
-        stream.batch.pop_front();
-        let source = stream.source;
-        let block = reader.named(&hash)?;
-        let (table, agrees) = match source {
-            Source::Lane(lane) => ("lanes", block.header().lane == lane),
-            Source::Kind(kind) => ("kinds", block.header().kind == kind),
-        };
-        if !agrees || block.height() != height {
-            return Err(ChainError::Damaged { block: hash, reason: Damage::Entry { table } });
+        if self.level.is_empty() {
+            self.next_level(&reader)?;
         }
-        Ok(Some(block))
+        let Some((hash, number, stream)) = self.level.pop_front() else { return Ok(None) };
+        let read = reader.value(number).map_err(entry_error(&hash, "blocks"));
+        self.reader = Some(reader);
+        let missing = ChainError::Damaged { block: hash, reason: Damage::HeaderMissing };
+        let block = Stored::decode(&hash, number, read?.ok_or(missing)?)?.block;
+        let header = block.header();
+        if header.lane == stream.lane && header.kind == stream.kind && block.height() == stream.height {
+            Ok(Some(block))
+        } else {
+            Err(ChainError::Damaged { block: hash, reason: Damage::Entry { table: "lanes" } })
+        }
     }
 }
 
@@ -118,17 +150,17 @@ impl Iterator for Blocks {
 impl Chain {
     /// The blocks of a lane by height, then hash.
     pub fn blocks(&self, lane: ChainId) -> Blocks {
-        Blocks::new(self, [Source::Lane(lane)])
+        Blocks::new(self, &[lane], None)
     }
 
     /// The blocks of a kind by height, then hash.
     pub fn blocks_of_kind(&self, kind: BlockKind) -> Blocks {
-        Blocks::new(self, [Source::Kind(kind)])
+        Blocks::new(self, &ChainId::ALL, Some(kind))
     }
 
     /// All blocks, every parent before its children: by height, then hash.
     pub fn topological_order(&self) -> Blocks {
-        Blocks::new(self, ChainId::ALL.map(Source::Lane))
+        Blocks::new(self, &ChainId::ALL, None)
     }
 
     /// The blocks of a name that no block of the same name has as its predecessor, by hash.
@@ -139,18 +171,15 @@ impl Chain {
     pub fn heads(&self, name: &str) -> Result<Vec<Block>, ChainError> {
         let reader = self.reader()?;
         let mut heads = Vec::new();
-        for (hash, head) in reader.blocks_of_name(name)? {
-            if head {
-                let block = reader.named(&hash)?;
-                if block.header().name != name {
-                    return Err(ChainError::Damaged {
-                        block: hash,
-                        reason: Damage::Entry { table: "names" },
-                    });
-                }
-                heads.push(block);
+        for number in reader.heads(name)? {
+            let block = reader.numbered(number, "names")?;
+            if block.header().name != name {
+                let reason = Damage::Entry { table: "names" };
+                return Err(ChainError::Damaged { block: block.hash(), reason });
             }
+            heads.push(block);
         }
+        heads.sort_unstable_by_key(Block::hash);
         Ok(heads)
     }
 
@@ -161,18 +190,19 @@ impl Chain {
     /// [`ChainError::NotFound`], [`ChainError::Damaged`] or [`ChainError::Storage`].
     pub fn children(&self, block: &BlockHash) -> Result<Vec<BlockHash>, ChainError> {
         let reader = self.reader()?;
-        reader.get(block)?;
-        let keys = reader.scan_all(tables::CHILDREN, block.as_bytes());
-        let keys = keys.map_err(entry_error(block, "children"))?;
-        let children: Vec<BlockHash> = keys.iter().map(|key| tables::last_hash(key)).collect();
-        for child in &children {
-            if !reader.named(child)?.header().parents.iter().any(|parent| parent.hash == *block) {
-                return Err(ChainError::Damaged {
-                    block: *child,
-                    reason: Damage::Entry { table: "children" },
-                });
+        let parent = reader.get(block)?.block.number();
+        let (first, last) = (tables::child_key(parent, 0), tables::child_key(parent, u64::MAX));
+        let keys = reader.scan(tables::CHILDREN, first, last, |_| ());
+        let mut children = Vec::new();
+        for (key, ()) in keys.map_err(entry_error(block, "children"))? {
+            let child = reader.numbered(tables::last_number(&key), "children")?;
+            if !child.header().parents.iter().any(|parent| parent.hash == *block) {
+                let reason = Damage::Entry { table: "children" };
+                return Err(ChainError::Damaged { block: child.hash(), reason });
             }
+            children.push(child.hash());
         }
+        children.sort_unstable();
         Ok(children)
     }
 
@@ -185,20 +215,19 @@ impl Chain {
     pub fn ancestors(&self, block: &BlockHash) -> Result<Vec<Block>, ChainError> {
         let reader = self.reader()?;
         let mut known: BTreeMap<BlockHash, Block> = BTreeMap::new();
-        let mut open = vec![reader.get(block)?];
+        let mut open = vec![reader.get(block)?.block];
         while let Some(child) = open.pop() {
             for parent in &child.header().parents {
-                if !known.contains_key(&parent.hash) {
+                if let Entry::Vacant(entry) = known.entry(parent.hash) {
                     let missing = Damage::MissingParent { parent: parent.hash };
-                    let found = reader.find(&parent.hash)?;
-                    let found = found.ok_or(ChainError::Damaged { block: child.hash(), reason: missing })?;
-                    known.insert(parent.hash, found.clone());
-                    open.push(found);
+                    let missing = ChainError::Damaged { block: child.hash(), reason: missing };
+                    let found = reader.find(&parent.hash)?.ok_or(missing)?.block;
+                    open.push(entry.insert(found).clone());
                 }
             }
         }
         let mut ancestors: Vec<Block> = known.into_values().collect();
-        ancestors.sort_by_key(|block| (block.height(), block.hash()));
+        ancestors.sort_unstable_by_key(|block| (block.height(), block.hash()));
         Ok(ancestors)
     }
 
@@ -209,13 +238,17 @@ impl Chain {
     /// [`ChainError::Damaged`] or [`ChainError::Storage`].
     pub fn tips(&self, lane: ChainId) -> Result<Vec<BlockHash>, ChainError> {
         let reader = self.reader()?;
-        let keys = reader.scan_all(tables::TIPS, &[lane as u8])?;
-        let tips: Vec<BlockHash> = keys.iter().map(|key| tables::last_hash(key)).collect();
-        for tip in &tips {
-            if reader.named(tip)?.header().lane != lane {
-                return Err(ChainError::Damaged { block: *tip, reason: Damage::Entry { table: "tips" } });
+        let (first, last) = (tables::tip_key(lane, 0), tables::tip_key(lane, u64::MAX));
+        let mut tips = Vec::new();
+        for (key, ()) in reader.scan(tables::TIPS, first, last, |()| ())? {
+            let tip = reader.numbered(tables::last_number(&key), "tips")?;
+            if tip.header().lane != lane {
+                let reason = Damage::Entry { table: "tips" };
+                return Err(ChainError::Damaged { block: tip.hash(), reason });
             }
+            tips.push(tip.hash());
         }
+        tips.sort_unstable();
         Ok(tips)
     }
 

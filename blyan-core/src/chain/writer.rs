@@ -7,16 +7,15 @@ use std::collections::HashSet;
 
 use super::Chain;
 use super::block::{Block, Draft};
-use super::error::{ChainError, Damage};
-use super::reader::{decode_block, entry_error, payload_error};
+use super::error::ChainError;
+use super::reader::Stored;
 use super::signature::SignatureRecord;
-use super::tables::{self, ParentEntry};
+use super::tables::{self, NewBlock};
 use super::validate::ParentView;
-use crate::format::Header;
+use crate::format::{Header, PayloadRef};
 use crate::hash::{BlockHash, PayloadHash};
 use crate::storage::Payload;
 use crate::storage::index::WriteBatch;
-use crate::storage::payload_store::check_hash;
 use crate::storage::payload_writer::PayloadWriter;
 
 /// What an append did.
@@ -36,6 +35,7 @@ pub struct Writer {
     payloads: PayloadWriter,
     /// Payload files this transaction wrote or found intact.
     intact: HashSet<PayloadHash>,
+    next_number: u64,
     dirty: bool,
     chain: Chain,
 }
@@ -60,15 +60,22 @@ impl ParentView for Parents<'_> {
     }
 
     fn payload(&self, parent: &BlockHash) -> Result<Payload, ChainError> {
-        self.writer.payload(self.find(parent)?)
+        let block = self.find(parent)?;
+        if !tables::is_inline(block.header()) {
+            // It may still be on its way to the medium.
+            self.writer.payloads.wait()?;
+        }
+        let stored = self.writer.find(parent)?.ok_or(ChainError::NotFound { block: *parent })?;
+        stored.payload(&self.writer.chain.0.payloads)
     }
 }
 
 impl Writer {
     pub(super) fn begin(chain: Chain) -> Result<Self, ChainError> {
         let batch = chain.0.index.begin_write()?;
+        let next_number = batch.read(tables::next_number)?;
         let payloads = PayloadWriter::new(chain.0.medium.clone());
-        Ok(Self { batch, payloads, intact: HashSet::new(), dirty: false, chain })
+        Ok(Self { batch, payloads, intact: HashSet::new(), next_number, dirty: false, chain })
     }
 
     /// Adds a block to the transaction; its parents may be of the same transaction.
@@ -83,14 +90,14 @@ impl Writer {
     pub fn append(&mut self, draft: Draft) -> Result<Appended, ChainError> {
         let (header, header_bytes) = draft.encode()?;
         let hash = BlockHash::of_header(&header_bytes);
-        if self.find(&hash)?.is_some() {
-            let new_payload = self.store_payload(&hash, &header, draft.payload, false)?;
+        if let Some(stored) = self.find(&hash)? {
+            let new_payload = self.repair_payload(&stored, draft.payload)?;
             return Ok(Appended { hash, new_block: false, new_payload });
         }
         let mut parents = Vec::with_capacity(header.parents.len());
         for parent in &header.parents {
             let missing = || ChainError::MissingParent { name: header.name.clone(), parent: parent.hash };
-            parents.push(self.find(&parent.hash)?.ok_or_else(missing)?);
+            parents.push(self.find(&parent.hash)?.ok_or_else(missing)?.block);
         }
         if let Some(validator) = self.chain.0.validators.get(header.kind) {
             let view = Parents { writer: self, blocks: &parents };
@@ -100,22 +107,25 @@ impl Writer {
                 source,
             })?;
         }
-        let new_payload = self.store_payload(&hash, &header, draft.payload, true)?;
+        let (payload, new_payload) = if tables::is_inline(&header) {
+            (draft.payload, true)
+        } else {
+            (Vec::new(), self.store_file(&header.payload, draft.payload, true)?)
+        };
         let height = parents.iter().map(|parent| parent.height().saturating_add(1)).max().unwrap_or(0);
-        let entries: Vec<ParentEntry<'_>> = header
-            .parents
-            .iter()
-            .zip(&parents)
-            .map(|(parent, block)| ParentEntry {
-                hash: parent.hash,
-                role: parent.role,
-                header: block.header(),
-            })
-            .collect();
+        let number = self.next_number;
+        let block = NewBlock {
+            hash: &hash,
+            number,
+            height,
+            header: &header,
+            header_bytes: &header_bytes,
+            payload: &payload,
+            parents: &parents,
+        };
         self.dirty = true;
-        self.batch.write(|transaction| {
-            tables::insert_block(transaction, &hash, height, &header, &header_bytes, &entries)
-        })?;
+        self.batch.write(|transaction| tables::insert_block(transaction, &block))?;
+        self.next_number = number.saturating_add(1);
         Ok(Appended { hash, new_block: true, new_payload })
     }
 
@@ -157,70 +167,47 @@ impl Writer {
         Ok(())
     }
 
-    fn find(&self, block: &BlockHash) -> Result<Option<Block>, ChainError> {
-        let value = self
-            .batch
-            .read(|transaction| tables::block_bytes(&transaction.open_table(tables::BLOCKS)?, block))
-            .map_err(entry_error(block, "blocks"))?;
-        value.map(|value| decode_block(block, &value)).transpose()
+    fn find(&self, block: &BlockHash) -> Result<Option<Stored>, ChainError> {
+        Stored::find_in(&self.batch, block)
     }
 
-    fn inline_payload(
-        &self,
-        block: &BlockHash,
-        payload: &PayloadHash,
-    ) -> Result<Option<Vec<u8>>, ChainError> {
-        let read = self.batch.read(|transaction| tables::payload_bytes(transaction, payload));
-        read.map_err(entry_error(block, "payloads"))
-    }
-
-    fn payload(&self, block: &Block) -> Result<Payload, ChainError> {
-        let (hash, header) = (block.hash(), block.header());
-        let payload = &header.payload;
-        if tables::is_inline(header) {
-            let missing = Damage::InlinePayloadMissing { payload: payload.hash };
-            let missing = ChainError::Damaged { block: hash, reason: missing };
-            let bytes = self.inline_payload(&hash, &payload.hash)?.ok_or(missing)?;
-            check_hash(&payload.hash, &bytes).map_err(payload_error(&hash))?;
-            return Ok(Payload::from(bytes));
+    /// Makes sure that a stored block's payload is intact; tells whether it had to be written.
+    fn repair_payload(&mut self, stored: &Stored, bytes: Vec<u8>) -> Result<bool, ChainError> {
+        let block = &stored.block;
+        if !tables::is_inline(block.header()) {
+            return self.store_file(&block.header().payload, bytes, false);
         }
-        // It may still be on its way to the medium.
-        self.payloads.wait()?;
-        self.chain.0.payloads.get(&payload.hash, payload.len_bytes).map_err(payload_error(&hash))
+        if stored.inline_payload().is_ok() {
+            return Ok(false);
+        }
+        self.dirty = true;
+        let value = stored.with_inline_payload(&bytes);
+        self.batch.write(|transaction| {
+            transaction.open_table(tables::BLOCKS)?.insert(block.number(), value.as_slice())?;
+            Ok(())
+        })?;
+        Ok(true)
     }
 
-    /// Makes sure that the payload is stored and intact; tells whether it had to be written.
-    fn store_payload(
+    /// Makes sure that a payload file is there and intact; tells whether it had to be written.
+    fn store_file(
         &mut self,
-        block: &BlockHash,
-        header: &Header,
+        payload: &PayloadRef,
         bytes: Vec<u8>,
         new_block: bool,
     ) -> Result<bool, ChainError> {
-        let payload = header.payload.hash;
-        if tables::is_inline(header) {
-            let stored = self.inline_payload(block, &payload)?;
-            if stored.is_some_and(|stored| stored == bytes) {
-                return Ok(false);
-            }
-            self.dirty = true;
-            self.batch.write(|transaction| tables::insert_payload(transaction, &payload, &bytes))?;
-            return Ok(true);
-        }
-        if self.intact.contains(&payload) {
+        if self.intact.contains(&payload.hash) {
             return Ok(false);
         }
         let files = &self.chain.0.payloads;
-        let intact = files.is_intact(&payload, header.payload.len_bytes)?;
-        if intact {
-            if new_block {
-                self.payloads.rely_on(payload);
-            }
-        } else {
-            files.forget(&payload);
-            self.payloads.write(payload, bytes)?;
+        let intact = files.is_intact(&payload.hash, payload.len_bytes)?;
+        if !intact {
+            files.forget(&payload.hash);
+            self.payloads.write(payload.hash, bytes)?;
+        } else if new_block {
+            self.payloads.rely_on(payload.hash);
         }
-        self.intact.insert(payload);
+        self.intact.insert(payload.hash);
         Ok(!intact)
     }
 }

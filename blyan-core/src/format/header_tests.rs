@@ -1,5 +1,7 @@
 use super::*;
 
+const GOLDEN_HASH: &str = "144dd1044bc222c4cf006c232c193d7774be0f71deb82f0f01972858ff01e131";
+
 fn header() -> Header {
     Header {
         lane: ChainId::Parameter,
@@ -49,6 +51,7 @@ fn header_bytes_of_version_1_never_change() {
     assert_eq!(Header::from_bytes(&golden()).unwrap(), header());
     let context_hash = blake3::derive_key("blyan block 1", &golden());
     assert_eq!(header().hash().unwrap().as_bytes(), &context_hash);
+    assert_eq!(header().hash().unwrap().to_string(), GOLDEN_HASH);
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn spans(offset: u64, len: usize) -> io::Result<Spans> {
 
 impl Span {
     fn is_whole_pages(&self) -> bool {
-        self.page > 0 && self.start == 0 && self.len as u64 % PAGE == 0
+        self.page > 0 && self.start == 0 && (self.len as u64).is_multiple_of(PAGE)
     }
 }
 
@@ -213,7 +213,7 @@ impl StorageBackend for CheckedPages {
             return Ok(0);
         }
         let pages = physical_len - PAGE;
-        if pages % STRIDE != 0 {
+        if !pages.is_multiple_of(STRIDE) {
             return Err(damaged("the file was cut or extended"));
         }
         Ok(PAGE + pages / STRIDE * PAGE)
@@ -243,7 +243,7 @@ impl StorageBackend for CheckedPages {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let pages = len / PAGE;
-        if len % PAGE != 0 || pages == 0 {
+        if !len.is_multiple_of(PAGE) || pages == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         self.file.set_len(physical(pages).ok_or(io::ErrorKind::InvalidInput)?)
@@ -306,3 +306,7 @@ impl StorageBackend for CheckedPages {
         self.file.query_lock_range(start, end)
     }
 }
+
+#[cfg(test)]
+#[path = "pages_tests.rs"]
+mod tests;

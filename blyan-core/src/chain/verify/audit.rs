@@ -1,16 +1,17 @@
 //! Owns the audit of the index: its tables against the headers, which name themselves.
 //!
-//! The headers are the truth: whatever hashes to its key is a block. From them follows what every
-//! other table must hold, entry by entry, and nothing besides.
+//! The headers are the truth: whatever hashes to the name it was given is a block. From the blocks
+//! follows what every other table must hold, entry by entry, and nothing besides.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
-use redb::{Key, ReadTransaction, TableDefinition, Value};
+use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value};
 
 use super::{BadBlock, VerifyReport, Watch};
+use crate::chain::block::Block;
 use crate::chain::error::{ChainError, Damage};
-use crate::chain::reader::{Reader, entry_error, payload_error};
+use crate::chain::reader::{Reader, Stored, entry_error, hash_of_value};
 use crate::chain::signature::SignatureRecord;
 use crate::chain::tables;
 use crate::format::{BlockKind, ChainId, Parent, ParentRole};
@@ -20,8 +21,12 @@ use crate::storage::StorageError;
 /// Blocks between two looks at progress and cancellation.
 const STEP_BLOCKS: usize = 1024;
 
+/// Stands for the block of an entry that belongs to none.
+const NO_BLOCK: BlockHash = BlockHash::from_bytes([0; 32]);
+
 /// What the audit keeps of a block whose header is intact.
 pub(super) struct Seen {
+    number: u64,
     height: u64,
     lane: ChainId,
     kind: BlockKind,
@@ -32,35 +37,69 @@ pub(super) struct Seen {
     pub(super) inline: bool,
 }
 
-/// The one byte an index entry may carry besides its key.
-struct Mark(u8);
+impl Seen {
+    fn new(block: &Block) -> Self {
+        let header = block.header();
+        Self {
+            number: block.number(),
+            height: block.height(),
+            lane: header.lane,
+            kind: header.kind,
+            name: header.name.as_str().into(),
+            parents: header.parents.as_slice().into(),
+            payload: header.payload.hash,
+            payload_len: header.payload.len_bytes,
+            inline: tables::is_inline(header),
+        }
+    }
+}
+
+/// The value of an index entry, as bytes to compare.
+struct Mark(Vec<u8>);
 
 impl From<()> for Mark {
     fn from((): ()) -> Self {
-        Self(0)
+        Self(Vec::new())
     }
 }
 
 impl From<u8> for Mark {
     fn from(mark: u8) -> Self {
-        Self(mark)
+        Self(vec![mark])
     }
 }
 
-/// An entry of an index table that follows from a header: key, mark, the block it follows from.
-type Expected = (Vec<u8>, u8, BlockHash);
+impl From<u64> for Mark {
+    fn from(number: u64) -> Self {
+        Self(number.to_le_bytes().to_vec())
+    }
+}
+
+impl From<[u8; 32]> for Mark {
+    fn from(hash: [u8; 32]) -> Self {
+        Self(hash.to_vec())
+    }
+}
+
+/// An entry of an index table that follows from a block: key, value, the block.
+type Expected = (Vec<u8>, Vec<u8>, BlockHash);
+
+/// Adds an expected entry.
+type Expect<'e> = &'e mut dyn FnMut(Vec<u8>, Mark);
 
 pub(super) struct Audit<'a> {
     reader: &'a Reader,
     pub(super) watch: &'a Watch<'a>,
     pub(super) seen: BTreeMap<BlockHash, Seen>,
+    /// Which name each number was given to.
+    names: HashMap<u64, BlockHash>,
     /// Blocks whose header cannot be read: nothing is expected of their entries.
     lost: HashSet<BlockHash>,
     bad: Vec<(BlockHash, Damage)>,
     pub(super) payload_bytes: u64,
 }
 
-/// The parts of an error that belong to one block; the rest ends the verification.
+/// The part of an error that belongs to one block; any other ends the verification.
 fn damage_of(error: ChainError) -> Result<(BlockHash, Damage), ChainError> {
     match error {
         ChainError::Damaged { block, reason } => Ok((block, reason)),
@@ -70,7 +109,15 @@ fn damage_of(error: ChainError) -> Result<(BlockHash, Damage), ChainError> {
 
 impl<'a> Audit<'a> {
     pub(super) fn new(reader: &'a Reader, watch: &'a Watch<'a>) -> Self {
-        Self { reader, watch, seen: BTreeMap::new(), lost: HashSet::new(), bad: Vec::new(), payload_bytes: 0 }
+        Self {
+            reader,
+            watch,
+            seen: BTreeMap::new(),
+            names: HashMap::new(),
+            lost: HashSet::new(),
+            bad: Vec::new(),
+            payload_bytes: 0,
+        }
     }
 
     pub(super) fn note(&mut self, block: BlockHash, reason: Damage) {
@@ -93,73 +140,91 @@ impl<'a> Audit<'a> {
     pub(super) fn read_headers(&mut self) -> Result<(), ChainError> {
         let total = self.reader.block_count()?;
         self.watch.total_blocks.store(total, Ordering::Relaxed);
-        let mut candidates = BTreeSet::new();
-        let mut after = None;
-        let failure = loop {
-            match self.reader.scan(tables::BLOCKS, &[], after) {
-                Ok(keys) if keys.is_empty() => break None,
-                Ok(keys) => {
-                    after = keys.last().copied();
-                    for key in keys {
-                        candidates.insert(BlockHash::from_bytes(key));
-                        if candidates.len() % STEP_BLOCKS == 0 {
-                            self.watch.step()?;
-                        }
-                    }
-                }
-                Err(error) => break Some(error),
-            }
-        };
-        if let Some(error) = failure {
-            // A page of the table is damaged. The other tables name the blocks that lie on it.
-            candidates.extend(self.blocks_named_elsewhere());
-            if candidates.is_empty() {
-                return Err(error.into());
-            }
+        // Two tables tell which name a number was given to; where a page of one is damaged, the
+        // other still does.
+        let lanes = self.reader.scan(tables::LANES, [0; 19], [0xff; 19], |hash| hash);
+        for (key, hash) in lanes.unwrap_or_default() {
+            self.names.insert(tables::last_number(&key), BlockHash::from_bytes(hash));
         }
-        for (number, block) in candidates.iter().enumerate() {
-            match self.reader.named(block) {
-                Ok(found) => {
-                    let header = found.header();
-                    let seen = Seen {
-                        height: found.height(),
-                        lane: header.lane,
-                        kind: header.kind,
-                        name: header.name.as_str().into(),
-                        parents: header.parents.as_slice().into(),
-                        payload: header.payload.hash,
-                        payload_len: header.payload.len_bytes,
-                        inline: tables::is_inline(header),
-                    };
-                    self.seen.insert(*block, seen);
-                }
-                Err(error) => {
-                    let (block, reason) = damage_of(error)?;
-                    self.lost.insert(block);
-                    self.note(block, reason);
-                }
+        let numbers = self.reader.scan(tables::NUMBERS, [0; 32], [0xff; 32], |number| number);
+        for (hash, number) in numbers.unwrap_or_default() {
+            self.names.insert(number, BlockHash::from_bytes(hash));
+        }
+        let mut numbers: Vec<u64> = self.names.keys().copied().collect();
+        let stored = self.reader.read(|transaction| {
+            let mut stored = Vec::new();
+            for entry in transaction.open_table(tables::BLOCKS)?.range::<u64>(..)? {
+                stored.push(entry?.0.value());
             }
+            Ok(stored)
+        });
+        match stored {
+            Ok(stored) => numbers.extend(stored),
+            Err(error) if numbers.is_empty() => return Err(error.into()),
+            // The numbers that were given out tell what should be there.
+            Err(_) => {}
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        for (step, number) in numbers.iter().enumerate() {
+            self.read_header(*number)?;
             self.watch.blocks.fetch_add(1, Ordering::Relaxed);
-            if number % STEP_BLOCKS == 0 {
+            if step % STEP_BLOCKS == 0 {
                 self.watch.step()?;
             }
         }
         Ok(())
     }
 
-    fn blocks_named_elsewhere(&self) -> BTreeSet<BlockHash> {
-        let mut blocks = BTreeSet::new();
-        for table in [
-            Self::entries(self.reader, tables::LANES),
-            Self::entries(self.reader, tables::KINDS),
-            Self::entries(self.reader, tables::NAMES),
-            Self::entries(self.reader, tables::CHILDREN),
-            Self::entries(self.reader, tables::TIPS),
-        ] {
-            // A table that cannot be read names nothing; check_tables reports it.
-            blocks.extend(table.unwrap_or_default().iter().map(|(key, _)| tables::last_hash(key)));
+    fn read_header(&mut self, number: u64) -> Result<(), ChainError> {
+        let name = self.names.get(&number).copied();
+        let value = match (self.reader.value(number), name) {
+            (Ok(value), _) => value,
+            (Err(error), Some(name)) => {
+                let (block, reason) = damage_of(entry_error(&name, "blocks")(error))?;
+                self.lose(block, reason);
+                return Ok(());
+            }
+            (Err(error), None) => {
+                // Nobody knows any more what it was called.
+                let (block, reason) = damage_of(entry_error(&NO_BLOCK, "blocks")(error))?;
+                self.note(block, reason);
+                return Ok(());
+            }
+        };
+        let Some(value) = value else {
+            if let Some(name) = name {
+                self.lose(name, Damage::HeaderMissing);
+            }
+            return Ok(());
+        };
+        // Without a name, the header's own is as good; check_tables misses it in `numbers`.
+        let name = name.unwrap_or_else(|| hash_of_value(&value));
+        let decoded = Stored::decode(&name, number, value).and_then(|stored| {
+            let seen = Seen::new(&stored.block);
+            let payload = if seen.inline { stored.inline_payload().map(|_| ()) } else { Ok(()) };
+            Ok((seen, payload))
+        });
+        match decoded {
+            Ok((seen, payload)) => {
+                self.names.insert(number, name);
+                self.seen.insert(name, seen);
+                if let Err(error) = payload {
+                    let (block, reason) = damage_of(error)?;
+                    self.note(block, reason);
+                }
+            }
+            Err(error) => {
+                let (block, reason) = damage_of(error)?;
+                self.lose(block, reason);
+            }
         }
-        blocks
+        Ok(())
+    }
+
+    fn lose(&mut self, block: BlockHash, reason: Damage) {
+        self.lost.insert(block);
+        self.note(block, reason);
     }
 
     /// Every parent must be there, and the height one more than the highest parent's.
@@ -190,30 +255,36 @@ impl<'a> Audit<'a> {
 
     /// Every table must hold what the headers imply, and nothing else.
     pub(super) fn check_tables(&mut self) -> Result<(), ChainError> {
-        let lanes = |block: &BlockHash, seen: &Seen, add: &mut dyn FnMut(Vec<u8>, u8)| {
-            add(tables::lane_key(seen.lane, seen.height, block).to_vec(), 0);
+        let numbers = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
+            expect(block.as_bytes().to_vec(), seen.number.into());
+        };
+        self.check_table("numbers", tables::NUMBERS, numbers)?;
+        let lanes = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
+            let key = tables::lane_key(seen.lane, seen.kind, seen.height, seen.number);
+            expect(key.to_vec(), (*block.as_bytes()).into());
         };
         self.check_table("lanes", tables::LANES, lanes)?;
-        let kinds = |block: &BlockHash, seen: &Seen, add: &mut dyn FnMut(Vec<u8>, u8)| {
-            add(tables::kind_key(seen.kind, seen.height, block).to_vec(), 0);
-        };
-        self.check_table("kinds", tables::KINDS, kinds)?;
         let superseded = self
             .parents_with(|child, parent, role| role == ParentRole::Predecessor && child.name == parent.name);
-        let names = |block: &BlockHash, seen: &Seen, add: &mut dyn FnMut(Vec<u8>, u8)| {
-            add(tables::name_key(&seen.name, block), u8::from(!superseded.contains(block)));
+        let names = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
+            let head = u8::from(!superseded.contains(block));
+            expect(tables::name_key(&seen.name, seen.number), head.into());
         };
         self.check_table("names", tables::NAMES, names)?;
-        let children = |block: &BlockHash, seen: &Seen, add: &mut dyn FnMut(Vec<u8>, u8)| {
+        let numbers: HashMap<BlockHash, u64> =
+            self.seen.iter().map(|(block, seen)| (*block, seen.number)).collect();
+        let children = |_: &BlockHash, seen: &Seen, expect: Expect<'_>| {
             for parent in &seen.parents {
-                add(tables::child_key(&parent.hash, block).to_vec(), parent.role as u8);
+                if let Some(number) = numbers.get(&parent.hash) {
+                    expect(tables::child_key(*number, seen.number).to_vec(), (parent.role as u8).into());
+                }
             }
         };
         self.check_table("children", tables::CHILDREN, children)?;
         let continued = self.parents_with(|child, parent, _| child.lane == parent.lane);
-        let tips = |block: &BlockHash, seen: &Seen, add: &mut dyn FnMut(Vec<u8>, u8)| {
+        let tips = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
             if !continued.contains(block) {
-                add(tables::tip_key(seen.lane, block).to_vec(), 0);
+                expect(tables::tip_key(seen.lane, seen.number).to_vec(), ().into());
             }
         };
         self.check_table("tips", tables::TIPS, tips)
@@ -236,7 +307,7 @@ impl<'a> Audit<'a> {
         &mut self,
         table: &'static str,
         definition: TableDefinition<'static, K, V>,
-        expect: impl Fn(&BlockHash, &Seen, &mut dyn FnMut(Vec<u8>, u8)),
+        expect: impl Fn(&BlockHash, &Seen, Expect<'_>),
     ) -> Result<(), ChainError>
     where
         K: Key + 'static,
@@ -247,10 +318,10 @@ impl<'a> Audit<'a> {
         self.watch.step()?;
         let mut expected: Vec<Expected> = Vec::with_capacity(self.seen.len());
         for (block, seen) in &self.seen {
-            expect(block, seen, &mut |key, mark| expected.push((key, mark, *block)));
+            expect(block, seen, &mut |key, mark| expected.push((key, mark.0, *block)));
         }
         expected.sort_unstable();
-        let found = match Self::entries(self.reader, definition) {
+        let found = match entries(self.reader, definition) {
             Ok(found) => found,
             Err(StorageError::IndexDamaged { .. }) => {
                 return self.check_entries(table, definition, &expected);
@@ -259,38 +330,47 @@ impl<'a> Audit<'a> {
         };
         let mut found = found.into_iter().peekable();
         for (key, mark, block) in expected {
-            while let Some((extra, _)) = found.next_if(|(found, _)| *found < key) {
-                self.unexpected(table, &extra);
+            while let Some((extra, mark)) = found.next_if(|(found, _)| *found < key) {
+                self.unexpected(table, &extra, &mark);
             }
             let found = found.next_if(|(found, _)| *found == key).map(|(_, mark)| mark);
-            if found != Some(mark) && !self.is_excused(table, found) {
+            if found.as_ref() != Some(&mark) && !self.is_excused(table, found.as_deref()) {
                 self.note(block, Damage::Entry { table });
             }
         }
-        for (extra, _) in found {
-            self.unexpected(table, &extra);
+        for (extra, mark) in found {
+            self.unexpected(table, &extra, &mark);
         }
         Ok(())
     }
 
     /// An entry that no intact header implies: its block is lost, or the entry is wrong.
-    fn unexpected(&mut self, table: &'static str, key: &[u8]) {
-        let block = tables::last_hash(key);
-        if self.lost.contains(&block) {
-            return;
-        }
-        if self.seen.contains_key(&block) {
-            self.note(block, Damage::Entry { table });
-        } else {
-            self.lost.insert(block);
-            self.note(block, Damage::HeaderMissing);
+    fn unexpected(&mut self, table: &'static str, key: &[u8], mark: &[u8]) {
+        // What the entry says, and where it says nothing, whose number it carries.
+        let number = tables::last_number(key);
+        let child_of_lost = || {
+            let parent = key.first_chunk().copied().map(u64::from_be_bytes);
+            parent.and_then(|parent| self.names.get(&parent)).filter(|parent| self.lost.contains(*parent))
+        };
+        let block = match table {
+            "numbers" => Some(tables::first_hash(key)),
+            "lanes" => Some(tables::first_hash(mark)),
+            // The children of a lost block know their parent, not its number.
+            "children" if child_of_lost().is_some() => return,
+            _ => self.names.get(&number).copied(),
+        };
+        match block {
+            Some(block) if self.lost.contains(&block) => {}
+            Some(block) if self.seen.contains_key(&block) => self.note(block, Damage::Entry { table }),
+            Some(block) => self.lose(block, Damage::HeaderMissing),
+            None => self.note(NO_BLOCK, Damage::StrayEntry { table, number }),
         }
     }
 
     /// A block that seems to miss its place as a tip or head may have lost it to a block whose
     /// header cannot be read.
-    fn is_excused(&self, table: &'static str, found: Option<u8>) -> bool {
-        !self.lost.is_empty() && matches!((table, found), ("tips", None) | ("names", Some(0)))
+    fn is_excused(&self, table: &'static str, found: Option<&[u8]>) -> bool {
+        !self.lost.is_empty() && matches!((table, found), ("tips", None) | ("names", Some([0])))
     }
 
     /// Looks up one entry at a time, to tell the blocks whose entries are on damaged pages.
@@ -303,22 +383,21 @@ impl<'a> Audit<'a> {
     where
         K: Key + 'static,
         V: Value + 'static,
-        for<'b> K::SelfType<'b>: AsRef<[u8]>,
         for<'b> V::SelfType<'b>: Into<Mark>,
     {
-        for (number, (key, mark, block)) in expected.iter().enumerate() {
-            if number % STEP_BLOCKS == 0 {
+        for (step, (key, mark, block)) in expected.iter().enumerate() {
+            if step % STEP_BLOCKS == 0 {
                 self.watch.step()?;
             }
             let found = self.reader.read(|transaction| {
                 let found = transaction.open_table(definition)?.get(K::from_bytes(key))?;
                 Ok(found.map(|found| found.value().into().0))
             });
-            match found.map_err(entry_error(block, table)).map_err(damage_of) {
-                Ok(found) if found == Some(*mark) || self.is_excused(table, found) => {}
+            match found.map_err(entry_error(block, table)) {
+                Ok(found) if found.as_ref() == Some(mark) || self.is_excused(table, found.as_deref()) => {}
                 Ok(_) => self.note(*block, Damage::Entry { table }),
-                Err(damage) => {
-                    let (block, reason) = damage?;
+                Err(error) => {
+                    let (block, reason) = damage_of(error)?;
                     self.note(block, reason);
                 }
             }
@@ -326,78 +405,25 @@ impl<'a> Audit<'a> {
         Ok(())
     }
 
-    /// Every entry of an index table, by key.
-    fn entries<K, V>(
-        reader: &Reader,
-        definition: TableDefinition<'static, K, V>,
-    ) -> Result<Vec<(Vec<u8>, u8)>, StorageError>
-    where
-        K: Key + 'static,
-        V: Value + 'static,
-        for<'b> K::SelfType<'b>: AsRef<[u8]>,
-        for<'b> V::SelfType<'b>: Into<Mark>,
-    {
-        reader.read(|transaction: &ReadTransaction| {
-            let mut entries = Vec::new();
-            for entry in transaction.open_table(definition)?.range::<K::SelfType<'_>>(..)? {
-                let (key, value) = entry?;
-                entries.push((key.value().as_ref().to_vec(), value.value().into().0));
-            }
-            Ok(entries)
-        })
-    }
-
-    /// Payloads that lie in the index must be there and hash to their name.
-    pub(super) fn check_inline_payloads(&mut self) -> Result<(), ChainError> {
-        let mut checked: HashMap<PayloadHash, bool> = HashMap::new();
-        let mut bad = Vec::new();
-        for (block, seen) in self.seen.iter().filter(|(_, seen)| seen.inline) {
-            if checked.get(&seen.payload) == Some(&true) {
-                continue;
-            }
-            let read = self.reader.inline_payload(block, &seen.payload).and_then(|bytes| {
-                let expected = seen.payload_len;
-                match bytes.len() as u64 {
-                    actual if actual == expected => Ok(()),
-                    actual => Err(payload_error(block)(StorageError::PayloadLength {
-                        payload: seen.payload,
-                        expected,
-                        actual,
-                    })),
-                }
-            });
-            checked.insert(seen.payload, read.is_ok());
-            if let Err(error) = read {
-                bad.push(damage_of(error)?);
-            }
-        }
-        self.bad.append(&mut bad);
-        self.watch.step()
-    }
-
     /// Every signature beside a block must be one of that block.
     pub(super) fn check_signatures(&mut self) -> Result<(), ChainError> {
-        let signatures = self.reader.read(|transaction| {
-            let mut signatures: Vec<(BlockHash, SignatureRecord)> = Vec::new();
-            for entry in transaction.open_table(tables::SIGNATURES)?.range::<[u8; 72]>(..)? {
-                let (key, value) = entry?;
-                let (key, value) = (key.value(), value.value());
-                signatures.push((tables::first_hash(&key), tables::signature_record(&key, value)));
-            }
-            Ok(signatures)
-        });
+        let signatures = self.reader.scan(tables::SIGNATURES, [0; 72], [0xff; 72], |signature| signature);
         let mut bad = Vec::new();
         match signatures {
             Ok(signatures) => {
-                for (number, (block, record)) in signatures.iter().enumerate() {
-                    if number % STEP_BLOCKS == 0 {
+                for (step, (key, signature)) in signatures.iter().enumerate() {
+                    if step % STEP_BLOCKS == 0 {
                         self.watch.step()?;
                     }
-                    if !self.seen.contains_key(block) && self.lost.insert(*block) {
-                        bad.push((*block, Damage::HeaderMissing));
-                    } else if !record.verifies(block) {
-                        let SignatureRecord { public_key, time_ms, .. } = *record;
-                        bad.push((*block, Damage::Signature { public_key, time_ms }));
+                    let block = tables::first_hash(key);
+                    let record = tables::signature_record(key, *signature);
+                    if !self.seen.contains_key(&block) {
+                        if self.lost.insert(block) {
+                            bad.push((block, Damage::HeaderMissing));
+                        }
+                    } else if !record.verifies(&block) {
+                        let SignatureRecord { public_key, time_ms, .. } = record;
+                        bad.push((block, Damage::Signature { public_key, time_ms }));
                     }
                 }
             }
@@ -414,4 +440,25 @@ impl<'a> Audit<'a> {
         self.bad.append(&mut bad);
         Ok(())
     }
+}
+
+/// Every entry of an index table, by key.
+fn entries<K, V>(
+    reader: &Reader,
+    definition: TableDefinition<'static, K, V>,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError>
+where
+    K: Key + 'static,
+    V: Value + 'static,
+    for<'b> K::SelfType<'b>: AsRef<[u8]>,
+    for<'b> V::SelfType<'b>: Into<Mark>,
+{
+    reader.read(|transaction: &ReadTransaction| {
+        let mut entries = Vec::new();
+        for entry in transaction.open_table(definition)?.iter()? {
+            let (key, value) = entry?;
+            entries.push((key.value().as_ref().to_vec(), value.value().into().0));
+        }
+        Ok(entries)
+    })
 }

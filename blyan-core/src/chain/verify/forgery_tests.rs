@@ -1,12 +1,19 @@
 //! Entries written into the index by somebody who knows the format: sums and hashes are right,
 //! what they say is wrong. Only the audit can tell.
 
-use redb::WriteTransaction;
+use redb::{ReadableTable, WriteTransaction};
 
 use super::*;
-use crate::chain::{Draft, SignatureRecord};
+use crate::chain::tables::{BlockValue, NewBlock};
+use crate::chain::{Draft, SignatureRecord, Validators};
 use crate::format::{BlockKind, ChainId, Header, Parent, ParentRole, PayloadRef};
 use crate::hash::PayloadHash;
+use crate::storage::Access;
+
+// The numbers of the blocks below.
+const SPEC: u64 = 0;
+const OLD: u64 = 1;
+const NEW: u64 = 2;
 
 struct Forged {
     chain: Chain,
@@ -17,7 +24,8 @@ struct Forged {
 
 /// spec ← old ← new, where new takes old's place in its slot.
 fn chain() -> Forged {
-    let chain = Chain::in_memory().unwrap();
+    let medium = std::sync::Arc::new(crate::storage::MemoryMedium::new());
+    let chain = Chain::open_with(medium, Access::ReadWrite, Validators::new()).unwrap();
     let spec = chain.append(Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", "{}")).unwrap();
     let expert = |payload: &str| {
         Draft::new(ChainId::Parameter, BlockKind::EXPERT, "layer0.expert0", payload)
@@ -73,13 +81,16 @@ fn a_forged_parent_is_named() {
     let bytes = header.to_bytes().unwrap();
     let block = BlockHash::of_header(&bytes);
     let mut batch = chain.0.index.begin_write().unwrap();
-    batch.write(|write| tables::insert_block(write, &block, 1, &header, &bytes, &[])).unwrap();
-    batch
-        .write(|write| {
-            write.open_table(tables::CHILDREN)?.insert(tables::child_key(&parent, &block), 0)?;
-            Ok(())
-        })
-        .unwrap();
+    let new = NewBlock {
+        hash: &block,
+        number: 3,
+        height: 1,
+        header: &header,
+        header_bytes: &bytes,
+        payload: b"{}",
+        parents: &[],
+    };
+    batch.write(|write| tables::insert_block(write, &new)).unwrap();
     batch.commit().unwrap();
     let report = chain.verify(&VerifyOptions::headers()).unwrap();
     assert_eq!(report.bad.len(), 1, "{:?}", report.bad);
@@ -95,21 +106,13 @@ fn a_forged_parent_is_named() {
 fn a_wrong_height_is_named() {
     let forged = chain();
     forged.forge(|write| {
-        let bytes = {
-            let blocks = write.open_table(tables::BLOCKS)?;
-            tables::block_bytes(&blocks, &forged.new)?.unwrap()
-        };
-        let (_, header) = tables::split_block_value(&bytes).unwrap();
-        let value = tables::block_value(9, header);
-        write.open_table(tables::BLOCKS)?.insert(forged.new.as_bytes(), value.as_slice())?;
-        for (from, to) in [(2, 9)] {
-            let mut lanes = write.open_table(tables::LANES)?;
-            lanes.remove(tables::lane_key(ChainId::Parameter, from, &forged.new))?;
-            lanes.insert(tables::lane_key(ChainId::Parameter, to, &forged.new), ())?;
-            let mut kinds = write.open_table(tables::KINDS)?;
-            kinds.remove(tables::kind_key(BlockKind::EXPERT, from, &forged.new))?;
-            kinds.insert(tables::kind_key(BlockKind::EXPERT, to, &forged.new), ())?;
-        }
+        let value = write.open_table(tables::BLOCKS)?.get(NEW)?.unwrap().value().to_vec();
+        let value = BlockValue { height: 9, ..BlockValue::from_bytes(&value) };
+        tables::insert_value(write, NEW, &value)?;
+        let mut lanes = write.open_table(tables::LANES)?;
+        lanes.remove(tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, 2, NEW))?;
+        lanes
+            .insert(tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, 9, NEW), forged.new.as_bytes())?;
         Ok(())
     });
     let (block, reason) = forged.found();
@@ -122,55 +125,93 @@ fn missing_and_wrong_entries_of_every_table_are_named() {
     let lane = ChainId::Parameter;
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::LANES)?.remove(tables::lane_key(lane, 1, &f.old))?;
+        write.open_table(tables::LANES)?.remove(tables::lane_key(lane, BlockKind::EXPERT, 1, OLD))?;
         Ok(())
     });
     f.assert_entry(f.old, "lanes");
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::KINDS)?.insert(tables::kind_key(BlockKind::HEAD, 1, &f.old), ())?;
+        let key = tables::lane_key(lane, BlockKind::HEAD, 1, OLD);
+        write.open_table(tables::LANES)?.insert(key, f.old.as_bytes())?;
         Ok(())
     });
-    f.assert_entry(f.old, "kinds");
+    f.assert_entry(f.old, "lanes");
+    assert!(f.chain.blocks_of_kind(BlockKind::HEAD).any(|block| block.is_err()));
     let f = chain();
     f.forge(|write| {
-        let key = tables::name_key("layer0.expert0", &f.old);
-        write.open_table(tables::NAMES)?.insert(key.as_slice(), 1)?;
+        write.open_table(tables::NUMBERS)?.remove(f.old.as_bytes())?;
+        Ok(())
+    });
+    f.assert_entry(f.old, "numbers");
+    let f = chain();
+    f.forge(|write| {
+        write.open_table(tables::NAMES)?.insert(tables::name_key("layer0.expert0", OLD).as_slice(), 1)?;
         Ok(())
     });
     f.assert_entry(f.old, "names");
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::CHILDREN)?.remove(tables::child_key(&f.spec, &f.new))?;
+        write.open_table(tables::CHILDREN)?.remove(tables::child_key(SPEC, NEW))?;
         Ok(())
     });
     f.assert_entry(f.new, "children");
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::CHILDREN)?.insert(tables::child_key(&f.new, &f.old), 0)?;
+        write.open_table(tables::CHILDREN)?.insert(tables::child_key(NEW, OLD), 0)?;
         Ok(())
     });
     f.assert_entry(f.old, "children");
     assert!(f.chain.children(&f.new).is_err());
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::TIPS)?.insert(tables::tip_key(lane, &f.old), ())?;
+        write.open_table(tables::TIPS)?.insert(tables::tip_key(lane, OLD), ())?;
         Ok(())
     });
     f.assert_entry(f.old, "tips");
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::TIPS)?.remove(tables::tip_key(lane, &f.new))?;
+        write.open_table(tables::TIPS)?.remove(tables::tip_key(lane, NEW))?;
         Ok(())
     });
     f.assert_entry(f.new, "tips");
+    let f = chain();
+    f.forge(|write| {
+        write.open_table(tables::TIPS)?.insert(tables::tip_key(lane, 77), ())?;
+        Ok(())
+    });
+    let (_, reason) = f.found();
+    assert!(matches!(reason, Damage::StrayEntry { table: "tips", number: 77 }), "{reason:?}");
+    assert!(f.chain.tips(lane).is_err());
+}
+
+#[test]
+fn two_blocks_that_change_places_are_both_named() {
+    let f = chain();
+    f.forge(|write| {
+        let mut blocks = write.open_table(tables::BLOCKS)?;
+        let old = blocks.get(OLD)?.unwrap().value().to_vec();
+        let new = blocks.get(NEW)?.unwrap().value().to_vec();
+        blocks.insert(OLD, new.as_slice())?;
+        blocks.insert(NEW, old.as_slice())?;
+        Ok(())
+    });
+    let report = f.chain.verify(&VerifyOptions::headers()).unwrap();
+    let mut bad: Vec<BlockHash> = report.bad.iter().map(|bad| bad.block).collect();
+    bad.sort();
+    let mut expected = [f.old, f.new];
+    expected.sort();
+    assert_eq!(bad, expected);
+    assert!(f.chain.get(&f.old).is_err());
+    assert!(f.chain.tips(ChainId::Parameter).is_err());
+    assert!(f.chain.heads("layer0.expert0").is_err());
+    assert_eq!(f.chain.blocks(ChainId::Parameter).filter(Result::is_err).count(), 2);
 }
 
 #[test]
 fn entries_of_a_block_that_is_gone_are_named_once() {
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::BLOCKS)?.remove(f.new.as_bytes())?;
+        write.open_table(tables::BLOCKS)?.remove(NEW)?;
         Ok(())
     });
     let (block, reason) = f.found();
@@ -195,18 +236,18 @@ fn a_signature_moved_to_another_block_is_named() {
 #[test]
 fn a_missing_or_exchanged_small_payload_is_named() {
     let f = chain();
-    f.forge(|write| {
-        write.open_table(tables::PAYLOADS)?.remove(PayloadHash::of(b"{}").as_bytes())?;
-        Ok(())
-    });
-    let (block, reason) = f.found();
-    assert_eq!(block, f.spec);
-    assert!(matches!(reason, Damage::InlinePayloadMissing { .. }), "{reason:?}");
-    let f = chain();
-    f.forge(|write| tables::insert_payload(write, &PayloadHash::of(b"{}"), b"[]"));
-    let (block, reason) = f.found();
-    assert_eq!(block, f.spec);
-    assert!(matches!(reason, Damage::Payload(_)), "{reason:?}");
+    let exchange = |payload: &[u8]| {
+        f.forge(|write| {
+            let value = write.open_table(tables::BLOCKS)?.get(SPEC)?.unwrap().value().to_vec();
+            let value = BlockValue { payload, ..BlockValue::from_bytes(&value) };
+            tables::insert_value(write, SPEC, &value)
+        });
+        let (block, reason) = f.found();
+        assert_eq!(block, f.spec);
+        assert!(matches!(reason, Damage::Payload(_)), "{reason:?}");
+    };
+    exchange(b"");
+    exchange(b"[]");
     assert!(f.chain.payload(&f.spec).is_err());
     // Appending the block again repairs it.
     f.chain.append(Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", "{}")).unwrap();

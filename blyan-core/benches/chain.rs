@@ -1,0 +1,215 @@
+//! What a chain costs against the number of its blocks, and full verification against plain BLAKE3.
+//!
+//! `cargo bench -p blyan-core --bench chain`; `-- --dir DIR` to measure another medium than the
+//! system's folder for temporary files.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, reason = "a benchmark prints and may end")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use blyan_core::chain::Draft;
+use blyan_core::{BlockHash, BlockKind, Chain, ChainId, ParentRole, VerifyOptions};
+use rayon::prelude::*;
+
+const SIZES: [u64; 3] = [1_000, 10_000, 100_000];
+const BATCH: u64 = 1_000;
+const SINGLES: u64 = 40;
+const LOOKUPS: usize = 20_000;
+const PAYLOAD_FILES: u64 = 192;
+const PAYLOAD_BYTES: usize = 8 << 20;
+
+fn micros(duration: Duration, count: u64) -> f64 {
+    duration.as_secs_f64() * 1e6 / count as f64
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A small block: 64 bytes of payload, the root and the block before it as parents.
+fn small(number: u64, root: Option<BlockHash>, before: Option<BlockHash>) -> Draft {
+    let payload: Vec<u8> = number.to_le_bytes().repeat(8);
+    let name = format!("item{}", number % 1000);
+    let mut draft = Draft::new(ChainId::Dataset, BlockKind(5000), name, payload);
+    if let Some(root) = root {
+        draft = draft.with_parent(root, ParentRole::Dependency);
+    }
+    match before {
+        Some(before) if Some(before) != root => draft.with_parent(before, ParentRole::Evidence),
+        _ => draft,
+    }
+}
+
+struct Growing {
+    chain: Chain,
+    hashes: Vec<BlockHash>,
+}
+
+impl Growing {
+    fn next(&self) -> Draft {
+        let number = self.hashes.len() as u64;
+        // Forks of 100 blocks, so that a chain of 100,000 is not 100,000 high.
+        let before = (number % 100 != 0).then(|| self.hashes.last().copied()).flatten();
+        small(number, self.hashes.first().copied(), before)
+    }
+
+    /// Appends in one transaction; microseconds per block, commit included.
+    fn batch(&mut self, count: u64) -> f64 {
+        let begun = Instant::now();
+        let mut writer = self.chain.writer().unwrap();
+        for _ in 0..count {
+            let draft = self.next();
+            self.hashes.push(writer.append(draft).unwrap().hash);
+        }
+        writer.commit().unwrap();
+        micros(begun.elapsed(), count)
+    }
+
+    fn single(&mut self) -> f64 {
+        let draft = self.next();
+        let begun = Instant::now();
+        let hash = self.chain.append(draft).unwrap();
+        let cost = micros(begun.elapsed(), 1);
+        self.hashes.push(hash);
+        cost
+    }
+}
+
+fn open_millis(dir: &Path, read_only: bool) -> f64 {
+    let open = || {
+        let begun = Instant::now();
+        let chain = if read_only { Chain::open_read_only(dir) } else { Chain::open(dir) }.unwrap();
+        assert!(chain.len().unwrap() > 0);
+        begun.elapsed().as_secs_f64() * 1e3
+    };
+    median((0..9).map(|_| open()).collect())
+}
+
+/// The time to open what a killed process leaves.
+fn open_after_crash_millis(dir: &Path, scratch: &Path) -> f64 {
+    let open = |number: u32| {
+        let copy = scratch.join(format!("crash{number}"));
+        fs::create_dir_all(copy.join("payloads")).unwrap();
+        fs::create_dir_all(copy.join("tmp")).unwrap();
+        fs::copy(dir.join("index.redb"), copy.join("index.redb")).unwrap();
+        let begun = Instant::now();
+        let chain = Chain::open(&copy).unwrap();
+        assert!(chain.len().unwrap() > 0);
+        let millis = begun.elapsed().as_secs_f64() * 1e3;
+        drop(chain);
+        fs::remove_dir_all(copy).unwrap();
+        millis
+    };
+    median((0..5).map(open).collect())
+}
+
+fn scale(scratch: &Path) {
+    println!(
+        "| blocks | append, batched | append, single | open | open read-only | open after crash | look-up | verify headers | index |"
+    );
+    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+    let dir = scratch.join("scale");
+    let mut growing = Growing { chain: Chain::open(&dir).unwrap(), hashes: Vec::new() };
+    for size in SIZES {
+        while (growing.hashes.len() as u64) < size {
+            let count = BATCH.min(size - growing.hashes.len() as u64);
+            growing.batch(count);
+        }
+        let batched = median((0..7).map(|_| growing.batch(BATCH)).collect());
+        let single = median((0..SINGLES).map(|_| growing.single()).collect());
+        let after_crash = open_after_crash_millis(&dir, scratch);
+        let mut at = 1_u64;
+        let begun = Instant::now();
+        for _ in 0..LOOKUPS {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let hash = growing.hashes[(at >> 33) as usize % growing.hashes.len()];
+            assert_eq!(growing.chain.get(&hash).unwrap().hash(), hash);
+        }
+        let lookup = micros(begun.elapsed(), LOOKUPS as u64);
+        let begun = Instant::now();
+        assert!(growing.chain.verify(&VerifyOptions::headers()).unwrap().is_ok());
+        let headers = begun.elapsed().as_secs_f64() * 1e3;
+        let bytes = fs::metadata(dir.join("index.redb")).unwrap().len();
+        let Growing { chain, hashes } = growing;
+        drop(chain);
+        let (open, read_only) = (open_millis(&dir, false), open_millis(&dir, true));
+        println!(
+            "| {size} | {batched:.1} µs | {single:.0} µs | {open:.2} ms | {read_only:.2} ms | {after_crash:.2} ms | {lookup:.2} µs | {headers:.0} ms | {} MiB |",
+            bytes >> 20
+        );
+        growing = Growing { chain: Chain::open(&dir).unwrap(), hashes };
+    }
+}
+
+fn payload_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for folder in fs::read_dir(dir.join("payloads")).unwrap() {
+        for file in fs::read_dir(folder.unwrap().path()).unwrap() {
+            files.push(file.unwrap().path());
+        }
+    }
+    files
+}
+
+fn verification(scratch: &Path) {
+    let dir = scratch.join("payloads");
+    let chain = Chain::open(&dir).unwrap();
+    let begun = Instant::now();
+    let mut writer = chain.writer().unwrap();
+    let root = writer.append(Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", "{}")).unwrap().hash;
+    for number in 0..PAYLOAD_FILES {
+        let mut payload = vec![0; PAYLOAD_BYTES];
+        blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut payload);
+        let name = format!("layer0.expert{number}");
+        let draft = Draft::new(ChainId::Parameter, BlockKind::EXPERT, name, payload)
+            .with_parent(root, ParentRole::Dependency);
+        writer.append(draft).unwrap();
+    }
+    writer.commit().unwrap();
+    let total = PAYLOAD_FILES as f64 * PAYLOAD_BYTES as f64;
+    let rate = |duration: Duration| total / duration.as_secs_f64() / 1e9;
+    println!("\nappend {:.1} GB of payloads: {:.2} GB/s, durable", total / 1e9, rate(begun.elapsed()));
+
+    let files = payload_files(&dir);
+    let hash = |path: &PathBuf| *blake3::Hasher::new().update_mmap(path).unwrap().finalize().as_bytes();
+    let hash_split =
+        |path: &PathBuf| *blake3::Hasher::new().update_mmap_rayon(path).unwrap().finalize().as_bytes();
+    let timed = |work: &dyn Fn() -> usize| {
+        let best = (0..5).map(|_| {
+            let begun = Instant::now();
+            assert!(work() > 0);
+            rate(begun.elapsed())
+        });
+        best.fold(0.0, f64::max)
+    };
+    let split = timed(&|| files.iter().map(hash_split).collect::<Vec<_>>().len());
+    let parallel = timed(&|| files.par_iter().map(hash).collect::<Vec<_>>().len());
+    let verify = timed(&|| {
+        let report = chain.verify(&VerifyOptions::full()).unwrap();
+        assert!(report.is_ok());
+        report.payload_bytes as usize
+    });
+    println!("\n| {} files of {} MiB | GB/s | of the best BLAKE3 |", PAYLOAD_FILES, PAYLOAD_BYTES >> 20);
+    println!("|---|---:|---:|");
+    let best = split.max(parallel);
+    println!("| blake3, one file after the other, all threads | {split:.2} | {:.2} |", split / best);
+    println!("| blake3, one file a thread | {parallel:.2} | {:.2} |", parallel / best);
+    println!("| chain.verify, full | {verify:.2} | {:.2} |", verify / best);
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let mut parent = std::env::temp_dir();
+    while let Some(argument) = arguments.next() {
+        if argument == "--dir" {
+            parent = arguments.next().map(PathBuf::from).unwrap();
+        }
+    }
+    let scratch = tempfile::tempdir_in(parent).unwrap();
+    println!("{} threads\n", rayon::current_num_threads());
+    scale(scratch.path());
+    verification(scratch.path());
+}
