@@ -1,14 +1,15 @@
-//! Owns the `tojson` filter: Python's `json.dumps`, which is what templates were written against.
+//! Owns values as text: Python's `json.dumps` and its numbers, which templates were written against.
 
 use std::fmt::Write;
 
 use minijinja::value::{Kwargs, ValueKind};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::{Error, ErrorKind, Output, State, Value};
 
 /// Deepest nesting that is written; `serde_json` reads no deeper either.
 const MAX_DEPTH: usize = 128;
 
-struct Style {
+struct Style<'a> {
+    state: &'a State<'a, 'a>,
     ensure_ascii: bool,
     sort_keys: bool,
     indent: Option<String>,
@@ -17,7 +18,7 @@ struct Style {
 }
 
 /// `value | tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`
-pub(super) fn tojson(state: &State<'_, '_>, value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
+pub(super) fn tojson<'a>(state: &'a State<'a, 'a>, value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let flag = |name| Ok::<_, Error>(kwargs.get::<Option<Value>>(name)?.is_some_and(|flag| flag.is_true()));
     let indent = match kwargs.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()) {
         None => None,
@@ -27,6 +28,7 @@ pub(super) fn tojson(state: &State<'_, '_>, value: &Value, kwargs: Kwargs) -> Re
         }),
     };
     let mut style = Style {
+        state,
         ensure_ascii: flag("ensure_ascii")?,
         sort_keys: flag("sort_keys")?,
         item_separator: if indent.is_some() { "," } else { ", " }.to_owned(),
@@ -40,7 +42,6 @@ pub(super) fn tojson(state: &State<'_, '_>, value: &Value, kwargs: Kwargs) -> Re
     kwargs.assert_all_used()?;
     let mut out = String::new();
     write_value(&mut out, value, &style, 0)?;
-    state.consume_fuel(out.len() as u64 / 64)?;
     Ok(Value::from(out))
 }
 
@@ -48,7 +49,7 @@ fn refuse(what: &ValueKind) -> Error {
     Error::new(ErrorKind::BadSerialization, format!("{what} cannot be written as JSON"))
 }
 
-fn new_line(out: &mut String, style: &Style, depth: usize) {
+fn new_line(out: &mut String, style: &Style<'_>, depth: usize) {
     if let Some(indent) = &style.indent {
         out.push('\n');
         for _ in 0..depth {
@@ -57,10 +58,13 @@ fn new_line(out: &mut String, style: &Style, depth: usize) {
     }
 }
 
-fn write_value(out: &mut String, value: &Value, style: &Style, depth: usize) -> Result<(), Error> {
+fn write_value(out: &mut String, value: &Value, style: &Style<'_>, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH {
         return Err(Error::new(ErrorKind::BadSerialization, "the value is nested too deeply"));
     }
+    // As it grows: a small value that holds another many times is endless when written out.
+    let text_len = value.as_str().map_or(0, str::len) + style.indent.as_ref().map_or(0, |i| i.len() * depth);
+    style.state.consume_fuel(1 + text_len as u64 / 64)?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -123,6 +127,46 @@ fn key_text(key: &Value) -> Result<String, Error> {
         }
         kind => Err(refuse(&kind)),
     }
+}
+
+/// Prints a value in a template as Python would.
+pub(super) fn print(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if value.kind() == ValueKind::Number {
+        let mut text = String::new();
+        write_number(&mut text, value);
+        out.write_str(&text)?;
+    } else {
+        pay_for(state, value)?;
+        write!(out, "{value}")?;
+    }
+    Ok(())
+}
+
+/// `value | string`
+pub(super) fn string(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
+    pay_for(state, value)?;
+    Ok(if value.kind() == ValueKind::String { value.clone() } else { Value::from(value.to_string()) })
+}
+
+/// Charges for everything in a list or map before the engine writes it out, which it would only
+/// charge for when done: too late for a small value that holds another many times.
+fn pay_for(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    match value.kind() {
+        ValueKind::Seq => {
+            for item in value.try_iter()? {
+                state.consume_fuel(1)?;
+                pay_for(state, &item)?;
+            }
+        }
+        ValueKind::Map => {
+            for key in value.try_iter()? {
+                state.consume_fuel(2)?;
+                pay_for(state, &value.get_item(&key)?)?;
+            }
+        }
+        _ => state.consume_fuel(value.as_str().map_or(0, str::len) as u64 / 64)?,
+    }
+    Ok(())
 }
 
 /// Integers in full; floats as Python's `repr`: the shortest digits that read back equal, with an

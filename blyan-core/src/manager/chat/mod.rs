@@ -3,18 +3,20 @@
 //! Renders as transformers' `apply_chat_template` does: Jinja with `trim_blocks` and
 //! `lstrip_blocks`, Python's string methods, `raise_exception`, a `tojson` that escapes no HTML,
 //! loop controls and `{% generation %}`. A template comes with the checkpoint and is not trusted: it
-//! reaches nothing but its arguments, and its work and memory are bounded by fuel.
+//! reaches nothing but its arguments, and fuel bounds what it does and makes. (Not bounded is what
+//! the engine itself does with one value at a time: comparing or concatenating a list that holds
+//! itself twice, 40 levels deep, takes as long as that takes.)
 //!
 //! The result depends on the arguments alone. `strftime_now` therefore exists only where the caller
 //! says what time it is; templates that ask `strftime_now is defined` fall back to a date of theirs.
 
 mod date;
+mod generation;
 mod json;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -22,13 +24,20 @@ use minijinja::{Environment, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
 
 pub use date::{CivilTime, DateError};
+use generation::without_generation_tags;
 
-/// Largest template that is compiled, in bytes.
-pub const MAX_TEMPLATE_BYTES: usize = 1 << 20;
+/// Largest template that is compiled, in bytes; published ones have up to some 20 KiB.
+pub const MAX_TEMPLATE_BYTES: usize = 128 << 10;
 
-/// Instructions and 64-byte units of memory that one rendering may use: about a second, and a
-/// thousand times what a long chat needs.
-const FUEL: u64 = 10_000_000;
+/// Most instructions and 64-byte units of memory that one rendering may use. A message takes some
+/// 100; the limit grows with the chat, see [`fuel`].
+const MAX_FUEL: u64 = 1_000_000;
+
+/// Stack of the thread that compiles and renders. The engine recurses over long chains of operators,
+/// one level for each byte at worst, and over nested lists, which a template can make as deep as its
+/// fuel lasts, at up to 400 bytes a level: in a stack of usual size that would abort the process.
+/// Only what is used of it takes memory.
+const STACK_BYTES: usize = 512 << 20;
 
 /// Special tokens that a template can name, as transformers 5 passes them.
 const SPECIAL_TOKENS: [&str; 7] =
@@ -225,20 +234,44 @@ impl ChatTemplates {
         context.insert("add_generation_prompt".to_owned(), Value::from(request.add_generation_prompt));
 
         let mut environment = environment()?;
+        environment.set_fuel(Some(fuel(request)));
         if let Some(now) = request.now {
             environment.add_function("strftime_now", move |format: &str| {
                 now.format(format).map_err(|error| minijinja_error(error.to_string()))
             });
         }
         let template = without_generation_tags(template);
-        let rendered = catch_unwind(AssertUnwindSafe(|| {
-            environment.template_from_str(&template)?.render(Value::from(context))
-        }));
-        match rendered {
-            Ok(rendered) => rendered.map_err(render_error),
-            Err(_) => Err(ChatError::Render { line: 0, reason: "the template engine failed".to_owned() }),
+        on_large_stack(|| {
+            // Whatever holds values, errors too, is dropped here.
+            let render = || environment.template_from_str(&template)?.render(Value::from(context));
+            render().map_err(render_error)
+        })
+        .unwrap_or_else(|reason| Err(ChatError::Render { line: 0, reason }))
+    }
+}
+
+/// Runs the engine where it can recurse, and turns its panics into text.
+fn on_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, run);
+        let thread = thread.map_err(|error| format!("there is no thread to render on: {error}"))?;
+        thread.join().map_err(|_| "the template engine failed".to_owned())
+    })
+}
+
+/// What a chat of this size may use, up to [`MAX_FUEL`].
+fn fuel(request: &ChatRequest<'_>) -> u64 {
+    fn size(value: &Json) -> u64 {
+        match value {
+            Json::String(text) => 10 + text.len() as u64 / 8,
+            Json::Array(items) => 10 + items.iter().map(size).sum::<u64>(),
+            Json::Object(fields) => 10 + fields.values().map(size).sum::<u64>(),
+            _ => 10,
         }
     }
+    let lists = [Some(request.messages), request.tools, request.documents];
+    let inputs = lists.into_iter().flatten().flatten();
+    (250_000 + inputs.map(|input| 250 + size(input)).sum::<u64>()).min(MAX_FUEL)
 }
 
 fn config_error(file: &'static str, reason: impl ToString) -> ChatError {
@@ -298,9 +331,12 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(syntax.map_err(render_error)?);
-    environment.set_fuel(Some(FUEL));
+    // Else errors hold the values around them.
+    environment.set_debug(false);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_formatter(|out, state, value| json::print(out, state, value));
+    environment.add_filter("string", json::string);
     environment.add_filter("tojson", json::tojson);
     environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
         Err(minijinja_error("the template refuses").with_source(Raised(message)))
@@ -318,17 +354,12 @@ fn check_template(template: &str) -> Result<(), ChatError> {
         return Err(ChatError::Syntax { line: 0, reason });
     }
     let template = without_generation_tags(template);
-    let checked = catch_unwind(AssertUnwindSafe(|| {
-        let environment = environment()?;
-        match environment.template_from_str(&template) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                Err(ChatError::Syntax { line: error.line().unwrap_or(0), reason: describe(&error) })
-            }
-        }
-    }));
-    let failed = || ChatError::Syntax { line: 0, reason: "the template engine failed".to_owned() };
-    checked.unwrap_or_else(|_| Err(failed()))
+    let environment = environment()?;
+    on_large_stack(|| match environment.template_from_str(&template) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ChatError::Syntax { line: error.line().unwrap_or(0), reason: describe(&error) }),
+    })
+    .unwrap_or_else(|reason| Err(ChatError::Syntax { line: 0, reason }))
 }
 
 fn describe(error: &minijinja::Error) -> String {
@@ -353,35 +384,4 @@ fn render_error(error: minijinja::Error) -> ChatError {
         cause = current.source();
     }
     ChatError::Render { line: error.line().unwrap_or(0), reason: describe(&error) }
-}
-
-/// `{% generation %}` marks what the model wrote, for training. Here it becomes an `if` that is
-/// always true, which treats white space alike.
-fn without_generation_tags(template: &str) -> String {
-    let mut text = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        text.push_str(before);
-        let Some(end) = tag.find("%}") else { break };
-        let (open, inner) = match tag.as_bytes().get(2) {
-            Some(b'-' | b'+') => tag[..end].split_at(3),
-            _ => tag[..end].split_at(2),
-        };
-        let word = inner.trim_end_matches(['-', '+']);
-        let close = &inner[word.len()..];
-        match word.trim() {
-            "generation" => text.extend([open, " if true ", close, "%}"]),
-            "endgeneration" => text.extend([open, " endif ", close, "%}"]),
-            _ => {
-                // Only the opening: a text inside the tag may hold a closing of its own.
-                text.push_str(open);
-                rest = &tag[open.len()..];
-                continue;
-            }
-        }
-        rest = &tag[end + 2..];
-    }
-    text.push_str(rest);
-    text
 }

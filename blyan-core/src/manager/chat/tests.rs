@@ -1,1 +1,253 @@
+use serde_json::json;
 
+use super::*;
+
+fn now() -> Option<CivilTime> {
+    Some(CivilTime::new((2026, 3, 1), (9, 5, 7)).unwrap())
+}
+
+fn templates(template: &str) -> Result<ChatTemplates, ChatError> {
+    let config =
+        json!({"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}, "pad_token": null});
+    ChatTemplates::from_files(Some(config.to_string().as_bytes()), None, Some(template.as_bytes()))
+}
+
+fn render(template: &str, messages: &[Json]) -> Result<String, ChatError> {
+    templates(template)?.render(&ChatRequest { messages, now: now(), ..ChatRequest::default() })
+}
+
+fn hello() -> [Json; 1] {
+    [json!({"role": "user", "content": "Hello"})]
+}
+
+#[test]
+fn golden_chats_of_transformers() {
+    let golden: Json = serde_json::from_str(include_str!("../../../tests/golden/chat.json")).unwrap();
+    let cases = golden["cases"].as_array().unwrap();
+    assert!(cases.len() > 120);
+    let mut wrong = Vec::new();
+    for case in cases {
+        let template = golden["templates"][case["template"].as_str().unwrap()].as_str().unwrap();
+        let rendered = templates(template).and_then(|templates| {
+            templates.render(&ChatRequest {
+                messages: case["messages"].as_array().unwrap(),
+                tools: case["tools"].as_array().map(Vec::as_slice),
+                add_generation_prompt: case["add_generation_prompt"].as_bool().unwrap(),
+                now: now(),
+                variables: case["variables"].as_object(),
+                ..ChatRequest::default()
+            })
+        });
+        let expected = match case["error"].as_str() {
+            Some(reason) => Err(ChatError::Refused { reason: reason.to_owned() }),
+            None => Ok(case["text"].as_str().unwrap().to_owned()),
+        };
+        if rendered != expected {
+            wrong.push(format!("{}\n  expected {expected:?}\n  rendered {rendered:?}", case["name"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn endless_and_greedy_templates_run_out_of_fuel() {
+    for template in [
+        "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+        "{{ 'x' * 10000000000 }}",
+        "{% set ns = namespace(x='x') %}{% for i in range(1000) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    ] {
+        assert_eq!(render(template, &hello()), Err(ChatError::OutOfFuel), "{template}");
+    }
+    // A list that holds one list twice, that holds one list twice …: small, but not when written out.
+    let doubled =
+        "{% set ns = namespace(x=[]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
+    for end in ["{{ ns.x|tojson }}", "{{ ns.x|tojson(indent=60) }}", "{{ ns.x }}", "{{ ns.x|string }}"] {
+        assert_eq!(render(&(doubled.to_owned() + end), &hello()), Err(ChatError::OutOfFuel), "{end}");
+    }
+}
+
+#[test]
+fn deep_values_and_deep_templates_are_errors() {
+    let nested = "{% set ns = namespace(x=[]) %}{% for i in range(N) %}{% set ns.x = [ns.x] %}{% endfor %}";
+    for count in ["25000", "1000"] {
+        for end in ["", "{{ ns.x }}", "{{ ns.x|tojson }}", "{{ ns.x == [ns.x] }}"] {
+            let rendered = render(&(nested.replace('N', count) + end), &hello());
+            assert_eq!(rendered.is_err(), end.contains("tojson"), "{end}");
+        }
+    }
+    let (open, close) = ("[".repeat(60), "]".repeat(60));
+    let deepest = format!(
+        "{{% set ns = namespace(x=[]) %}}{{% for i in range(1000) %}}{{% set ns.x = {open}ns.x{close} %}}\
+         {{% endfor %}}{{{{ ns.x|string|length }}}}{{{{ ns.x == [ns.x] }}}}"
+    );
+    assert_eq!(render(&deepest, &hello()).unwrap(), "120002False");
+    assert_eq!(render(&deepest.replace("1000", "20000"), &hello()), Err(ChatError::OutOfFuel));
+    let recursion = "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}";
+    assert!(matches!(render(recursion, &hello()), Err(ChatError::Render { .. } | ChatError::OutOfFuel)));
+    let long = |before: &str, part: &str, after: &str| {
+        let room = MAX_TEMPLATE_BYTES - before.len() - after.len();
+        format!("{before}{}{after}", part.repeat(room / part.len()))
+    };
+    for (before, part, after) in [
+        ("{{ ", "-", "1 }}"),
+        ("{{ ", "not ", "1 }}"),
+        ("{{ a", ".b", " }}"),
+        ("{{ 1", "+1", " }}"),
+        ("{{ 1", "|e", " }}"),
+        ("{{ f", "()", " }}"),
+        ("{{ 1", " or 1", " }}"),
+        ("{{ 1", "**1", " }}"),
+        ("{{ 1", " if 1 else 1", " }}"),
+        ("{% if 1 %}", "{% elif 1 %}", "{% endif %}"),
+        ("{% if 1 %}", "{% if 1 %}", ""),
+        ("{{ ", "(", ""),
+        ("{{ ", "[", ""),
+    ] {
+        // Most are refused when they are compiled, some run. None may overflow the stack.
+        let _ = render(&long(before, part, after), &hello());
+    }
+}
+
+#[test]
+fn a_long_chat_has_the_fuel_it_needs() {
+    let golden: Json = serde_json::from_str(include_str!("../../../tests/golden/chat.json")).unwrap();
+    let messages: Vec<Json> = (0..2000)
+        .map(|n| if n % 2 == 0 { "user" } else { "assistant" })
+        .map(|role| json!({"role": role, "content": "and he said unto them, ".repeat(20)}))
+        .collect();
+    for family in ["qwen3", "llama3 tools", "mixtral", "chatml"] {
+        let rendered = render(golden["templates"][family].as_str().unwrap(), &messages);
+        assert!(rendered.unwrap().len() > 2000 * 400, "{family}");
+    }
+}
+
+#[test]
+fn what_a_template_refuses_comes_out_in_its_words() {
+    let refused = render("{{ raise_exception('only ' ~ messages|length) }}", &hello());
+    assert_eq!(refused, Err(ChatError::Refused { reason: "only 1".to_owned() }));
+    let inside = render("{% macro f() %}{{ raise_exception('no') }}{% endmacro %}{{ f() }}", &hello());
+    assert_eq!(inside, Err(ChatError::Refused { reason: "no".to_owned() }));
+    let missing = render("a\n{{ messages[0].x.y }}", &hello());
+    assert!(matches!(missing, Err(ChatError::Render { line: 2, .. })), "{missing:?}");
+    assert!(matches!(templates("a\n{% nonsense %}"), Err(ChatError::Syntax { line: 2, .. })));
+    assert!(matches!(render("{% include 'x' %}", &hello()), Err(ChatError::Render { .. })));
+}
+
+#[test]
+fn the_time_is_what_the_caller_says() {
+    let render = |template: &str, now| {
+        let messages = hello();
+        templates(template)?.render(&ChatRequest { messages: &messages, now, ..ChatRequest::default() })
+    };
+    assert_eq!(render("{{ strftime_now('%Y') }}", now()).unwrap(), "2026");
+    assert_eq!(render("{{ strftime_now('%Y') }}", None), Err(ChatError::NeedsTime));
+    let fallback = "{% if strftime_now is defined %}{{ strftime_now('%d') }}{% else %}none{% endif %}";
+    assert_eq!(render(fallback, None).unwrap(), "none");
+    assert!(matches!(render("{{ strftime_now('%Q') }}", now()), Err(ChatError::Render { .. })));
+}
+
+#[test]
+fn impossible_times_are_refused() {
+    let new = |date, time| CivilTime::new(date, time).map_err(|error| error.to_string());
+    assert!(new((2024, 2, 29), (23, 59, 59)).is_ok());
+    for (date, time) in [
+        ((2023, 2, 29), (0, 0, 0)),
+        ((0, 1, 1), (0, 0, 0)),
+        ((2024, 13, 1), (0, 0, 0)),
+        ((2024, 0, 1), (0, 0, 0)),
+        ((1900, 2, 29), (0, 0, 0)),
+        ((2024, 4, 31), (0, 0, 0)),
+        ((2024, 1, 1), (24, 0, 0)),
+        ((2024, 1, 1), (0, 0, 60)),
+    ] {
+        assert!(new(date, time).is_err(), "{date:?} {time:?}");
+    }
+    // The first of each month of 2000 to 2003 follows the last day of the month before.
+    let mut weekday = 6; // 1 January 2000 was a Saturday.
+    for year in 2000..2004 {
+        for month in 1..=12 {
+            let first = CivilTime::new((year, month, 1), (0, 0, 0)).unwrap();
+            assert_eq!(first.format("%w").unwrap(), weekday.to_string(), "{year}-{month}");
+            let days = (28..=31).filter(|&day| CivilTime::new((year, month, day), (0, 0, 0)).is_ok()).max();
+            weekday = (weekday + days.unwrap()) % 7;
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_has_one_template_or_several() {
+    let list = json!([
+        {"name": "default", "template": "d"},
+        {"name": "tool_use", "template": "t"},
+        {"name": "rag", "template": "r"}
+    ]);
+    let config = json!({"chat_template": list}).to_string();
+    let several = ChatTemplates::from_files(Some(config.as_bytes()), None, None).unwrap();
+    assert_eq!(several.names().collect::<Vec<_>>(), ["default", "rag", "tool_use"]);
+    let messages = hello();
+    let plain = ChatRequest { messages: &messages, ..ChatRequest::default() };
+    assert_eq!(several.render(&plain).unwrap(), "d");
+    assert_eq!(several.render(&ChatRequest { tools: Some(&[]), ..plain.clone() }).unwrap(), "t");
+    assert_eq!(several.render(&ChatRequest { template: Some("rag"), ..plain.clone() }).unwrap(), "r");
+    let unknown = several.render(&ChatRequest { template: Some("x"), ..plain.clone() });
+    assert!(matches!(unknown, Err(ChatError::UnknownTemplate { available, .. }) if available.len() == 3));
+
+    let file = ChatTemplates::from_files(Some(config.as_bytes()), None, Some(b"file")).unwrap();
+    assert_eq!(file.render(&plain).unwrap(), "file");
+    let none = ChatTemplates::from_files(None, None, None).unwrap();
+    assert!(none.is_empty());
+    assert_eq!(none.render(&plain), Err(ChatError::NoTemplate));
+    let config = json!({"chat_template": "one"}).to_string();
+    let one = ChatTemplates::from_files(Some(config.as_bytes()), None, None).unwrap();
+    assert_eq!(one.render(&plain).unwrap(), "one");
+    assert_eq!(one.render(&ChatRequest { tools: Some(&[]), ..plain }).unwrap(), "one");
+}
+
+#[test]
+fn special_tokens_come_from_either_file() {
+    let map = json!({"bos_token": {"content": "<map>", "special": true}, "unk_token": "<unk>"}).to_string();
+    let read = |config: Json| {
+        let config = config.to_string();
+        let read = ChatTemplates::from_files(Some(config.as_bytes()), Some(map.as_bytes()), None).unwrap();
+        ["bos_token", "eos_token", "unk_token"].map(|name| read.special_token(name).map(str::to_owned))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let old = read(json!({"bos_token": "<config>", "eos_token": {"content": "</s>"}}));
+    assert_eq!(old, [some("<map>"), some("</s>"), some("<unk>")]);
+    let new = read(json!({"bos_token": "<config>", "eos_token": null, "added_tokens_decoder": {}}));
+    assert_eq!(new, [some("<config>"), None, None]);
+}
+
+#[test]
+fn hostile_files_and_messages_are_refused() {
+    for config in ["[]", "{", "1", "", r#"{"chat_template":3}"#, r#"{"chat_template":[{"name":"x"}]}"#] {
+        let read = ChatTemplates::from_files(Some(config.as_bytes()), None, None);
+        assert!(matches!(read, Err(ChatError::Config { .. })), "{config}");
+    }
+    assert!(matches!(ChatTemplates::from_files(None, None, Some(b"\xff")), Err(ChatError::Config { .. })));
+    assert!(matches!(templates(&" ".repeat(MAX_TEMPLATE_BYTES + 1)), Err(ChatError::Syntax { .. })));
+    assert_eq!(render("", &[]), Err(ChatError::NoMessages));
+    for message in [json!(null), json!("Hello"), json!({"content": "x"}), json!({"role": 1})] {
+        let messages = [hello()[0].clone(), message];
+        assert_eq!(render("", &messages), Err(ChatError::Message { index: 1 }));
+    }
+}
+
+#[test]
+fn generation_tags_become_blocks_wherever_they_are_tags() {
+    for (template, expected) in [
+        ("{% generation %}x{% endgeneration %}", "{% if true %}x{% endif %}"),
+        ("{%- generation -%}", "{%- if true -%}"),
+        ("{%+generation+%}", "{%+ if true +%}"),
+        ("{{ '{% generation %}' }}", "{{ '{% generation %}' }}"),
+        ("{% if '%}{% generation %}' %}", "{% if '%}{% generation %}' %}"),
+        ("{# {% generation %} #}", "{# {% generation %} #}"),
+        ("{% raw %}{% generation %}{% endraw %}", "{% raw %}{% generation %}{% endraw %}"),
+        ("{{ {'a': {'b': 1}} }}{% generation %}", "{{ {'a': {'b': 1}} }}{% if true %}"),
+        ("{% generation", "{% generation"),
+        ("é{é{%é%}{", "é{é{%é%}{"),
+        ("{{ 'it\\'s {% generation %}' }}", "{{ 'it\\'s {% generation %}' }}"),
+    ] {
+        assert_eq!(without_generation_tags(template), expected);
+    }
+}
