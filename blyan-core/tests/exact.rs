@@ -1,5 +1,7 @@
 //! The same bits on every instruction set, thread count, chunk size and batch.
 
+#![allow(clippy::print_stderr, reason = "what was not tested has to be said")]
+
 mod checkpoints;
 
 use blyan_core::DType;

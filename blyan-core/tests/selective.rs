@@ -1,5 +1,7 @@
 //! Only the experts that the router picks are verified and touched, and nothing is run unverified.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where its premises fail")]
+
 mod checkpoints;
 
 use std::collections::BTreeSet;

@@ -198,9 +198,7 @@ impl Stream<'_> {
 
     /// Reads the stream to its end.
     pub(super) fn complete(mut self) -> Result<Generation, ManagerError> {
-        while let Some(piece) = self.next() {
-            piece?;
-        }
+        self.by_ref().try_for_each(|piece| piece.map(|_| ()))?;
         self.finish()
     }
 }
