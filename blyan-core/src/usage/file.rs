@@ -26,7 +26,7 @@ const CHECKSUM_LEN: usize = 32;
 /// Largest file that is read: far above what a million experts need.
 const MAX_FILE_BYTES: u64 = 4 << 30;
 /// How long to wait for another process that is flushing.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
 
 /// Usage counts that cannot be stored or found.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +122,14 @@ impl UsageFile {
 
     /// The stored counts; none if there are none, or if they are damaged.
     pub(super) fn load(&self) -> Result<ModelCounts, UsageError> {
+        match self.read()? {
+            Ok(counts) => Ok(counts),
+            // Under the lock, and after another look: another process may have replaced it by now.
+            Err(_) => self.locked(|| self.read_or_set_aside()),
+        }
+    }
+
+    fn read(&self) -> Result<Result<ModelCounts, Damage>, UsageError> {
         let path = self.path("usage");
         let read = || -> io::Result<Result<ModelCounts, Damage>> {
             let mut file = File::open(&path)?;
@@ -132,26 +140,30 @@ impl UsageFile {
             file.read_to_end(&mut bytes)?;
             Ok(decode(&bytes, self.experts.iter().copied()))
         };
-        let empty = || ModelCounts::new(self.experts.iter().copied());
         match read() {
-            Ok(Ok(counts)) => Ok(counts),
-            Ok(Err(damage)) => {
-                let aside = self.path("damaged");
-                tracing::warn!(
-                    path = %path.display(), aside = %aside.display(), %damage,
-                    "usage counts are damaged and start at 0"
-                );
-                match fs::rename(&path, &aside) {
-                    // Another process may have done it first.
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        Err(UsageError::Io { path, source: error })
-                    }
-                    _ => Ok(empty()),
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(empty()),
+            Ok(counts) => Ok(counts),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(self.empty())),
             Err(source) => Err(UsageError::Io { path, source }),
         }
+    }
+
+    fn empty(&self) -> ModelCounts {
+        ModelCounts::new(self.experts.iter().copied())
+    }
+
+    /// The stored counts; a damaged file is moved aside. Call it under the lock.
+    fn read_or_set_aside(&self) -> Result<ModelCounts, UsageError> {
+        let damage = match self.read()? {
+            Ok(counts) => return Ok(counts),
+            Err(damage) => damage,
+        };
+        let (path, aside) = (self.path("usage"), self.path("damaged"));
+        tracing::warn!(
+            path = %path.display(), aside = %aside.display(), %damage,
+            "usage counts are damaged and start at 0"
+        );
+        fs::rename(&path, &aside).map_err(|source| UsageError::Io { path, source })?;
+        Ok(self.empty())
     }
 
     /// Runs while no other process stores counts of this model.
@@ -182,7 +194,7 @@ impl UsageFile {
     /// Adds `delta` to the stored counts and returns the sum.
     pub(super) fn add(&self, delta: &ModelCounts) -> Result<ModelCounts, UsageError> {
         self.locked(|| {
-            let mut counts = self.load()?;
+            let mut counts = self.read_or_set_aside()?;
             counts.add(delta);
             self.store(&counts)?;
             Ok(counts)
@@ -191,7 +203,7 @@ impl UsageFile {
 
     /// Forgets the stored counts.
     pub(super) fn clear(&self) -> Result<(), UsageError> {
-        self.locked(|| self.store(&ModelCounts::new(self.experts.iter().copied())))
+        self.locked(|| self.store(&self.empty()))
     }
 
     /// Replaces the file; call it under the lock.

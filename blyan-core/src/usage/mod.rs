@@ -6,6 +6,8 @@
 mod counts;
 mod file;
 mod histogram;
+#[cfg(test)]
+mod tests;
 mod tracker;
 
 pub use file::UsageError;
