@@ -20,13 +20,11 @@ struct Style<'a> {
 /// `value | tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)`
 pub(super) fn tojson<'a>(state: &'a State<'a, 'a>, value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let flag = |name| Ok::<_, Error>(kwargs.get::<Option<Value>>(name)?.is_some_and(|flag| flag.is_true()));
-    let indent = match kwargs.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()) {
-        None => None,
-        Some(indent) => Some(match indent.as_str() {
-            Some(text) => text.to_owned(),
-            None => " ".repeat(usize::try_from(indent.as_i64().unwrap_or(0).clamp(0, 64)).unwrap_or(0)),
-        }),
-    };
+    let indent = kwargs.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none());
+    let indent = indent.map(|indent| match indent.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(usize::try_from(indent.as_i64().unwrap_or(0).clamp(0, 64)).unwrap_or(0)),
+    });
     let mut style = Style {
         state,
         ensure_ascii: flag("ensure_ascii")?,
