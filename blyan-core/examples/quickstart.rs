@@ -75,7 +75,8 @@ fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Option<Arguments>> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let repository = package.parent().unwrap_or(package);
     let mut arguments = Arguments {
         model: repository.join("models/tiny-kjv-moe"),
         chain: None,
@@ -103,7 +104,7 @@ fn parse() -> Result<Option<Arguments>> {
         match name.as_str() {
             "model" => arguments.model = value.into(),
             "chain" => arguments.chain = Some(value.into()),
-            "dtype" => arguments.dtype = Some(dtype(&value.string()?)?),
+            "dtype" => arguments.dtype = Some(import::dtype_of_option(&value.string()?)?),
             "prompt" | "chat" => {
                 arguments.prompt = value.string()?;
                 arguments.chat = name == "chat";
@@ -159,7 +160,8 @@ fn progress_bar(template: &str) -> Result<ProgressBar> {
 }
 
 fn import_model(chain: &Chain, arguments: &Arguments) -> Result<blyan_core::BlockHash> {
-    println!("== Import {}", arguments.model.display());
+    let here = std::env::current_dir()?;
+    println!("== Import {}", arguments.model.strip_prefix(here).unwrap_or(&arguments.model).display());
     let start = Instant::now();
     let bar = progress_bar("{wide_bar} {bytes}/{total_bytes} {msg}")?;
     let show = |progress: import::ImportProgress| {
@@ -247,14 +249,4 @@ fn report(manager: &MoEModelManager, generation: &Generation) {
     for (slot, block) in &generation.receipt.claim().blocks {
         println!("{slot:<18} {block}");
     }
-}
-
-fn dtype(name: &str) -> Result<DType> {
-    Ok(match name {
-        "int8" => DType::I8,
-        "fp8" => DType::F8E4M3,
-        "f16" => DType::F16,
-        "bf16" => DType::BF16,
-        _ => return Err(format!("unknown dtype {name}").into()),
-    })
 }

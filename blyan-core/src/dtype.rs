@@ -60,7 +60,7 @@ impl fmt::Display for DType {
 
 /// A dtype name that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unsupported dtype {name:?}: expected one of F32, BF16, F16, F8_E4M3, I8")]
+#[error("unsupported dtype {name:?}: expected F32, BF16, F16, F8_E4M3 (fp8) or I8 (int8)")]
 pub struct UnknownDType {
     /// The name as given.
     pub name: String,

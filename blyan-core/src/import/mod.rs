@@ -24,7 +24,7 @@ use self::folder::{Folder, Weights};
 use self::plan::PlannedBlock;
 pub use self::validate::InvalidBlock;
 use crate::chain::{Appended, Chain, Draft, Writer};
-use crate::dtype::DType;
+use crate::dtype::{DType, UnknownDType};
 use crate::format::{BlockKind, ChainId, Header, Manifest, ModelSpec, ParentRole, Slot};
 use crate::hash::{BlockHash, PayloadHash, SnapshotRoot};
 use crate::kernels::FpEnv;
@@ -48,6 +48,23 @@ pub struct ImportOptions<'a> {
     pub progress: Option<&'a (dyn Fn(ImportProgress) + Sync)>,
     /// Set to stop; the import then ends with [`ImportError::Cancelled`].
     pub cancel: Option<&'a AtomicBool>,
+}
+
+/// The dtype that users name `f32`, `bf16`, `f16`, `fp8` or `int8`.
+///
+/// # Errors
+///
+/// [`UnknownDType`] for any other name.
+pub fn dtype_of_option(name: &str) -> Result<DType, UnknownDType> {
+    let names = [
+        ("f32", DType::F32),
+        ("bf16", DType::BF16),
+        ("f16", DType::F16),
+        ("fp8", DType::F8E4M3),
+        ("int8", DType::I8),
+    ];
+    let known = names.into_iter().find(|(known, _)| *known == name);
+    known.map(|(_, dtype)| dtype).ok_or_else(|| UnknownDType { name: name.chars().take(80).collect() })
 }
 
 /// How far an import is.
