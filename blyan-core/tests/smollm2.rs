@@ -7,14 +7,16 @@ mod checkpoints;
 
 use std::path::PathBuf;
 
-use blyan_core::DType;
 use blyan_core::manager::GenerateOptions;
 use blyan_core::manager::chat::ChatRequest;
-use checkpoints::{imported, open};
+use blyan_core::{Chain, DType};
+use checkpoints::{import_into, open};
 
 fn answer(model: &str, dtype: Option<DType>, question: &str) -> String {
     let models = std::env::var_os("BLYAN_SMOLLM2").expect("BLYAN_SMOLLM2 names the folder of the models");
-    let (chain, _) = imported(&PathBuf::from(models).join(model), dtype);
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    import_into(&chain, &PathBuf::from(models).join(model), dtype);
     let manager = open(&chain, |_| ());
     let messages = [serde_json::json!({"role": "user", "content": question})];
     let request = ChatRequest { messages: &messages, ..ChatRequest::default() };

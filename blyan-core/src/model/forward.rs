@@ -100,6 +100,9 @@ impl Decoder {
         for step in steps.iter() {
             self.check(step)?;
         }
+        if steps.is_empty() {
+            return Ok(StepOutput { logits: Vec::new(), routing: Vec::new() });
+        }
         let _fp_env = FpEnv::enter();
         let output = self.forward_checked(steps);
         for step in steps {
@@ -115,6 +118,9 @@ impl Decoder {
     fn check(&self, step: &Step<'_>) -> Result<(), ModelError> {
         if step.tokens.is_empty() {
             return Err(ModelError::NoTokens);
+        }
+        if !step.cache.fits(&self.spec) {
+            return Err(ModelError::ForeignCache);
         }
         let vocab_size = self.spec.vocab_size;
         if let Some(&token) = step.tokens.iter().find(|&&token| token as usize >= vocab_size) {

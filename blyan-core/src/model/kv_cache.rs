@@ -79,6 +79,14 @@ impl KvCache {
         }
     }
 
+    /// Whether the cache was made for a model of this shape.
+    pub(crate) fn fits(&self, spec: &ModelSpec) -> bool {
+        let attention = &spec.attention;
+        self.row_bytes == attention.head_dim * self.dtype.dtype().size_bytes()
+            && self.num_key_value_heads == attention.num_key_value_heads
+            && self.heads.len() == spec.layers.len() * attention.num_key_value_heads
+    }
+
     /// Positions held.
     pub fn len(&self) -> usize {
         self.positions

@@ -77,6 +77,9 @@ pub enum ModelError {
         /// Positions that the model has.
         capacity: usize,
     },
+    /// A KV cache of another model.
+    #[error("the KV cache was made for a model of another shape")]
+    ForeignCache,
     /// No token was given.
     #[error("there is no token to compute: give at least one")]
     NoTokens,
