@@ -52,7 +52,7 @@ impl Growing {
     fn next(&self) -> Draft {
         let number = self.hashes.len() as u64;
         // Forks of 100 blocks, so that a chain of 100,000 is not 100,000 high.
-        let before = (number % 100 != 0).then(|| self.hashes.last().copied()).flatten();
+        let before = (!number.is_multiple_of(100)).then(|| self.hashes.last().copied()).flatten();
         small(number, self.hashes.first().copied(), before)
     }
 

@@ -1,5 +1,7 @@
 //! Receipts: an honest one replays anywhere, an edited one is found out leaf by leaf.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where its premises fail")]
+
 mod checkpoints;
 
 use blyan_core::manager::{FinishReason, GenerateOptions, ManagerOptions, Receipt};

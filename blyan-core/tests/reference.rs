@@ -1,5 +1,7 @@
 //! Every fixture against Hugging Face transformers: logits and greedy tokens.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where its premises fail")]
+
 mod checkpoints;
 
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
+use redb::{ReadTransaction, TableDefinition, Value, WriteTransaction};
 
 use super::block::Block;
 use super::error::{ChainError, Damage};

@@ -200,10 +200,10 @@ impl<'a> Audit<'a> {
         };
         // Without a name, the header's own is as good; check_tables misses it in `numbers`.
         let name = name.unwrap_or_else(|| hash_of_value(&value));
-        let decoded = Stored::decode(&name, number, value).and_then(|stored| {
+        let decoded = Stored::decode(&name, number, value).map(|stored| {
             let seen = Seen::new(&stored.block);
             let payload = if seen.inline { stored.inline_payload().map(|_| ()) } else { Ok(()) };
-            Ok((seen, payload))
+            (seen, payload)
         });
         match decoded {
             Ok((seen, payload)) => {
@@ -442,11 +442,14 @@ impl<'a> Audit<'a> {
     }
 }
 
+/// Key and value of an index entry, as bytes.
+type Entry = (Vec<u8>, Vec<u8>);
+
 /// Every entry of an index table, by key.
 fn entries<K, V>(
     reader: &Reader,
     definition: TableDefinition<'static, K, V>,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError>
+) -> Result<Vec<Entry>, StorageError>
 where
     K: Key + 'static,
     V: Value + 'static,
