@@ -19,6 +19,7 @@ use std::sync::Arc;
 pub use block::{Block, Draft};
 pub use error::{ChainError, Damage, ValidationError};
 pub use signature::SignatureRecord;
+pub(crate) use tables::is_inline;
 pub use validate::{ParentView, Validator, Validators};
 pub use verify::{BadBlock, VerifyOptions, VerifyProgress, VerifyReport};
 pub use walk::Blocks;

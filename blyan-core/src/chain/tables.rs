@@ -41,7 +41,7 @@ pub(super) const INDEX_VERSION_KEY: &str = "index_version";
 pub(super) const MAX_INLINE_BYTES: u64 = 4096;
 
 /// Whether a payload lies in the index rather than in a file.
-pub(super) fn is_inline(header: &Header) -> bool {
+pub(crate) fn is_inline(header: &Header) -> bool {
     !header.kind.is_weights() && header.payload.len_bytes <= MAX_INLINE_BYTES
 }
 

@@ -23,7 +23,7 @@ pub use self::error::{ExportError, ImportError};
 use self::folder::{Folder, Weights};
 use self::plan::PlannedBlock;
 pub use self::validate::InvalidBlock;
-use crate::chain::{Appended, Chain, Draft, Writer};
+use crate::chain::{self, Appended, Chain, Draft, Writer};
 use crate::dtype::{DType, UnknownDType};
 use crate::format::{BlockKind, ChainId, Header, Manifest, ModelSpec, ParentRole, Slot};
 use crate::hash::{BlockHash, PayloadHash, SnapshotRoot};
@@ -250,38 +250,24 @@ impl Sink<'_> {
             Self::Dry { chain, seen } => {
                 let header = draft.header()?;
                 let payload = header.payload.hash;
-                let hash = header.hash().map_err(|source| crate::chain::ChainError::Header {
-                    name: draft.name.clone(),
-                    source,
-                })?;
-                let seen_before = !seen.insert(payload);
-                Ok(Appended {
-                    hash,
-                    new_block: !chain.contains(&hash)?,
-                    new_payload: !seen_before && !holds_payload(chain, &header)?,
-                })
+                let hash = header
+                    .hash()
+                    .map_err(|source| chain::ChainError::Header { name: draft.name.clone(), source })?;
+                let new_block = !chain.contains(&hash)?;
+                let new_payload = match chain::is_inline(&header) {
+                    // Lies beside its block, in the index.
+                    true => new_block,
+                    false => seen.insert(payload) && !holds_file(chain, &header)?,
+                };
+                Ok(Appended { hash, new_block, new_payload })
             }
         }
     }
 }
 
-/// Whether the chain holds a payload, intact: as a file, or in the index under some block.
-fn holds_payload(chain: &Chain, header: &Header) -> Result<bool, ImportError> {
+/// Whether the chain holds a payload's file, intact.
+fn holds_file(chain: &Chain, header: &Header) -> Result<bool, ImportError> {
     let payload = &header.payload;
     let intact = chain.payloads().is_intact(&payload.hash, payload.len_bytes);
-    if intact.map_err(crate::chain::ChainError::from)? {
-        return Ok(true);
-    }
-    if header.kind.is_weights() {
-        return Ok(false);
-    }
-    let kinds = texts::FILES.map(|(slot, ..)| slot.kind());
-    for kind in kinds.into_iter().chain([BlockKind::SPEC, BlockKind::MODEL]) {
-        for block in chain.blocks_of_kind(kind) {
-            if block?.header().payload.hash == payload.hash {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
+    Ok(intact.map_err(chain::ChainError::from)?)
 }

@@ -360,7 +360,7 @@ impl MoEModelManager {
         Session::new(Arc::clone(&self.0))
     }
 
-    /// Answers a conversation, written by the model's chat template.
+    /// Answers a conversation, written by the model's chat template up to where the answer starts.
     ///
     /// # Errors
     ///
@@ -383,7 +383,7 @@ impl MoEModelManager {
         request: &ChatRequest<'_>,
         options: &GenerateOptions,
     ) -> Result<Stream<'static>, ManagerError> {
-        let text = self.chat_prompt(request)?;
+        let text = self.chat_prompt(&ChatRequest { add_generation_prompt: true, ..request.clone() })?;
         // The template wrote the special tokens already.
         let tokens = self.0.tokenizer()?.encode(&text, false)?;
         self.stream(tokens, options)
