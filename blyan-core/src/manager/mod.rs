@@ -214,6 +214,8 @@ fn list(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Where usage is stored in a chain's directory; not part of the chain.
+const USAGE_FOLDER: &str = "usage";
 /// How often usage is stored.
 const USAGE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -300,8 +302,9 @@ impl MoEModelManager {
         )?;
         let source = PinnedBlocks { payloads: Arc::clone(chain.payloads()), snapshot: snapshot.clone() };
         let block = snapshot.model_block(chain)?;
-        let usage_dir = chain.dir().filter(|_| options.persist_usage);
-        let usage = UsageTracker::open(usage_layout(&snapshot, block), usage_dir).flush_every(USAGE_INTERVAL);
+        let usage_dir = chain.dir().filter(|_| options.persist_usage).map(|dir| dir.join(USAGE_FOLDER));
+        let usage = UsageTracker::open(usage_layout(&snapshot, block), usage_dir.as_deref())
+            .flush_every(USAGE_INTERVAL);
         Ok(Self(Arc::new(Model {
             block,
             decoder: Decoder::new(Arc::clone(snapshot.spec()), Box::new(source), isa),
