@@ -107,13 +107,14 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`ManagerError`] if the block is unknown, fills no slot of this model's spec, or was made
-    /// for another spec.
+    /// [`ManagerError`] if the block is unknown, fills no slot of this model's spec, or holds weights
+    /// made for another spec.
     pub fn with_block(&self, chain: &Chain, block: &BlockHash) -> Result<Self, ManagerError> {
         let block = chain.get(block)?;
         let slot: Slot = block.header().name.parse()?;
         let spec = Parent { hash: self.spec_block, role: ParentRole::Dependency };
-        if !block.header().parents.contains(&spec) {
+        // A text depends on no spec: models share it.
+        if slot.kind().is_weights() && !block.header().parents.contains(&spec) {
             return Err(ManagerError::OtherSpec { block: block.hash(), spec: self.spec_block });
         }
         let head_of_tied = slot == Slot::Head && self.spec.tie_word_embeddings;
