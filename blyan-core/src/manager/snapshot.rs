@@ -1,7 +1,7 @@
 //! Owns snapshots: the slot → block map of a model, pinned by a model block or built in memory to
 //! try something, and what is done with them: compare, change one block, publish, release.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use semver::Version;
@@ -82,17 +82,17 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// The chain's only model: the one model block that no other follows.
+    /// The chain's only model: the one model block that no other model block follows.
     ///
     /// # Errors
     ///
     /// [`ManagerError::NoModel`], or [`ManagerError::ManyModels`] listing them.
     pub fn only_model(chain: &Chain) -> Result<Self, ManagerError> {
-        let heads = chain.heads("model")?;
+        let heads: Vec<BlockHash> = model_heads(chain)?.into_iter().collect();
         match &heads[..] {
             [] => Err(ManagerError::NoModel),
-            [model] => Self::of_model(chain, &model.hash()),
-            _ => Err(ManagerError::ManyModels { models: heads.iter().map(Block::hash).collect() }),
+            [model] => Self::of_model(chain, model),
+            _ => Err(ManagerError::ManyModels { models: heads }),
         }
     }
 
@@ -220,6 +220,37 @@ impl Snapshot {
     pub fn slots(&self) -> &BTreeMap<Slot, PinnedBlock> {
         &self.slots
     }
+}
+
+/// The model blocks that no other model block follows. Blocks of other kinds may have their name, and
+/// may say to follow them: they hide no model.
+fn model_heads(chain: &Chain) -> Result<BTreeSet<BlockHash>, ManagerError> {
+    let is_model = |block: &Block| block.header().kind == BlockKind::MODEL;
+    let mut models = BTreeSet::new();
+    let mut open = chain.heads("model")?;
+    while let Some(block) = open.pop() {
+        if is_model(&block) {
+            models.insert(block.hash());
+            continue;
+        }
+        for followed in predecessors(&block) {
+            let mut followers = chain.children(&followed)?.into_iter().map(|child| chain.get(&child));
+            let has_heir = followers.try_fold(false, |found, follower| {
+                let follower = follower?;
+                let follows = is_model(&follower) && predecessors(&follower).any(|block| block == followed);
+                Ok::<_, ManagerError>(found || follows)
+            })?;
+            if !has_heir {
+                open.push(chain.get(&followed)?);
+            }
+        }
+    }
+    Ok(models)
+}
+
+fn predecessors(block: &Block) -> impl Iterator<Item = BlockHash> + '_ {
+    let parents = block.header().parents.iter();
+    parents.filter(|parent| parent.role == ParentRole::Predecessor).map(|parent| parent.hash)
 }
 
 fn pin(block: &Block, slot: Slot) -> Result<PinnedBlock, ManagerError> {
