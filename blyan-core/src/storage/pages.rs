@@ -2,7 +2,7 @@
 //!
 //! redb keeps checksums of its pages but does not look at them on ordinary reads, and may panic,
 //! recurse without end or ask for terabytes on a damaged page. Here a page reaches it only after
-//! its sum matched; a damaged one is noted and read as zeros, which redb refuses.
+//! its sum matched. A damaged one is noted, and redb gets a page in its place that it refuses.
 //!
 //! ```text
 //! physical offset        bytes
@@ -33,6 +33,13 @@ const MAGIC: &[u8] = b"redb";
 const MAX_UNBORN_BYTES: u64 = 64 << 20;
 /// Attempts at a header that another process may be writing at that moment.
 const HEADER_READS: usize = 50;
+
+/// What redb reads in place of a damaged page: an inner node of its trees without keys, whose only
+/// child is a page of a size that does not exist. redb refuses to follow it with an ordinary error.
+/// An I/O error instead would make it refuse every later read of undamaged pages, too.
+const REFUSED_NODE: [u8; 8] = [2, 0, 0, 0, 0, 0, 0, 0];
+/// Fills the rest of such a node, the number of the child included.
+const REFUSED_CHILD: u8 = 0xff;
 
 type Sum = [u8; SUM as usize];
 
@@ -135,12 +142,13 @@ impl CheckedPages {
         Ok(true)
     }
 
-    /// Reads whole pages `first`, `first + 1`, … ≥ 1; damaged ones as zeros.
+    /// Reads whole pages `first`, `first + 1`, … ≥ 1. They are one node: one damaged page spoils all.
     fn read_pages(&self, first: u64, out: &mut [u8]) -> io::Result<()> {
         let count = out.len() / PAGE as usize;
         let start = physical(first).ok_or(io::ErrorKind::InvalidInput)?;
         let mut bytes = vec![0; count * STRIDE as usize];
         self.file.read(start, &mut bytes)?;
+        let mut intact = true;
         let pages = bytes.chunks_exact(STRIDE as usize).zip(out.chunks_exact_mut(PAGE as usize));
         for (page, (stored, out)) in (first..).zip(pages) {
             let (data, stored_sum) = stored.split_at(PAGE as usize);
@@ -148,8 +156,12 @@ impl CheckedPages {
                 out.copy_from_slice(data);
             } else {
                 self.damage.note(page);
-                out.fill(0);
+                intact = false;
             }
+        }
+        if !intact {
+            out.fill(REFUSED_CHILD);
+            out[..REFUSED_NODE.len()].copy_from_slice(&REFUSED_NODE);
         }
         Ok(())
     }
