@@ -144,9 +144,9 @@ fn scale(scratch: &Path) {
         let bytes = fs::metadata(dir.join("index.redb")).unwrap().len();
         let Growing { chain, hashes } = growing;
         drop(chain);
-        let (open, read_only) = (open_millis(&dir, false), open_millis(&dir, true));
+        let (writable, read_only) = (open_millis(&dir, false), open_millis(&dir, true));
         println!(
-            "| {size} | {batched:.1} µs | {single:.0} µs | {open:.2} ms | {read_only:.2} ms | {after_crash:.2} ms | {lookup:.2} µs | {headers:.0} ms | {} MiB |",
+            "| {size} | {batched:.1} µs | {single:.0} µs | {writable:.2} ms | {read_only:.2} ms | {after_crash:.2} ms | {lookup:.2} µs | {headers:.0} ms | {} MiB |",
             bytes >> 20
         );
         growing = Growing { chain: open(&dir, Access::ReadWrite), hashes };
