@@ -16,7 +16,8 @@ use blyan_core::{BlockHash, BlockKind, Chain, ChainId, ParentRole, VerifyOptions
 use rayon::prelude::*;
 
 const SIZES: [u64; 3] = [1_000, 10_000, 100_000];
-const BATCH: u64 = 1_000;
+/// Blocks of one transaction: a small import, and about a model with 40 layers of 128 experts.
+const BATCHES: [u64; 2] = [1_000, 5_000];
 const SINGLES: u64 = 40;
 const LOOKUPS: usize = 20_000;
 const PAYLOAD_FILES: u64 = 192;
@@ -36,10 +37,10 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A small block: 64 bytes of payload, the root and the block before it as parents.
+/// A small block: 64 bytes of payload, one of 100 versions of its name, two parents.
 fn small(number: u64, root: Option<BlockHash>, before: Option<BlockHash>) -> Draft {
     let payload: Vec<u8> = number.to_le_bytes().repeat(8);
-    let name = format!("item{}", number % 1000);
+    let name = format!("item{}", number / 100);
     let mut draft = Draft::new(ChainId::Dataset, BlockKind(5000), name, payload);
     if let Some(root) = root {
         draft = draft.with_parent(root, ParentRole::Dependency);
@@ -117,17 +118,18 @@ fn open_after_crash_millis(dir: &Path, scratch: &Path) -> f64 {
 
 fn scale(scratch: &Path) {
     println!(
-        "| blocks | append, batched | append, single | open | open read-only | open after crash | look-up | verify headers | index |"
+        "| blocks | append, 1,000 a transaction | append, 5,000 a transaction | append, alone | open | open read-only | open after crash | look-up | verify headers | index |"
     );
-    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     let dir = scratch.join("scale");
     let mut growing = Growing { chain: open(&dir, Access::ReadWrite), hashes: Vec::new() };
     for size in SIZES {
         while (growing.hashes.len() as u64) < size {
-            let count = BATCH.min(size - growing.hashes.len() as u64);
+            let count = BATCHES[1].min(size - growing.hashes.len() as u64);
             growing.batch(count);
         }
-        let batched = median((0..7).map(|_| growing.batch(BATCH)).collect());
+        let small = median((0..3).map(|_| growing.batch(BATCHES[0])).collect());
+        let large = growing.batch(BATCHES[1]);
         let single = median((0..SINGLES).map(|_| growing.single()).collect());
         let after_crash = open_after_crash_millis(&dir, scratch);
         let mut at = 1_u64;
@@ -146,7 +148,7 @@ fn scale(scratch: &Path) {
         drop(chain);
         let (writable, read_only) = (open_millis(&dir, false), open_millis(&dir, true));
         println!(
-            "| {size} | {batched:.1} µs | {single:.0} µs | {writable:.2} ms | {read_only:.2} ms | {after_crash:.2} ms | {lookup:.2} µs | {headers:.0} ms | {} MiB |",
+            "| {size} | {small:.1} µs | {large:.1} µs | {single:.0} µs | {writable:.2} ms | {read_only:.2} ms | {after_crash:.2} ms | {lookup:.2} µs | {headers:.0} ms | {} MiB |",
             bytes >> 20
         );
         growing = Growing { chain: open(&dir, Access::ReadWrite), hashes };
@@ -166,7 +168,7 @@ fn payload_files(dir: &Path) -> Vec<PathBuf> {
 fn verification(scratch: &Path) {
     let dir = scratch.join("payloads");
     let chain = open(&dir, Access::ReadWrite);
-    let begun = Instant::now();
+    let mut appending = Duration::ZERO;
     let mut writer = chain.writer().unwrap();
     let root = writer.append(Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", "{}")).unwrap().hash;
     for number in 0..PAYLOAD_FILES {
@@ -175,12 +177,16 @@ fn verification(scratch: &Path) {
         let name = format!("layer0.expert{number}");
         let draft = Draft::new(ChainId::Parameter, BlockKind::EXPERT, name, payload)
             .with_parent(root, ParentRole::Dependency);
+        let begun = Instant::now();
         writer.append(draft).unwrap();
+        appending += begun.elapsed();
     }
+    let begun = Instant::now();
     writer.commit().unwrap();
+    appending += begun.elapsed();
     let total = PAYLOAD_FILES as f64 * PAYLOAD_BYTES as f64;
     let rate = |duration: Duration| total / duration.as_secs_f64() / 1e9;
-    println!("\nappend {:.1} GB of payloads: {:.2} GB/s, durable", total / 1e9, rate(begun.elapsed()));
+    println!("\nappend {:.1} GB of payloads: {:.2} GB/s, durable", total / 1e9, rate(appending));
 
     let files = payload_files(&dir);
     let hash = |path: &PathBuf| *blake3::Hasher::new().update_mmap(path).unwrap().finalize().as_bytes();

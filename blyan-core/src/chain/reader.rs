@@ -179,10 +179,9 @@ impl Reader {
         let actual = hash_of_value(&value);
         // A header that was changed hashes to something, but not to a name that was given out.
         let given = self.read(|transaction| {
-            let given = transaction.open_table(tables::NUMBERS)?.get(actual.as_bytes())?;
-            Ok(given.map(|given| given.value()))
+            tables::is_numbered(&transaction.open_table(tables::NUMBERS)?, &actual, number)
         });
-        if given.map_err(entry_error(&actual, "numbers"))? == Some(number) {
+        if given.map_err(entry_error(&actual, "numbers"))? {
             return Ok(Stored::decode(&actual, number, value)?.block);
         }
         match self.name_of(number)? {
@@ -195,8 +194,8 @@ impl Reader {
 
     /// Finds the hash that a number was given to, by going through all of them: for errors only.
     fn name_of(&self, number: u64) -> Result<Option<BlockHash>, StorageError> {
-        let given = self.scan(tables::NUMBERS, [0; 32], [0xff; 32], |number| number)?;
-        Ok(given.iter().find(|(_, other)| *other == number).map(|(hash, _)| BlockHash::from_bytes(*hash)))
+        let given = self.scan(tables::LANES, [0; 19], [0xff; 19], BlockHash::from_bytes)?;
+        Ok(given.iter().find(|(key, _)| tables::last_number(key) == number).map(|(_, hash)| *hash))
     }
 
     /// Says whose block it was that could not be read, if that can be told.

@@ -1,20 +1,22 @@
 //! Owns the tables of the index: their keys, their values, and how a block enters them.
 //!
 //! Blocks are numbered in the order in which this directory got them. Only `numbers` is ordered by
-//! hash; every other table grows at its end, or near its parents, so that an append dirties few
-//! pages however many blocks there are. Numbers are never shown: what a chain tells about its blocks
+//! hash, and its entries are short; every other table grows at its end, or near its parents, so that
+//! an append dirties few pages however many blocks there are. Numbers are never shown: what a chain tells about its blocks
 //! does not depend on them.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | text | number, u64 |
-//! | `numbers` | block hash | block number (u64) |
+//! | `numbers` | first 8 bytes of the block hash, block number (u64 BE) | |
 //! | `blocks` | block number (u64) | height (u64), header length (u32), header, small payload |
 //! | `lanes` | lane, kind (u16 BE), height (u64 BE), block number (u64 BE) | block hash |
 //! | `names` | name, 0, block number (u64 BE) | 1 while no block of the name has it as predecessor, else 0 |
 //! | `children` | parent's number (u64 BE), child's number (u64 BE) | role |
 //! | `tips` | lane, block number (u64 BE) | |
 //! | `signatures` | block hash, public key, time (u64 BE) | signature |
+
+use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 
@@ -24,7 +26,7 @@ use crate::format::{BlockKind, ChainId, Header, ParentRole};
 use crate::hash::{BlockHash, HASH_LEN};
 
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
-pub(super) const NUMBERS: TableDefinition<'static, [u8; 32], u64> = TableDefinition::new("numbers");
+pub(super) const NUMBERS: TableDefinition<'static, [u8; 16], ()> = TableDefinition::new("numbers");
 pub(super) const BLOCKS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blocks");
 pub(super) const LANES: TableDefinition<'static, [u8; 19], [u8; 32]> = TableDefinition::new("lanes");
 pub(super) const NAMES: TableDefinition<'static, &[u8], u8> = TableDefinition::new("names");
@@ -51,6 +53,12 @@ fn join<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
         *to = *from;
     }
     key
+}
+
+/// Blocks whose hashes begin alike have neighbouring keys; the header tells which is meant.
+pub(super) fn number_key(block: &BlockHash, number: u64) -> [u8; 16] {
+    let (start, _) = block.as_bytes().split_at(8);
+    join(&[start, &number.to_be_bytes()])
 }
 
 pub(super) fn lane_key(lane: ChainId, kind: BlockKind, height: u64, number: u64) -> [u8; 19] {
@@ -174,22 +182,43 @@ pub(super) fn next_number(transaction: &WriteTransaction) -> Result<u64, redb::E
 /// What is stored of a block, found by its hash.
 pub(super) enum Found {
     Nothing,
-    /// A number without a block.
+    /// A number was given out, and there is no block under it.
     NumberOnly,
+    /// Number and value, whose header hashes to something else if it is damaged.
     Value(u64, Vec<u8>),
 }
 
 /// Looks a block up, in a transaction that reads or one that writes.
 pub(super) fn find(
-    numbers: &impl ReadableTable<[u8; 32], u64>,
+    numbers: &impl ReadableTable<[u8; 16], ()>,
     blocks: &impl ReadableTable<u64, &'static [u8]>,
     block: &BlockHash,
 ) -> Result<Found, redb::Error> {
-    let Some(number) = numbers.get(block.as_bytes())?.map(|number| number.value()) else {
-        return Ok(Found::Nothing);
-    };
-    let value = blocks.get(number)?;
-    Ok(value.map_or(Found::NumberOnly, |value| Found::Value(number, value.value().to_vec())))
+    let mut found = Found::Nothing;
+    for entry in numbers.range(number_key(block, 0)..=number_key(block, u64::MAX))? {
+        let number = last_number(&entry?.0.value());
+        match blocks.get(number)? {
+            None => found = Found::NumberOnly,
+            Some(value) => {
+                let value = value.value();
+                let named = BlockHash::of_header(BlockValue::from_bytes(value).header) == *block;
+                found = Found::Value(number, value.to_vec());
+                if named {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the block has that number.
+pub(super) fn is_numbered(
+    numbers: &impl ReadableTable<[u8; 16], ()>,
+    block: &BlockHash,
+    number: u64,
+) -> Result<bool, redb::Error> {
+    Ok(numbers.get(number_key(block, number))?.is_some())
 }
 
 /// A block that is about to be inserted.
@@ -202,13 +231,13 @@ pub(super) struct NewBlock<'a> {
     /// Empty if it is a file.
     pub(super) payload: &'a [u8],
     /// In the order of the header's parents.
-    pub(super) parents: &'a [Block],
+    pub(super) parents: &'a [Arc<Block>],
 }
 
 /// Enters a block into every table. Touches the block and its parents, nothing else.
 pub(super) fn insert_block(transaction: &WriteTransaction, block: &NewBlock<'_>) -> Result<(), redb::Error> {
     let NewBlock { hash, number, height, header, header_bytes, payload, parents } = *block;
-    transaction.open_table(NUMBERS)?.insert(hash.as_bytes(), number)?;
+    transaction.open_table(NUMBERS)?.insert(number_key(hash, number), ())?;
     insert_value(transaction, number, &BlockValue { height, header: header_bytes, payload })?;
     transaction
         .open_table(LANES)?

@@ -3,7 +3,8 @@
 //! The order on the medium: payload content synced, renamed into place, its folder synced, then
 //! the index commits. So a block that can be found always has its payload.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::Chain;
 use super::block::{Block, Draft};
@@ -17,6 +18,9 @@ use crate::hash::{BlockHash, PayloadHash};
 use crate::storage::Payload;
 use crate::storage::index::WriteBatch;
 use crate::storage::payload_writer::PayloadWriter;
+
+/// Decoded parents that a transaction keeps.
+const MAX_KNOWN_PARENTS: usize = 1024;
 
 /// What an append did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct Writer {
     payloads: PayloadWriter,
     /// Payload files this transaction wrote or found intact.
     intact: HashSet<PayloadHash>,
+    /// Parents met so far: one spec is the parent of a model's every block.
+    parents: HashMap<BlockHash, Arc<Block>>,
     next_number: u64,
     dirty: bool,
     chain: Chain,
@@ -43,14 +49,17 @@ pub struct Writer {
 /// The parents of a draft, for its validator.
 struct Parents<'a> {
     writer: &'a Writer,
-    blocks: &'a [Block],
+    blocks: &'a [Arc<Block>],
 }
 
 impl Parents<'_> {
     fn find(&self, parent: &BlockHash) -> Result<&Block, ChainError> {
         // In the order of the header's parents, which ascend by hash.
-        let found = self.blocks.binary_search_by_key(parent, Block::hash).ok();
-        found.and_then(|at| self.blocks.get(at)).ok_or(ChainError::NotFound { block: *parent })
+        let found = self.blocks.binary_search_by_key(parent, |block| block.hash()).ok();
+        found
+            .and_then(|at| self.blocks.get(at))
+            .map(|block| &**block)
+            .ok_or(ChainError::NotFound { block: *parent })
     }
 }
 
@@ -75,7 +84,8 @@ impl Writer {
         let batch = chain.0.index.begin_write()?;
         let next_number = batch.read(tables::next_number)?;
         let payloads = PayloadWriter::new(chain.0.medium.clone());
-        Ok(Self { batch, payloads, intact: HashSet::new(), next_number, dirty: false, chain })
+        let (intact, parents) = (HashSet::new(), HashMap::new());
+        Ok(Self { batch, payloads, intact, parents, next_number, dirty: false, chain })
     }
 
     /// Adds a block to the transaction; its parents may be of the same transaction.
@@ -97,7 +107,7 @@ impl Writer {
         let mut parents = Vec::with_capacity(header.parents.len());
         for parent in &header.parents {
             let missing = || ChainError::MissingParent { name: header.name.clone(), parent: parent.hash };
-            parents.push(self.find(&parent.hash)?.ok_or_else(missing)?.block);
+            parents.push(self.parent(&parent.hash)?.ok_or_else(missing)?);
         }
         if let Some(validator) = self.chain.0.validators.get(header.kind) {
             let view = Parents { writer: self, blocks: &parents };
@@ -169,6 +179,20 @@ impl Writer {
 
     fn find(&self, block: &BlockHash) -> Result<Option<Stored>, ChainError> {
         Stored::find_in(&self.batch, block)
+    }
+
+    /// A parent, decoded once for all its children of this transaction.
+    fn parent(&mut self, block: &BlockHash) -> Result<Option<Arc<Block>>, ChainError> {
+        if let Some(known) = self.parents.get(block) {
+            return Ok(Some(known.clone()));
+        }
+        let Some(stored) = self.find(block)? else { return Ok(None) };
+        let found = Arc::new(stored.block);
+        if self.parents.len() >= MAX_KNOWN_PARENTS {
+            self.parents.clear();
+        }
+        self.parents.insert(*block, found.clone());
+        Ok(Some(found))
     }
 
     /// Makes sure that a stored block's payload is intact; tells whether it had to be written.

@@ -69,12 +69,6 @@ impl From<u8> for Mark {
     }
 }
 
-impl From<u64> for Mark {
-    fn from(number: u64) -> Self {
-        Self(number.to_le_bytes().to_vec())
-    }
-}
-
 impl From<[u8; 32]> for Mark {
     fn from(hash: [u8; 32]) -> Self {
         Self(hash.to_vec())
@@ -140,16 +134,10 @@ impl<'a> Audit<'a> {
     pub(super) fn read_headers(&mut self) -> Result<(), ChainError> {
         let total = self.reader.block_count()?;
         self.watch.total_blocks.store(total, Ordering::Relaxed);
-        // Two tables tell which name a number was given to; where a page of one is damaged, the
-        // other still does.
-        let lanes = self.reader.scan(tables::LANES, [0; 19], [0xff; 19], |hash| hash);
-        for (key, hash) in lanes.unwrap_or_default() {
-            self.names.insert(tables::last_number(&key), BlockHash::from_bytes(hash));
-        }
-        let numbers = self.reader.scan(tables::NUMBERS, [0; 32], [0xff; 32], |number| number);
-        for (hash, number) in numbers.unwrap_or_default() {
-            self.names.insert(number, BlockHash::from_bytes(hash));
-        }
+        let lanes = self.reader.scan(tables::LANES, [0; 19], [0xff; 19], BlockHash::from_bytes);
+        // A table that cannot be walked is reported by check_tables.
+        self.names =
+            lanes.unwrap_or_default().iter().map(|(key, hash)| (tables::last_number(key), *hash)).collect();
         let mut numbers: Vec<u64> = self.names.keys().copied().collect();
         let stored = self.reader.read(|transaction| {
             let mut stored = Vec::new();
@@ -256,7 +244,7 @@ impl<'a> Audit<'a> {
     /// Every table must hold what the headers imply, and nothing else.
     pub(super) fn check_tables(&mut self) -> Result<(), ChainError> {
         let numbers = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
-            expect(block.as_bytes().to_vec(), seen.number.into());
+            expect(tables::number_key(block, seen.number).to_vec(), ().into());
         };
         self.check_table("numbers", tables::NUMBERS, numbers)?;
         let lanes = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
@@ -353,7 +341,6 @@ impl<'a> Audit<'a> {
             parent.and_then(|parent| self.names.get(&parent)).filter(|parent| self.lost.contains(*parent))
         };
         let block = match table {
-            "numbers" => Some(tables::first_hash(key)),
             "lanes" => Some(tables::first_hash(mark)),
             // The children of a lost block know their parent, not its number.
             "children" if child_of_lost().is_some() => return,

@@ -139,7 +139,7 @@ fn missing_and_wrong_entries_of_every_table_are_named() {
     assert!(f.chain.blocks_of_kind(BlockKind::HEAD).any(|block| block.is_err()));
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::NUMBERS)?.remove(f.old.as_bytes())?;
+        write.open_table(tables::NUMBERS)?.remove(tables::number_key(&f.old, OLD))?;
         Ok(())
     });
     f.assert_entry(f.old, "numbers");
@@ -182,6 +182,18 @@ fn missing_and_wrong_entries_of_every_table_are_named() {
     let (_, reason) = f.found();
     assert!(matches!(reason, Damage::StrayEntry { table: "tips", number: 77 }), "{reason:?}");
     assert!(f.chain.tips(lane).is_err());
+}
+
+#[test]
+fn blocks_whose_hashes_begin_alike_are_told_apart() {
+    let f = chain();
+    // As if the spec's hash began like the one of `old`.
+    f.forge(|write| {
+        write.open_table(tables::NUMBERS)?.insert(tables::number_key(&f.old, SPEC), ())?;
+        Ok(())
+    });
+    assert_eq!(f.chain.get(&f.old).unwrap().hash(), f.old);
+    f.assert_entry(f.spec, "numbers");
 }
 
 #[test]
