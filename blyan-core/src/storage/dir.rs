@@ -84,12 +84,10 @@ impl Medium for DirMedium {
             Access::ReadOnly => File::open(&path)?,
             Access::ReadWrite => {
                 self.create_folders()?;
-                let new = !path.exists();
                 let file =
                     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-                if new {
-                    sync_folder(&self.dir)?;
-                }
+                // Even if all was there: who made it may have been killed before it was durable.
+                sync_folder(&self.dir)?;
                 file
             }
         };
@@ -134,6 +132,8 @@ impl Medium for DirMedium {
             .collect();
         folders.sort();
         folders.dedup();
+        // Who made one of them may have been killed before its own name was durable.
+        folders.push(self.dir.join(PAYLOAD_FOLDER));
         folders.iter().try_for_each(|folder| sync_folder(folder))
     }
 
