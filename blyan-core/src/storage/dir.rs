@@ -7,7 +7,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use redb::StorageBackend;
@@ -97,6 +97,14 @@ impl Medium for DirMedium {
     fn open_payload(&self, payload: &PayloadHash) -> io::Result<Option<Payload>> {
         match File::open(self.payload_path(payload)) {
             Ok(file) => Payload::map(&file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stream_payload(&self, payload: &PayloadHash) -> io::Result<Option<(u64, Box<dyn Read + Send>)>> {
+        match File::open(self.payload_path(payload)) {
+            Ok(file) => Ok(Some((file.metadata()?.len(), Box::new(file)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

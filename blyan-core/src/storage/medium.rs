@@ -4,7 +4,7 @@
 //! operation or lose what was not synced.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use super::payload::Payload;
@@ -42,6 +42,17 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     ///
     /// Any I/O error.
     fn open_payload(&self, payload: &PayloadHash) -> io::Result<Option<Payload>>;
+
+    /// Opens a published payload to be read through once; its length, and its bytes. `None` if
+    /// there is none. Unlike a map, it survives a medium that cannot read its bytes any more.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    fn stream_payload(&self, payload: &PayloadHash) -> io::Result<Option<(u64, Box<dyn Read + Send>)>> {
+        let bytes = self.open_payload(payload)?;
+        Ok(bytes.map(|bytes| (bytes.len() as u64, Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>)))
+    }
 
     /// Writes a new temporary file; its content is durable on return, its name need not be.
     ///

@@ -49,15 +49,6 @@ impl Payload {
     pub(crate) fn is_unshared(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
-
-    /// Lets the system fetch ahead of a reader that goes through all bytes in order.
-    pub(crate) fn advise_sequential(&self) {
-        #[cfg(unix)]
-        if let Bytes::Map(map) = &*self.0 {
-            // Only a hint: a system that refuses it still serves the pages.
-            let _ = map.advise(memmap2::Advice::Sequential);
-        }
-    }
 }
 
 impl From<Vec<u8>> for Payload {

@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Cursor, Read};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -77,6 +77,8 @@ struct State {
     unsynced_index: Vec<IndexOp>,
     /// Renames since their folder's last sync, in order.
     unsynced_renames: Vec<PayloadHash>,
+    /// Payloads whose second half cannot be read.
+    unreadable: Vec<PayloadHash>,
     open: bool,
     operations: u64,
     fail_at: Option<(u64, Failure)>,
@@ -115,6 +117,11 @@ impl SimDisk {
     pub fn has_failed(&self) -> bool {
         let state = self.lock();
         state.dead || state.fail_at.is_some_and(|(at, _)| state.operations > at)
+    }
+
+    /// Lets reads of a payload fail half way.
+    pub fn make_unreadable(&self, payload: PayloadHash) {
+        self.lock().unreadable.push(payload);
     }
 
     pub fn payload_count(&self) -> usize {
@@ -245,6 +252,17 @@ impl Medium for SimDisk {
         Ok(self.lock().current.payloads.get(payload).cloned().map(Payload::from))
     }
 
+    fn stream_payload(&self, payload: &PayloadHash) -> io::Result<Option<(u64, Box<dyn Read + Send>)>> {
+        let state = self.lock();
+        let Some(bytes) = state.current.payloads.get(payload).cloned() else { return Ok(None) };
+        let len = bytes.len();
+        if state.unreadable.contains(payload) {
+            let half = Cursor::new(bytes[..len / 2].to_vec());
+            return Ok(Some((len as u64, Box::new(half.chain(Unreadable)))));
+        }
+        Ok(Some((len as u64, Box::new(Cursor::new(bytes)))))
+    }
+
     fn write_temporary(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.lock();
         Self::step(&mut state)?;
@@ -280,6 +298,14 @@ impl Medium for SimDisk {
         Self::end(&state)?;
         state.current.temporaries.clear();
         Ok(())
+    }
+}
+
+struct Unreadable;
+
+impl Read for Unreadable {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(gone())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Owns hashing every payload file, on all threads, near the speed of BLAKE3 itself.
+//! Owns hashing every payload file, one on each thread, near the speed of BLAKE3 itself.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -10,11 +10,6 @@ use super::audit::Audit;
 use crate::chain::error::{ChainError, Damage};
 use crate::hash::{BlockHash, PayloadHash};
 use crate::storage::{PayloadStore, StorageError};
-
-/// Bytes hashed between two looks at progress and cancellation; a power of two, as BLAKE3 likes.
-const STEP_BYTES: usize = 32 << 20;
-/// Files at least this long are split between threads.
-const SPLIT_BYTES: usize = 1 << 20;
 
 /// A payload file and the blocks that carry it.
 struct PayloadFile {
@@ -60,24 +55,10 @@ impl Audit<'_> {
 }
 
 fn check_file(store: &PayloadStore, file: &PayloadFile, watch: &Watch<'_>) -> Result<(), ChainError> {
-    let bytes = store.read(&file.payload, file.len_bytes)?;
-    bytes.advise_sequential();
-    let mut hasher = blake3::Hasher::new();
-    for part in bytes.chunks(STEP_BYTES) {
-        if bytes.len() < SPLIT_BYTES {
-            hasher.update(part);
-        } else {
-            hasher.update_rayon(part);
-        }
-        watch.payload_bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
-        watch.step()?;
-    }
-    let actual = PayloadHash::from_bytes(*hasher.finalize().as_bytes());
-    if actual == file.payload {
-        Ok(())
-    } else {
-        Err(StorageError::PayloadMismatch { payload: file.payload, actual }.into())
-    }
+    store.check(&file.payload, file.len_bytes, |len_bytes| {
+        watch.payload_bytes.fetch_add(len_bytes, Ordering::Relaxed);
+        watch.step()
+    })
 }
 
 /// One failure for each block that carries the payload; an I/O error cannot be cloned whole.
