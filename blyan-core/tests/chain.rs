@@ -494,3 +494,15 @@ fn payloads_are_verified_from_within_a_busy_pool() {
         });
     });
 }
+
+/// A hash that shares its first eight bytes with a block's was once taken for that block, damaged.
+#[test]
+fn a_hash_that_starts_like_a_block_is_not_found() {
+    let chain = in_memory().unwrap();
+    let block = chain.append(spec("{}")).unwrap();
+    let mut bytes = *block.as_bytes();
+    bytes[31] ^= 1;
+    let alike = BlockHash::from_bytes(bytes);
+    assert!(!chain.contains(&alike).unwrap());
+    assert!(matches!(chain.get(&alike), Err(ChainError::NotFound { block }) if block == alike));
+}

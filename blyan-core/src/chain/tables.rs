@@ -201,10 +201,14 @@ pub(super) fn find(
             None => found = Found::NumberOnly,
             Some(value) => {
                 let value = value.value();
-                let named = BlockHash::of_header(BlockValue::from_bytes(value).header) == *block;
-                found = Found::Value(number, value.to_vec());
-                if named {
-                    break;
+                let actual = BlockHash::of_header(BlockValue::from_bytes(value).header);
+                if actual == *block {
+                    return Ok(Found::Value(number, value.to_vec()));
+                }
+                // Another block whose hash starts alike is none of this one's; a damaged header hashes
+                // to anything.
+                if number_key(&actual, number) != number_key(block, number) {
+                    found = Found::Value(number, value.to_vec());
                 }
             }
         }
