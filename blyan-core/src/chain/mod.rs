@@ -25,6 +25,7 @@ pub use verify::{BadBlock, VerifyOptions, VerifyProgress, VerifyReport};
 pub use walk::Blocks;
 pub use writer::{Appended, Writer};
 
+use crate::format::PayloadRef;
 use crate::hash::BlockHash;
 use crate::storage::index::Index;
 use crate::storage::{Access, Medium, Payload, PayloadStore, StorageError};
@@ -145,6 +146,20 @@ impl Chain {
     /// [`ChainError::NotFound`], [`ChainError::Damaged`] or [`ChainError::Storage`].
     pub fn payload(&self, block: &BlockHash) -> Result<Payload, ChainError> {
         self.reader()?.get(block)?.payload(&self.0.payloads)
+    }
+
+    /// The payload of a block that was looked up, verified. Only one that lies in the index is
+    /// looked up again.
+    ///
+    /// # Errors
+    ///
+    /// [`ChainError::Damaged`] or [`ChainError::Storage`].
+    pub(crate) fn payload_of(&self, block: &Block) -> Result<Payload, ChainError> {
+        if tables::is_inline(block.header()) {
+            return self.payload(&block.hash());
+        }
+        let PayloadRef { hash, len_bytes, .. } = &block.header().payload;
+        self.payloads().get(hash, *len_bytes).map_err(reader::payload_error(&block.hash()))
     }
 
     /// Begins a transaction, waiting for another one in this process to end.

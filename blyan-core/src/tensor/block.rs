@@ -34,11 +34,12 @@ impl TensorBlock {
     /// [`TensorError::Chain`] if the block is missing or damaged, [`TensorError::NotWeights`], or
     /// [`TensorError::InBlock`] if its payload is no set of tensors.
     pub fn open(chain: &Chain, block: &BlockHash) -> Result<Self, TensorError> {
-        let kind = chain.get(block)?.header().kind;
+        let found = chain.get(block)?;
+        let kind = found.header().kind;
         if !kind.is_weights() {
             return Err(TensorError::NotWeights { block: *block, kind });
         }
-        Self::from_payload(chain.payload(block)?)
+        Self::from_payload(chain.payload_of(&found)?)
             .map_err(|source| TensorError::InBlock { block: *block, source: Box::new(source) })
     }
 
