@@ -13,6 +13,7 @@
 mod date;
 mod generation;
 mod json;
+mod longest;
 #[cfg(test)]
 mod tests;
 
@@ -20,14 +21,19 @@ use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{Environment, ErrorKind, Value};
+use minijinja::{Environment, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
 pub use date::{CivilTime, DateError};
 use generation::without_generation_tags;
+use longest::longest_tag;
 
 /// Largest template that is compiled, in bytes; published ones have up to some 20 KiB.
 pub const MAX_TEMPLATE_BYTES: usize = 128 << 10;
+
+/// Longest tag in bytes, texts and white space not counted: the time in which the engine folds a chain
+/// of constants grows with the cube of its length.
+const MAX_TAG_BYTES: usize = 4 << 10;
 
 /// Most instructions and 64-byte units of memory that one rendering may use. A message takes some
 /// 100; the limit grows with the chat, see [`fuel`].
@@ -334,7 +340,7 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     // Else errors hold the values around them.
     environment.set_debug(false);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(method);
     environment.set_formatter(|out, state, value| json::print(out, state, value));
     environment.add_filter("string", json::string);
     environment.add_filter("tojson", json::tojson);
@@ -344,6 +350,35 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     Ok(environment)
 }
 
+/// Python's methods, as far as they may make texts much longer than their arguments paid for by fuel.
+fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, minijinja::Error> {
+    if let Some(text) = value.as_str() {
+        let bytes = |value: &Value| value.as_str().map_or(0, str::len);
+        let len_bytes = match (method, args) {
+            ("replace", [old, new, ..]) => {
+                let matches = old.as_str().map_or(0, |old| text.matches(old).count());
+                matches.saturating_mul(bytes(new)).saturating_add(text.len())
+            }
+            ("join", [list]) => {
+                let mut sum = 0_usize;
+                for item in list.try_iter()? {
+                    state.consume_fuel(1)?;
+                    sum = sum.saturating_add(bytes(&item)).saturating_add(text.len());
+                }
+                sum
+            }
+            _ => text.len(),
+        };
+        state.consume_fuel(len_bytes as u64 / 64)?;
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+}
+
 fn minijinja_error(reason: impl Into<std::borrow::Cow<'static, str>>) -> minijinja::Error {
     minijinja::Error::new(ErrorKind::InvalidOperation, reason)
 }
@@ -351,6 +386,10 @@ fn minijinja_error(reason: impl Into<std::borrow::Cow<'static, str>>) -> minijin
 fn check_template(template: &str) -> Result<(), ChatError> {
     if template.len() > MAX_TEMPLATE_BYTES {
         let reason = format!("{} bytes are more than {MAX_TEMPLATE_BYTES}", template.len());
+        return Err(ChatError::Syntax { line: 0, reason });
+    }
+    if longest_tag(template) > MAX_TAG_BYTES {
+        let reason = format!("a tag has more than {MAX_TAG_BYTES} bytes besides its texts");
         return Err(ChatError::Syntax { line: 0, reason });
     }
     let template = without_generation_tags(template);

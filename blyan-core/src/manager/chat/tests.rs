@@ -55,6 +55,8 @@ fn endless_and_greedy_templates_run_out_of_fuel() {
         "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
         "{{ 'x' * 10000000000 }}",
         "{% set ns = namespace(x='x') %}{% for i in range(1000) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x.replace('x', 'xx') %}{% endfor %}",
+        "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x.join([ns.x, ns.x]) %}{% endfor %}",
     ] {
         assert_eq!(render(template, &hello()), Err(ChatError::OutOfFuel), "{template}");
     }
@@ -249,5 +251,29 @@ fn generation_tags_become_blocks_wherever_they_are_tags() {
         ("{{ 'it\\'s {% generation %}' }}", "{{ 'it\\'s {% generation %}' }}"),
     ] {
         assert_eq!(without_generation_tags(template), expected);
+    }
+}
+
+#[test]
+fn only_tags_with_thousands_of_operators_are_refused() {
+    let compile = |template: &str| ChatTemplates::from_files(None, None, Some(template.as_bytes()));
+    let deep = format!("{}1", "-".repeat(MAX_TAG_BYTES));
+    for template in [
+        format!("{{{{ {deep} }}}}"),
+        format!("{{# {{{{ ' #}}{{{{ {deep} }}}}"),
+        format!("{{% raw %}}endraw {{{{ ' {{%- endraw %}}{{{{ {deep} }}}}"),
+        format!("{{{{ {{1: {{1: 1}}}} or {deep} }}}}"),
+        format!("{{% set a = \"'\" ~ ({deep}) %}}"),
+    ] {
+        assert!(matches!(compile(&template), Err(ChatError::Syntax { line: 0, .. })), "{template}");
+    }
+    for template in [
+        deep.clone(),
+        format!("{{{{ '{deep}' ~ \"\\\"{deep}\" }}}}"),
+        format!("{{# {deep} #}}"),
+        format!("{{% raw %}}{{{{ {deep} }}}}{{% endraw %}}"),
+        "{{ 1 + 1 }}".repeat(MAX_TAG_BYTES),
+    ] {
+        assert!(compile(&template).is_ok());
     }
 }
