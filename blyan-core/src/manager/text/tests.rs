@@ -266,3 +266,19 @@ fn unusable_stop_strings_are_refused() {
     assert_eq!(StopStrings::new(&[long]).unwrap_err(), StopError::TooLong { index: 0, len_bytes: 1025 });
     assert_eq!(StopStrings::new(&["x"; 65]).unwrap_err(), StopError::TooMany { count: 65 });
 }
+
+#[test]
+fn replacements_that_grow_without_bound_are_refused() {
+    let read = |part: &str, steps: &str, pattern: &Json, times: usize| {
+        let step = json!({"type": "Replace", "pattern": pattern, "content": "\u{2581}"});
+        let mut file: Json = serde_json::from_slice(KJV).unwrap();
+        file[part] = json!({"type": "Sequence", steps: vec![step; times]});
+        Tokenizer::from_json(file.to_string().as_bytes(), 2048)
+    };
+    for pattern in [json!({"String": " "}), json!({"Regex": "."}), json!({"String": ""})] {
+        for (part, steps) in [("normalizer", "normalizers"), ("decoder", "decoders")] {
+            assert!(read(part, steps, &pattern, 4).is_ok());
+            assert!(matches!(read(part, steps, &pattern, 40), Err(TextError::Tokenizer { .. })));
+        }
+    }
+}
