@@ -2,8 +2,8 @@
 //!
 //! Blocks are numbered in the order in which this directory got them. Only `numbers` is ordered by
 //! hash, and its entries are short; every other table grows at its end, or near its parents, so that
-//! an append dirties few pages however many blocks there are. Numbers are never shown: what a chain tells about its blocks
-//! does not depend on them.
+//! an append dirties few pages however many blocks there are. Numbers are never shown: what a chain
+//! tells about its blocks does not depend on them.
 //!
 //! | table | key | value |
 //! |---|---|---|
