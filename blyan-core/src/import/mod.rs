@@ -37,7 +37,8 @@ pub struct ImportOptions<'a> {
     pub dtype: Option<DType>,
     /// What rotary frequencies are rounded to: `None` for F32, as a loaded checkpoint has them, or
     /// BF16 for a model that was made or measured as a module cast to it as a whole. It is part of
-    /// the spec, so it makes another model.
+    /// the spec, so it makes another model; no key of config.json says it, so an exported folder has to
+    /// be imported with it again.
     pub rope_frequencies: Option<DType>,
     /// Whether to append nothing, only to report what would be.
     pub dry_run: bool,
