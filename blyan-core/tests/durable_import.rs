@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
 
-mod common;
+mod folders;
 mod support;
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use blyan_core::chain::{ChainError, Validators};
 use blyan_core::import::{self, ImportError, ImportOptions, ImportReport};
 use blyan_core::storage::Access;
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, ChainRoot, Draft, VerifyOptions};
-use common::Checkpoint;
+use folders::Checkpoint;
 use support::{Failure, Rng, SimDisk};
 use tempfile::TempDir;
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+mod folders;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use blyan_core::export::{self, ExportError, ExportOptions};
 use blyan_core::import::{self, ImportError, ImportOptions, ImportReport};
 use blyan_core::{Chain, DType};
-use common::{CHOICES, Checkpoint, Raw, fixture, fixtures, tensor_block, weights};
+use folders::{CHOICES, Checkpoint, Raw, fixture, fixtures, tensor_block, weights};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 

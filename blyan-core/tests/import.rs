@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod common;
+mod folders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use blyan_core::format::Architecture;
 use blyan_core::import::{self, ImportError, ImportOptions, ImportReport};
 use blyan_core::{Chain, ChainId, DType, Manifest, ModelSpec, VerifyOptions};
-use common::{CHOICES, Checkpoint, Raw, fixture, fixtures, manifest, state, tensor_block, weights};
+use folders::{CHOICES, Checkpoint, Raw, fixture, fixtures, manifest, state, tensor_block, weights};
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};

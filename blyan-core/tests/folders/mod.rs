@@ -1,4 +1,4 @@
-//! What several test files need: fixtures, and folders made from them with one thing changed.
+//! Checkpoint folders as they lie on disk: the fixtures, and copies of them with one thing changed.
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
