@@ -75,6 +75,72 @@ fn matmuls(isas: &[Isa]) {
     }
 }
 
+/// Runs a part of the work on each of some threads, which start together. Best of several runs.
+fn seconds_on(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..7 {
+        let barrier = std::sync::Barrier::new(threads);
+        let (barrier, work) = (&barrier, &work);
+        let times: Vec<f64> = std::thread::scope(|scope| {
+            let run = |thread| {
+                move || {
+                    let _env = FpEnv::enter();
+                    barrier.wait();
+                    let begin = Instant::now();
+                    work(thread);
+                    begin.elapsed().as_secs_f64()
+                }
+            };
+            let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(run(thread))).collect();
+            handles.into_iter().map(|handle| handle.join().unwrap()).collect()
+        });
+        best = best.min(times.into_iter().fold(0.0, f64::max));
+    }
+    best
+}
+
+/// What the memory gives to all threads, and what decoding takes of it: experts of 2048 × 1024, each
+/// used once for one token.
+fn memory(isas: &[Isa]) {
+    const BYTES: usize = 1600 << 20;
+    const COLS: usize = 2048;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // Tensors of a payload start at a cache line.
+    let data = vec![0x31u8; BYTES + 64];
+    let data = &data[data.as_ptr().align_offset(64)..][..BYTES];
+    let part = BYTES / threads / (1 << 22) * (1 << 22);
+    let read = seconds_on(threads, |thread| {
+        let mut sums = [0u64; 16];
+        for chunk in data[thread * part..][..part].as_chunks::<128>().0 {
+            for (sum, x) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
+                *sum = sum.wrapping_add(u64::from_ne_bytes(*x));
+            }
+        }
+        black_box(sums);
+    });
+    println!("\n{threads} threads, GB/s over {} MiB: plain read {:.1}", BYTES >> 20, (threads * part) as f64 / read / 1e9);
+    for &isa in isas.iter().filter(|&&isa| isa != Isa::SCALAR) {
+        for dtype in DType::ALL {
+            let rows = 1024;
+            let matrix_bytes = rows * COLS * dtype.size_bytes();
+            let scale: Vec<u8> = std::iter::repeat_n(1.0f32.to_le_bytes(), rows).flatten().collect();
+            let x: Vec<f32> = (0..COLS).map(|i| (i % 13) as f32 - 6.0).collect();
+            let quantized = isa.quantize(&x, COLS).unwrap();
+            let time = seconds_on(threads, |thread| {
+                let input = Input::new(&x, COLS).unwrap().with_quantized(&quantized).unwrap();
+                let mut out = vec![0.0; rows];
+                for matrix in data[thread * part..][..part].chunks_exact(matrix_bytes) {
+                    let scale = dtype.is_quantized().then_some(&*scale);
+                    let weights = Weights::new(dtype, rows, COLS, matrix, scale).unwrap();
+                    let out = MatMut::from_slice(black_box(&mut out), 1, rows).unwrap();
+                    isa.matmul(&weights, 0..rows, &input, out).unwrap();
+                }
+            });
+            println!("{:8} {:8} {:8.1}", isa.name(), dtype.name(), (threads * part) as f64 / time / 1e9);
+        }
+    }
+}
+
 fn rows(isas: &[Isa]) {
     println!("\nrows, microseconds");
     println!("{:8} {:>14} {:>14} {:>14}", "isa", "rms_norm 2048", "silu_mul 8192", "softmax 8192");
@@ -127,6 +193,9 @@ fn main() {
     };
     if "matmul".contains(&filter) {
         matmuls(&isas);
+    }
+    if "memory".contains(&filter) {
+        memory(&isas);
     }
     if "rows".contains(&filter) {
         rows(&isas);

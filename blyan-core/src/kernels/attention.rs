@@ -127,6 +127,10 @@ impl<S: Simd, E: Element, const WHOLE: bool> Grid<S> for WeightedValues<'_, '_, 
         (if WHOLE { whole } else { rest.min(1) }, self.run.queries.tokens())
     }
 
+    fn rows_in_cache(&self) -> usize {
+        usize::MAX / 2
+    }
+
     #[inline(always)]
     fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize) {
         let Run { args, keys, scores, inverse_sums, out, .. } = &mut *self.run;

@@ -8,7 +8,7 @@ use super::isa::{Isa, Kernel};
 use super::mat::MatMut;
 use super::operand::{Input, Weights};
 use super::scalar::{self, LANES, canonical_nan};
-use super::simd::{BF16, Chunk, Element, F8, F16, F32, Grid, Simd};
+use super::simd::{self, BF16, Chunk, Element, F8, F16, F32, Grid, Simd, unroll};
 use crate::dtype::DType;
 
 pub(super) struct Matmul<'a, 'o> {
@@ -66,40 +66,57 @@ impl Kernel for Matmul<'_, '_> {
     }
 }
 
-/// How a row of weights meets a token: chunk by chunk, into one accumulator of lanes.
+/// How a row of weights meets a token: step by step, into one accumulator of lanes.
 pub(super) trait Dot<S: Simd> {
-    /// Weights of one step, as they are stored.
+    /// The weights of a step, as they are stored.
     type Weights: Chunk<Item = u8>;
-    /// Activations of one step.
+    /// The activations of a step.
     type Values: Chunk;
-    /// Weights of one step in registers, shared by all tokens of a tile.
+    /// Weights after what is done to all of a step at once.
+    type Prepared<'a>: Copy;
+    /// A part of the weights in registers, shared by all tokens of a tile.
     type Wide: Copy;
+    /// A part of the activations in registers, shared by all rows of a tile.
+    type Loaded: Copy;
     /// Running sums, one per lane.
     type Acc: Copy;
     /// Sum over lanes and blocks.
     type Total: Copy + Default;
+
+    /// Parts of a step.
+    const PARTS: usize;
+
+    /// Elements of a part.
+    const PART: usize;
 
     /// Steps after which the accumulator must be emptied into the total.
     const BLOCK: usize;
 
     fn token<'a>(input: &Input<'a>, token: usize) -> &'a [<Self::Values as Chunk>::Item];
     fn zero(s: S) -> Self::Acc;
-    fn widen(s: S, weights: &Self::Weights) -> Self::Wide;
-    fn step(s: S, acc: Self::Acc, wide: Self::Wide, values: &Self::Values) -> Self::Acc;
-    fn flush(s: S, total: Self::Total, acc: Self::Acc) -> Self::Total;
-    fn finish(total: Self::Total, job: &Matmul<'_, '_>, row: usize, token: usize) -> f32;
+    fn prepare(s: S, weights: &Self::Weights) -> Self::Prepared<'_>;
+    fn widen(s: S, weights: Self::Prepared<'_>, part: usize) -> Self::Wide;
+    fn load(s: S, values: &Self::Values, part: usize) -> Self::Loaded;
+    fn add(s: S, acc: Self::Acc, wide: Self::Wide, values: Self::Loaded) -> Self::Acc;
+    fn flush(s: S, totals: &mut [Self::Total; 4], acc: [Self::Acc; 4]);
+    fn token_scale(input: &Input<'_>, token: usize) -> f32;
+    fn finish(total: Self::Total, token_scale: f32, row_scale: f32) -> f32;
 }
 
-/// Floats: fused multiply-add of widened weights. 16 elements a step, never emptied on the way.
+/// Floats: fused multiply-add of widened weights, 16 at a time, never emptied on the way.
 pub(super) struct FloatDot<E>(PhantomData<E>);
 
 impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
-    type Weights = E::Bytes;
-    type Values = [f32; LANES];
+    type Weights = E::Step;
+    type Values = [f32; 4 * LANES];
+    type Prepared<'a> = E::Prepared<'a, S>;
     type Wide = S::Floats;
+    type Loaded = S::Floats;
     type Acc = S::Floats;
     type Total = f32;
 
+    const PARTS: usize = 4;
+    const PART: usize = LANES;
     const BLOCK: usize = usize::MAX;
 
     #[inline(always)]
@@ -111,36 +128,54 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
         s.splat(0.0)
     }
     #[inline(always)]
-    fn widen(s: S, weights: &E::Bytes) -> S::Floats {
-        E::widen(s, weights)
+    fn prepare(s: S, weights: &E::Step) -> E::Prepared<'_, S> {
+        E::prepare(s, weights)
     }
     #[inline(always)]
-    fn step(s: S, acc: S::Floats, wide: S::Floats, values: &[f32; LANES]) -> S::Floats {
-        s.fma(wide, s.load(values), acc)
+    fn widen(s: S, weights: E::Prepared<'_, S>, part: usize) -> S::Floats {
+        E::widen_part(s, weights, part)
     }
     #[inline(always)]
-    fn flush(s: S, _: f32, acc: S::Floats) -> f32 {
-        s.sum(acc)
+    fn load(s: S, values: &[f32; 4 * LANES], part: usize) -> S::Floats {
+        s.load(&values.as_chunks().0[part])
     }
     #[inline(always)]
-    fn finish(total: f32, job: &Matmul<'_, '_>, row: usize, _: usize) -> f32 {
-        job.weights.row_scale(row).map_or(total, |scale| total * scale)
+    fn add(s: S, acc: S::Floats, wide: S::Floats, values: S::Floats) -> S::Floats {
+        s.fma(wide, values, acc)
+    }
+    #[inline(always)]
+    fn flush(s: S, totals: &mut [f32; 4], acc: [S::Floats; 4]) {
+        *totals = s.sum_each(acc);
+    }
+    #[inline(always)]
+    fn token_scale(_: &Input<'_>, _: usize) -> f32 {
+        1.0
+    }
+    #[inline(always)]
+    fn finish(total: f32, _: f32, row_scale: f32) -> f32 {
+        // Without a scale nothing is multiplied, with the same result as by 1.
+        total * row_scale
     }
 }
 
-/// Integers: exact sums of products of 8-bit weights and 16-bit activations. 32 elements a step.
+/// Integers: exact sums of products of 8-bit weights and 16-bit activations, 32 at a time.
 struct IntDot;
 
 impl<S: Simd> Dot<S> for IntDot {
     type Weights = [u8; 2 * LANES];
     type Values = [i16; 2 * LANES];
+    type Prepared<'a> = &'a [u8; 2 * LANES];
     type Wide = S::Shorts;
+    type Loaded = S::Shorts;
     type Acc = S::Ints;
     type Total = i64;
 
-    /// A lane takes two products a step, each at most 128 × 32767, and has room for 512 of them;
-    /// one step is left for the end of the row.
-    const BLOCK: usize = 255;
+    const PARTS: usize = 1;
+    const PART: usize = 2 * LANES;
+
+    /// A lane takes two products a step, each at most 128 × 32767; four lanes are added before they
+    /// widen, and 32 bits hold 512 such products.
+    const BLOCK: usize = 64;
 
     #[inline(always)]
     fn token<'a>(input: &Input<'a>, token: usize) -> &'a [i16] {
@@ -151,21 +186,34 @@ impl<S: Simd> Dot<S> for IntDot {
         s.zero_ints()
     }
     #[inline(always)]
-    fn widen(s: S, weights: &[u8; 2 * LANES]) -> S::Shorts {
+    fn prepare(_: S, weights: &[u8; 2 * LANES]) -> &[u8; 2 * LANES] {
+        weights
+    }
+    #[inline(always)]
+    fn widen(s: S, weights: &[u8; 2 * LANES], _: usize) -> S::Shorts {
         s.widen_i8_to_i16(weights)
     }
     #[inline(always)]
-    fn step(s: S, acc: S::Ints, wide: S::Shorts, values: &[i16; 2 * LANES]) -> S::Ints {
+    fn load(s: S, values: &[i16; 2 * LANES], _: usize) -> S::Shorts {
+        s.load_shorts(values)
+    }
+    #[inline(always)]
+    fn add(s: S, acc: S::Ints, wide: S::Shorts, values: S::Shorts) -> S::Ints {
         s.add_products(acc, wide, values)
     }
     #[inline(always)]
-    fn flush(s: S, total: i64, acc: S::Ints) -> i64 {
-        total + s.sum_ints(acc)
+    fn flush(s: S, totals: &mut [i64; 4], acc: [S::Ints; 4]) {
+        for (total, sum) in totals.iter_mut().zip(s.sum_ints_each(acc)) {
+            *total += sum;
+        }
     }
     #[inline(always)]
-    fn finish(total: i64, job: &Matmul<'_, '_>, row: usize, token: usize) -> f32 {
-        let (_, token_scale) = job.input.quantized_token(token);
-        total as f32 * token_scale * job.weights.row_scale(row).unwrap_or(1.0)
+    fn token_scale(input: &Input<'_>, token: usize) -> f32 {
+        input.quantized_token(token).1
+    }
+    #[inline(always)]
+    fn finish(total: i64, token_scale: f32, row_scale: f32) -> f32 {
+        total as f32 * token_scale * row_scale
     }
 }
 
@@ -181,9 +229,21 @@ impl<'a, 'o, D> Products<'a, 'o, D> {
     }
 }
 
+/// Bytes of weights that a core's second-level cache keeps beside the activations.
+const CACHED_BYTES: usize = 256 << 10;
+
+const CACHE_LINE_BYTES: usize = 64;
+
+/// Fours of results in the largest tile.
+const MOST_FOURS: usize = 8;
+
 impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
     fn shape(&self) -> (usize, usize) {
         (self.job.rows.len(), self.job.input.tokens())
+    }
+
+    fn rows_in_cache(&self) -> usize {
+        CACHED_BYTES / self.job.weights.row_bytes().max(1)
     }
 
     #[inline(always)]
@@ -191,64 +251,117 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
     fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize) {
         let job = &mut self.job;
         let first_row = job.rows.start + row;
+        let rows = R.min(job.rows.end - first_row);
+        // A row past the end is the last one once more, and its result is dropped.
+        let row_of = |r: usize| first_row + r.min(rows - 1);
 
         // The whole chunks of each row, and what is left after them.
         let mut weights: [&[D::Weights]; R] = [&[]; R];
         let mut weights_end: [&[u8]; R] = [&[]; R];
         let mut values: [&[D::Values]; C] = [&[]; C];
         let mut values_end: [&[<D::Values as Chunk>::Item]; C] = [&[]; C];
-        for r in 0..R {
-            (weights[r], weights_end[r]) = D::Weights::split(job.weights.row(first_row + r));
-        }
-        for c in 0..C {
-            (values[c], values_end[c]) = D::Values::split(D::token(job.input, col + c));
-        }
-        // All rows have as many chunks; said here, the loop below needs no further check.
-        let steps = weights[0].len();
-        for row in &mut weights {
-            *row = &row[..steps];
-        }
-        for token in &mut values {
-            *token = &token[..steps];
-        }
+        unroll!(r < R, { (weights[r], weights_end[r]) = D::Weights::split(job.weights.row(row_of(r))); });
+        unroll!(c < C, { (values[c], values_end[c]) = D::Values::split(D::token(job.input, col + c)); });
+        // A single token reads each weight once, from memory: while one tile is computed, the next one
+        // is asked for, in the order in which it lies there.
+        let next_tile = weights[0].as_ptr().cast::<u8>().wrapping_add(2 * R * job.weights.row_bytes());
 
-        let mut totals = [[D::Total::default(); C]; R];
+        let whole = weights[0].len();
+        let steps = whole + usize::from(!values_end[0].is_empty());
+        let mut totals = [[D::Total::default(); 4]; MOST_FOURS];
         let mut step = 0usize;
-        loop {
-            let mut acc = [[D::zero(s); C]; R];
-            let block_end = steps.min(step.saturating_add(D::BLOCK));
-            while step < block_end {
-                for r in 0..R {
-                    let wide = D::widen(s, &weights[r][step]);
-                    for c in 0..C {
-                        acc[r][c] = D::step(s, acc[r][c], wide, &values[c][step]);
-                    }
-                }
-                step += 1;
+        while step < steps {
+            let end = steps.min(step.saturating_add(D::BLOCK));
+            let block = step..end.min(whole);
+            let ahead = (C == 1).then(|| next_tile.wrapping_add(step * R * size_of::<D::Weights>()));
+            let mut acc = sum_steps::<S, D, R, C>(
+                s,
+                &weights,
+                &values,
+                block,
+                ahead,
+            );
+            if end > whole {
+                // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
+                let parts = values_end[0].len().div_ceil(D::PART);
+                unroll!(r < R, {
+                    let weights = D::Weights::padded(weights_end[r]);
+                    let prepared = D::prepare(s, &weights);
+                    unroll!(c < C, {
+                        let values = D::Values::padded(values_end[c]);
+                        unroll!(part < D::PARTS, {
+                            if part < parts {
+                                let (wide, loaded) = (D::widen(s, prepared, part), D::load(s, &values, part));
+                                acc[r][c] = D::add(s, acc[r][c], wide, loaded);
+                            }
+                        });
+                    });
+                });
             }
-            if step == steps && !weights_end[0].is_empty() {
-                for r in 0..R {
-                    let wide = D::widen(s, &D::Weights::padded(weights_end[r]));
-                    for c in 0..C {
-                        acc[r][c] = D::step(s, acc[r][c], wide, &D::Values::padded(values_end[c]));
-                    }
-                }
-            }
-            for r in 0..R {
-                for c in 0..C {
-                    totals[r][c] = D::flush(s, totals[r][c], acc[r][c]);
-                }
-            }
-            if step == steps {
-                break;
-            }
+            step = end;
+
+            // Sums are added up by fours, whichever they are; the last one fills up.
+            unroll!(four < (R * C).div_ceil(4), {
+                let sum = |i: usize| {
+                    let index = (4 * four + i).min(R * C - 1);
+                    acc[index % R][index / R]
+                };
+                D::flush(s, &mut totals[four], [sum(0), sum(1), sum(2), sum(3)]);
+            });
         }
 
-        for c in 0..C {
-            for r in 0..R {
-                let result = D::finish(totals[r][c], job, first_row + r, col + c);
-                job.out.set(col + c, row + r, canonical_nan(result));
+        let (mut row_scales, mut token_scales) = ([1.0; R], [1.0; C]);
+        unroll!(r < R, { row_scales[r] = job.weights.row_scale(row_of(r)).unwrap_or(1.0); });
+        unroll!(c < C, { token_scales[c] = D::token_scale(job.input, col + c); });
+        unroll!(c < C, {
+            let mut results = [0.0; R];
+            unroll!(r < R, {
+                let total = totals[(c * R + r) / 4][(c * R + r) % 4];
+                results[r] = canonical_nan(D::finish(total, token_scales[c], row_scales[r]));
+            });
+            if let Some(out) = job.out.row_mut(col + c).and_then(|out| out.get_mut(row..row + rows)) {
+                match <&mut [f32; R]>::try_from(&mut *out) {
+                    Ok(out) => *out = results,
+                    Err(_) => out.copy_from_slice(&results[..rows]),
+                }
+            }
+        });
+    }
+}
+
+/// The sums of R rows × C tokens over a block of steps, in registers. Asks for the bytes at `ahead` as
+/// fast as it reads its own.
+#[inline(always)]
+fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
+    s: S,
+    weights: &[&[D::Weights]; R],
+    values: &[&[D::Values]; C],
+    block: Range<usize>,
+    ahead: Option<*const u8>,
+) -> [[D::Acc; C]; R] {
+    // All have as many steps; said here, the loop needs no further check.
+    let steps = block.len();
+    let (mut w, mut x) = ([&weights[0][..0]; R], [&values[0][..0]; C]);
+    unroll!(r < R, { w[r] = &weights[r][block.clone()][..steps]; });
+    unroll!(c < C, { x[c] = &values[c][block.clone()][..steps]; });
+    let step_bytes = R * size_of::<D::Weights>();
+    let mut acc = [[D::zero(s); C]; R];
+    for step in 0..steps {
+        if let Some(ahead) = ahead {
+            for line in (0..step_bytes).step_by(CACHE_LINE_BYTES) {
+                s.prefetch(ahead.wrapping_add(step * step_bytes + line));
             }
         }
+        let mut prepared = [D::prepare(s, &w[0][step]); R];
+        unroll!(r < R, { prepared[r] = D::prepare(s, &w[r][step]); });
+        unroll!(part < D::PARTS, {
+            let mut wide = [D::widen(s, prepared[0], part); R];
+            unroll!(r < R, { wide[r] = D::widen(s, prepared[r], part); });
+            unroll!(c < C, {
+                let values = D::load(s, &x[c][step], part);
+                unroll!(r < R, { acc[r][c] = D::add(s, acc[r][c], wide[r], values); });
+            });
+        });
     }
+    acc
 }

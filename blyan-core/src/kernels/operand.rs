@@ -55,9 +55,14 @@ impl<'a> Weights<'a> {
         self.cols
     }
 
+    /// Bytes of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.cols * self.dtype.size_bytes()
+    }
+
     /// The bytes of one row.
     pub(super) fn row(&self, row: usize) -> &'a [u8] {
-        let row_bytes = self.cols * self.dtype.size_bytes();
+        let row_bytes = self.row_bytes();
         &self.data[row * row_bytes..(row + 1) * row_bytes]
     }
 

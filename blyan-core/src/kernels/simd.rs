@@ -5,6 +5,8 @@
 //! the one `#[target_feature]` function of each instruction set, `run` in x86_64/. (The pattern of
 //! the memchr and pulp crates.) Hot loops avoid closures, which would not inherit those features.
 
+use std::ops::Range;
+
 use super::math::exp_f32::{LN_2_HIGH, LN_2_LOW, LOG2_E, POLYNOMIAL, RANGE};
 use super::scalar::{LANES, canonical_nan};
 use crate::dtype::DType;
@@ -22,6 +24,8 @@ pub(super) trait Simd: Copy {
     type Shorts: Copy;
     /// 16 i32.
     type Ints: Copy;
+    /// 64 E4M3 after what is done to all of them at once.
+    type F8s<'a>: Copy;
 
     fn splat(self, x: f32) -> Self::Floats;
     fn load(self, x: &[f32; LANES]) -> Self::Floats;
@@ -30,7 +34,9 @@ pub(super) trait Simd: Copy {
     fn widen_f32(self, bytes: &[u8; 4 * LANES]) -> Self::Floats;
     fn widen_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats;
     fn widen_f16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats;
-    fn widen_f8(self, bytes: &[u8; LANES]) -> Self::Floats;
+    fn prepare_f8(self, bytes: &[u8; 4 * LANES]) -> Self::F8s<'_>;
+    /// Elements `16 × part ..` of the 64.
+    fn widen_f8(self, bytes: Self::F8s<'_>, part: usize) -> Self::Floats;
     fn widen_i8(self, bytes: &[u8; LANES]) -> Self::Floats;
     /// Rounds to nearest even.
     fn narrow_f16(self, x: Self::Floats) -> [u8; 2 * LANES];
@@ -56,14 +62,21 @@ pub(super) trait Simd: Copy {
 
     /// Lanes i and i + 8 are added, then i and i + 4, then i + 2, then i + 1.
     fn sum(self, x: Self::Floats) -> f32;
+    /// [`Simd::sum`] of each, which together take fewer steps.
+    fn sum_each(self, x: [Self::Floats; 4]) -> [f32; 4];
 
     fn zero_ints(self) -> Self::Ints;
+    fn load_shorts(self, x: &[i16; 2 * LANES]) -> Self::Shorts;
     fn widen_i8_to_i16(self, bytes: &[u8; 2 * LANES]) -> Self::Shorts;
     /// Adds 32 products to 16 lanes, two to each.
-    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: &[i16; 2 * LANES]) -> Self::Ints;
-    fn sum_ints(self, x: Self::Ints) -> i64;
+    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints;
+    /// The sum of all lanes of each. Four lanes of one of them must fit 32 bits.
+    fn sum_ints_each(self, x: [Self::Ints; 4]) -> [i64; 4];
 
-    /// Calls [`cover`] with the tiles that this set's registers hold.
+    /// Asks for the cache line at an address, which need not be mapped.
+    fn prefetch(self, at: *const u8);
+
+    /// Covers a grid with the tiles that this set's registers hold, see [`cover!`].
     fn cover(self, grid: &mut impl Grid<Self>);
 }
 
@@ -75,45 +88,66 @@ pub(super) trait Grid<S: Simd> {
     /// Rows and columns.
     fn shape(&self) -> (usize, usize);
 
-    /// Computes the results `row..row + R` × `col..col + C`, which lie within the shape.
+    /// Rows that stay in a core's cache while the columns pass by.
+    fn rows_in_cache(&self) -> usize;
+
+    /// Computes the results `row..row + R` × `col..col + C`. Columns lie within the shape; rows past
+    /// its end are for the grid to leave out.
     fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize);
 }
 
-/// Computes a whole grid in tiles of R × C, or of L × 1 where there is only one column.
-#[inline(always)]
-pub(super) fn cover<S: Simd, G: Grid<S>, const R: usize, const C: usize, const L: usize>(s: S, grid: &mut G) {
-    let (rows, cols) = grid.shape();
-    let mut row = 0;
-    if cols == 1 {
-        while row + L <= rows {
-            grid.tile::<L, 1>(s, row, 0);
-            row += L;
-        }
-    } else {
-        while row + R <= rows {
+/// Repeats a block for each register number below a constant of at most 8. Unlike a loop, this makes
+/// sure that what the number indexes is never in memory.
+macro_rules! unroll {
+    ($i:ident < $n:expr, $block:block) => {
+        simd::unroll!(@ $i, $n, $block, 0 1 2 3 4 5 6 7)
+    };
+    (@ $i:ident, $n:expr, $block:block, $($number:literal)*) => {
+        $(if $number < $n {
+            let $i = $number;
+            $block
+        })*
+    };
+}
+pub(super) use unroll;
+
+/// Computes a grid's columns in tiles of the largest size given, then one of what is left; a single
+/// column in taller tiles, to hide latency. A tile's columns stay in the first-level cache while the
+/// rows pass by, and those rows in the second-level cache until the last column.
+macro_rules! cover {
+    ($s:expr, $grid:expr, $alone:literal x 1, $rows:literal x [$($cols:literal),*], $most:literal) => {{
+        let (rows, cols) = $grid.shape();
+        let block = $grid.rows_in_cache().next_multiple_of($alone);
+        let mut first = 0;
+        while first < rows {
+            let end = rows.min(first + block);
             let mut col = 0;
-            while col + C <= cols {
-                grid.tile::<R, C>(s, row, col);
-                col += C;
-            }
             while col < cols {
-                grid.tile::<R, 1>(s, row, col);
-                col += 1;
+                match cols - col {
+                    1 => simd::tiles::<Self, _, $alone, 1>($s, $grid, first..end, col),
+                    $($cols => simd::tiles::<Self, _, $rows, $cols>($s, $grid, first..end, col),)*
+                    _ => simd::tiles::<Self, _, $rows, $most>($s, $grid, first..end, col),
+                }
+                col += $most;
             }
-            row += R;
+            first = end;
         }
-    }
-    while row < rows {
-        let mut col = 0;
-        while col + C <= cols {
-            grid.tile::<1, C>(s, row, col);
-            col += C;
-        }
-        while col < cols {
-            grid.tile::<1, 1>(s, row, col);
-            col += 1;
-        }
-        row += 1;
+    }};
+}
+pub(super) use cover;
+
+/// Computes some rows of C columns in tiles of R rows.
+#[inline(always)]
+pub(super) fn tiles<S: Simd, G: Grid<S>, const R: usize, const C: usize>(
+    s: S,
+    grid: &mut G,
+    rows: Range<usize>,
+    col: usize,
+) {
+    let mut row = rows.start;
+    while row < rows.end {
+        grid.tile::<R, C>(s, row, col);
+        row += R;
     }
 }
 
@@ -150,8 +184,15 @@ impl<T: Copy + Default + 'static, const N: usize> Chunk for [T; N] {
 pub(super) trait Element {
     /// The bytes of 16 elements.
     type Bytes: Chunk<Item = u8>;
+    /// The bytes of 64 elements.
+    type Step: Chunk<Item = u8>;
+    /// 64 elements after what is done to all of them at once.
+    type Prepared<'a, S: Simd>: Copy;
 
     fn widen<S: Simd>(s: S, bytes: &Self::Bytes) -> S::Floats;
+    fn prepare<S: Simd>(s: S, bytes: &Self::Step) -> Self::Prepared<'_, S>;
+    /// Elements `16 × part ..` of the 64.
+    fn widen_part<S: Simd>(s: S, prepared: Self::Prepared<'_, S>, part: usize) -> S::Floats;
 }
 
 macro_rules! element {
@@ -161,10 +202,20 @@ macro_rules! element {
 
         impl Element for $name {
             type Bytes = [u8; $size * LANES];
+            type Step = [u8; 4 * $size * LANES];
+            type Prepared<'a, S: Simd> = &'a Self::Step;
 
             #[inline(always)]
             fn widen<S: Simd>(s: S, bytes: &Self::Bytes) -> S::Floats {
                 s.$widen(bytes)
+            }
+            #[inline(always)]
+            fn prepare<S: Simd>(_: S, bytes: &Self::Step) -> &Self::Step {
+                bytes
+            }
+            #[inline(always)]
+            fn widen_part<S: Simd>(s: S, prepared: &Self::Step, part: usize) -> S::Floats {
+                s.$widen(&prepared.as_chunks().0[part])
             }
         }
     };
@@ -173,8 +224,30 @@ macro_rules! element {
 element!(F32, 4, widen_f32);
 element!(BF16, 2, widen_bf16);
 element!(F16, 2, widen_f16);
-element!(F8, 1, widen_f8);
 element!(I8, 1, widen_i8);
+
+/// E4M3, whose widening takes the most steps, some of them for 64 elements at once.
+#[derive(Clone, Copy)]
+pub(super) struct F8;
+
+impl Element for F8 {
+    type Bytes = [u8; LANES];
+    type Step = [u8; 4 * LANES];
+    type Prepared<'a, S: Simd> = S::F8s<'a>;
+
+    #[inline(always)]
+    fn widen<S: Simd>(s: S, bytes: &[u8; LANES]) -> S::Floats {
+        s.widen_f8(s.prepare_f8(&Chunk::padded(bytes)), 0)
+    }
+    #[inline(always)]
+    fn prepare<S: Simd>(s: S, bytes: &Self::Step) -> S::F8s<'_> {
+        s.prepare_f8(bytes)
+    }
+    #[inline(always)]
+    fn widen_part<S: Simd>(s: S, prepared: S::F8s<'_>, part: usize) -> S::Floats {
+        s.widen_f8(prepared, part)
+    }
+}
 
 /// Widens up to 16 elements; further lanes are zero.
 #[inline(always)]

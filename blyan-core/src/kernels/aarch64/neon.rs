@@ -136,11 +136,19 @@ fn power_of_two(n: float32x4_t) -> float32x4_t {
     vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent))
 }
 
+/// All 16 lanes.
+#[inline]
+#[target_feature(enable = "neon")]
+fn sum_lanes([a, b, c, d]: Four<int32x4_t>) -> i64 {
+    vaddlvq_s32(a) + vaddlvq_s32(b) + vaddlvq_s32(c) + vaddlvq_s32(d)
+}
+
 impl Simd for Neon {
     type Floats = Four<float32x4_t>;
     type Mask = Four<uint32x4_t>;
     type Shorts = Four<int16x8_t>;
     type Ints = Four<int32x4_t>;
+    type F8s<'a> = &'a [u8; 4 * LANES];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Floats {
@@ -172,7 +180,12 @@ impl Simd for Neon {
         each!(f16_to_f32, each!(vreinterpret_u16_u8, bits))
     }
     #[inline(always)]
-    fn widen_f8(self, bytes: &[u8; LANES]) -> Self::Floats {
+    fn prepare_f8(self, bytes: &[u8; 4 * LANES]) -> &[u8; 4 * LANES] {
+        bytes
+    }
+    #[inline(always)]
+    fn widen_f8(self, bytes: &[u8; 4 * LANES], part: usize) -> Self::Floats {
+        let bytes: &[u8; LANES] = &bytes.as_chunks().0[part];
         let quarters = intrinsics! {
             let [a, b] = widen_bytes(vld1q_u8(bytes.as_ptr()));
             let (a, b) = (f8_to_f16(a), f8_to_f16(b));
@@ -267,6 +280,11 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn sum_each(self, x: [Self::Floats; 4]) -> [f32; 4] {
+        x.map(|x| self.sum(x))
+    }
+
+    #[inline(always)]
     fn zero_ints(self) -> Self::Ints {
         intrinsics!([vdupq_n_s32(0); 4])
     }
@@ -275,20 +293,28 @@ impl Simd for Neon {
         each!(vmovl_s8, each!(vreinterpret_s8_u8, each!(vld1_u8, parts(bytes))))
     }
     #[inline(always)]
-    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: &[i16; 2 * LANES]) -> Self::Ints {
-        let x = each!(vld1q_s16, parts(x));
+    fn load_shorts(self, x: &[i16; 2 * LANES]) -> Self::Shorts {
+        each!(vld1q_s16, parts(x))
+    }
+    #[inline(always)]
+    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints {
         let low = each!(vmlal_s16, acc, each!(vget_low_s16, w), each!(vget_low_s16, x));
         each!(vmlal_high_s16, low, w, x)
     }
     #[inline(always)]
-    fn sum_ints(self, x: Self::Ints) -> i64 {
-        let [a, b, c, d] = each!(vaddlvq_s32, x);
-        a + b + c + d
+    fn sum_ints_each(self, x: [Self::Ints; 4]) -> [i64; 4] {
+        each!(sum_lanes, x)
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        // SAFETY: a hint that reads nothing.
+        unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) at, options(readonly, nostack, preserves_flags)) }
     }
 
     #[inline(always)]
     fn cover(self, grid: &mut impl Grid<Self>) {
         // 4 sums take 16 of 32 registers; the rest holds a row's and a column's operands.
-        simd::cover::<Self, _, 2, 2, 4>(self, grid);
+        simd::cover!(self, grid, 4 x 1, 2 x [], 2);
     }
 }

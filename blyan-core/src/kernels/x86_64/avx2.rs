@@ -74,6 +74,7 @@ impl Simd for Avx2 {
     type Mask = Pair<__m256>;
     type Shorts = Pair<__m256i>;
     type Ints = Pair<__m256i>;
+    type F8s<'a> = &'a [u8; 4 * LANES];
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Floats {
@@ -112,7 +113,12 @@ impl Simd for Avx2 {
         intrinsics!((_mm256_cvtph_ps(a), _mm256_cvtph_ps(b)))
     }
     #[inline(always)]
-    fn widen_f8(self, bytes: &[u8; LANES]) -> Self::Floats {
+    fn prepare_f8(self, bytes: &[u8; 4 * LANES]) -> &[u8; 4 * LANES] {
+        bytes
+    }
+    #[inline(always)]
+    fn widen_f8(self, bytes: &[u8; 4 * LANES], part: usize) -> Self::Floats {
+        let bytes: &[u8; LANES] = &bytes.as_chunks().0[part];
         intrinsics! {
             let halves = f8_to_f16(_mm_loadu_si128(bytes.as_ptr().cast()));
             let a = _mm256_cvtph_ps(_mm256_castsi256_si128(halves));
@@ -220,6 +226,35 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn sum_each(self, x: [Self::Floats; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        intrinsics! {
+            // Lanes i and i + 8, then i and i + 4 with 128 bits for each of a, b and of c, d.
+            let [a, b, c, d] = x.map(|x| _mm256_add_ps(x.0, x.1));
+            let ab = _mm256_add_ps(
+                _mm256_permute2f128_ps::<0x20>(a, b),
+                _mm256_permute2f128_ps::<0x31>(a, b),
+            );
+            let cd = _mm256_add_ps(
+                _mm256_permute2f128_ps::<0x20>(c, d),
+                _mm256_permute2f128_ps::<0x31>(c, d),
+            );
+            // i and i + 2: a0 a1 c0 c1, b0 b1 d0 d1; then i and i + 1: a c a c, b d b d.
+            let two = _mm256_add_ps(
+                _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd),
+                _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd),
+            );
+            let one = _mm256_add_ps(
+                _mm256_shuffle_ps::<0b10_00_10_00>(two, two),
+                _mm256_shuffle_ps::<0b11_01_11_01>(two, two),
+            );
+            let (ac, bd) = (_mm256_castps256_ps128(one), _mm256_extractf128_ps::<1>(one));
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm_unpacklo_ps(ac, bd));
+        }
+        sums
+    }
+
+    #[inline(always)]
     fn zero_ints(self) -> Self::Ints {
         intrinsics!((_mm256_setzero_si256(), _mm256_setzero_si256()))
     }
@@ -229,29 +264,51 @@ impl Simd for Avx2 {
         intrinsics!((_mm256_cvtepi8_epi16(a), _mm256_cvtepi8_epi16(b)))
     }
     #[inline(always)]
-    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: &[i16; 2 * LANES]) -> Self::Ints {
+    fn load_shorts(self, x: &[i16; 2 * LANES]) -> Self::Shorts {
         intrinsics! {
-            let a = _mm256_madd_epi16(w.0, _mm256_loadu_si256(x.as_ptr().cast()));
-            let b = _mm256_madd_epi16(w.1, _mm256_loadu_si256(x.as_ptr().add(LANES).cast()));
+            (_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(LANES).cast()))
+        }
+    }
+    #[inline(always)]
+    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints {
+        intrinsics! {
+            let a = _mm256_madd_epi16(w.0, x.0);
+            let b = _mm256_madd_epi16(w.1, x.1);
             (_mm256_add_epi32(acc.0, a), _mm256_add_epi32(acc.1, b))
         }
     }
     #[inline(always)]
-    fn sum_ints(self, x: Self::Ints) -> i64 {
+    fn sum_ints_each(self, x: [Self::Ints; 4]) -> [i64; 4] {
+        let mut sums = [0; 4];
         intrinsics! {
-            let a = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(x.0));
-            let b = _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(x.0));
-            let c = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(x.1));
-            let d = _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(x.1));
-            let sum = _mm256_add_epi64(_mm256_add_epi64(a, b), _mm256_add_epi64(c, d));
-            let sum = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-            _mm_cvtsi128_si64(sum) + _mm_extract_epi64::<1>(sum)
+            let [a, b, c, d] = [x[0], x[1], x[2], x[3]];
+            // Halves of 128 bits each: the sums of two lanes of a, a, b, b, then of four.
+            let ab = (_mm256_hadd_epi32(a.0, b.0), _mm256_hadd_epi32(a.1, b.1));
+            let cd = (_mm256_hadd_epi32(c.0, d.0), _mm256_hadd_epi32(c.1, d.1));
+            let (first, second) = (_mm256_hadd_epi32(ab.0, cd.0), _mm256_hadd_epi32(ab.1, cd.1));
+            let widened = [
+                _mm256_cvtepi32_epi64(_mm256_castsi256_si128(first)),
+                _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(first)),
+                _mm256_cvtepi32_epi64(_mm256_castsi256_si128(second)),
+                _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(second)),
+            ];
+            let sum = _mm256_add_epi64(
+                _mm256_add_epi64(widened[0], widened[1]),
+                _mm256_add_epi64(widened[2], widened[3]),
+            );
+            _mm256_storeu_si256(sums.as_mut_ptr().cast(), sum);
         }
+        sums
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        intrinsics!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
     }
 
     #[inline(always)]
     fn cover(self, grid: &mut impl Grid<Self>) {
         // 4 sums take 8 of 16 registers; the rest holds a row's and a column's operands.
-        simd::cover::<Self, _, 2, 2, 4>(self, grid);
+        simd::cover!(self, grid, 4 x 1, 2 x [], 2);
     }
 }

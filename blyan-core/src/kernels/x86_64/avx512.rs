@@ -2,12 +2,12 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{f8_to_f16, sum_8};
+use super::avx2::sum_8;
 use crate::kernels::isa::Kernel;
 use crate::kernels::scalar::LANES;
 use crate::kernels::simd::{self, Grid, Simd};
 
-/// Proof that the CPU has AVX-512 F, BW, VL and DQ, as servers have had since 2017.
+/// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI and VBMI, as servers have had since 2021.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Avx512(());
 
@@ -15,13 +15,13 @@ impl Avx512 {
     /// The first feature that the CPU lacks is the error.
     pub(in super::super) fn detect() -> Result<Self, &'static str> {
         super::avx2::Avx2::detect()?;
-        require_features!("avx512f", "avx512bw", "avx512vl", "avx512dq");
+        require_features!("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi");
         Ok(Self(()))
     }
 
     /// Compiles a kernel for these features and runs it.
     pub(in super::super) fn run<K: Kernel>(self, kernel: K) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,avx2,fma,f16c")]
         fn compiled<K: Kernel>(simd: Avx512, kernel: K) {
             kernel.simd(simd);
         }
@@ -40,11 +40,38 @@ macro_rules! intrinsics {
     };
 }
 
+/// Each magnitude of E4M3 as bf16, which holds them all: 128 low bytes, then 128 high bytes.
+static F8_TO_BF16: [u8; 256] = f8_to_bf16();
+
+const fn f8_to_bf16() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut magnitude = 0;
+    while magnitude < 128 {
+        let (exponent, mantissa) = (magnitude as u16 >> 3, magnitude as u16 & 7);
+        let bits = if magnitude == 0x7f {
+            0x7fc0
+        } else if exponent > 0 {
+            (exponent + 127 - 7) << 7 | mantissa << 4
+        } else if mantissa > 0 {
+            // Subnormal, in units of 2^-9: normal with its leading bit shifted out.
+            let leading = 15 - mantissa.leading_zeros() as u16;
+            (leading + 127 - 9) << 7 | (mantissa << (7 - leading) & 0x7f)
+        } else {
+            0
+        };
+        table[magnitude] = bits as u8;
+        table[128 + magnitude] = (bits >> 8) as u8;
+        magnitude += 1;
+    }
+    table
+}
+
 impl Simd for Avx512 {
     type Floats = __m512;
     type Mask = __mmask16;
     type Shorts = __m512i;
     type Ints = __m512i;
+    type F8s<'a> = (__m512i, __m512i);
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -75,10 +102,30 @@ impl Simd for Avx512 {
         intrinsics!(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast())))
     }
     #[inline(always)]
-    fn widen_f8(self, bytes: &[u8; LANES]) -> __m512 {
+    fn prepare_f8(self, bytes: &[u8; 4 * LANES]) -> (__m512i, __m512i) {
         intrinsics! {
-            let halves = f8_to_f16(_mm_loadu_si128(bytes.as_ptr().cast()));
-            _mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_set1_ps(256.0))
+            // The four quarters, dealt out to the four 128-bit parts: what unpacking undoes.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(bytes.as_ptr().cast()));
+            let table = |i: usize| _mm512_loadu_si512(F8_TO_BF16.as_ptr().cast::<__m512i>().add(i));
+            // A look-up minds 7 bits of its index: all but the sign.
+            let low = _mm512_permutex2var_epi8(table(0), bytes, table(1));
+            let high = _mm512_permutex2var_epi8(table(2), bytes, table(3));
+            const A_OR_B_AND_C: i32 = 0b1111_1000;
+            let high = _mm512_ternarylogic_epi32::<A_OR_B_AND_C>(high, bytes, _mm512_set1_epi8(-128));
+            (_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high))
+        }
+    }
+    #[inline(always)]
+    fn widen_f8(self, (first, second): (__m512i, __m512i), part: usize) -> __m512 {
+        intrinsics! {
+            let zero = _mm512_setzero_si512();
+            _mm512_castsi512_ps(match part {
+                0 => _mm512_unpacklo_epi16(zero, first),
+                1 => _mm512_unpackhi_epi16(zero, first),
+                2 => _mm512_unpacklo_epi16(zero, second),
+                _ => _mm512_unpackhi_epi16(zero, second),
+            })
         }
     }
     #[inline(always)]
@@ -163,6 +210,32 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn sum_each(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        let mut sums = [0.0; 4];
+        intrinsics! {
+            // Each 128 bits are four lanes. Lanes i and i + 8:
+            let ab = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
+                _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
+            );
+            let cd = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b01_00_01_00>(c, d),
+                _mm512_shuffle_f32x4::<0b11_10_11_10>(c, d),
+            );
+            // i and i + 4: now 128 bits for each of a, b, c, d.
+            let four = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
+                _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
+            );
+            let two = _mm512_add_ps(four, _mm512_permute_ps::<0b11_10_11_10>(four));
+            let one = _mm512_add_ps(two, _mm512_permute_ps::<0b01_01_01_01>(two));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(_mm512_permutexvar_ps(order, one)));
+        }
+        sums
+    }
+
+    #[inline(always)]
     fn zero_ints(self) -> __m512i {
         intrinsics!(_mm512_setzero_si512())
     }
@@ -171,22 +244,38 @@ impl Simd for Avx512 {
         intrinsics!(_mm512_cvtepi8_epi16(_mm256_loadu_si256(bytes.as_ptr().cast())))
     }
     #[inline(always)]
-    fn add_products(self, acc: __m512i, w: __m512i, x: &[i16; 2 * LANES]) -> __m512i {
-        // One instruction where there is VNNI (vpdpwssd); the sum is the same integer.
-        intrinsics!(_mm512_add_epi32(acc, _mm512_madd_epi16(w, _mm512_loadu_si512(x.as_ptr().cast()))))
+    fn load_shorts(self, x: &[i16; 2 * LANES]) -> __m512i {
+        intrinsics!(_mm512_loadu_si512(x.as_ptr().cast()))
     }
     #[inline(always)]
-    fn sum_ints(self, x: __m512i) -> i64 {
+    fn add_products(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        intrinsics!(_mm512_dpwssd_epi32(acc, w, x))
+    }
+    #[inline(always)]
+    fn sum_ints_each(self, [a, b, c, d]: [__m512i; 4]) -> [i64; 4] {
+        let mut sums = [0; 4];
         intrinsics! {
-            let low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(x));
-            let high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(x));
-            _mm512_reduce_add_epi64(_mm512_add_epi64(low, high))
+            // Within each 128 bits: a0+a2 b0+b2 a1+a3 b1+b3, then the sums of a, b, c, d.
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            let low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(abcd));
+            let high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(abcd));
+            let both = _mm512_add_epi64(low, high);
+            let all = _mm256_add_epi64(_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both));
+            _mm256_storeu_si256(sums.as_mut_ptr().cast(), all);
         }
+        sums
+    }
+
+    #[inline(always)]
+    fn prefetch(self, at: *const u8) {
+        intrinsics!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
     }
 
     #[inline(always)]
     fn cover(self, grid: &mut impl Grid<Self>) {
-        // 16 of 32 registers hold sums; one token keeps 8 rows in flight to hide latency.
-        simd::cover::<Self, _, 4, 4, 8>(self, grid);
+        // 24 of 32 registers hold sums, 6 a row's weights each, one a token's activations.
+        simd::cover!(self, grid, 4 x 1, 6 x [2, 3], 4);
     }
 }
