@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use blyan_core::DType;
-use blyan_core::kernels::{Attention, FpEnv, ISA_VARIABLE, Input, Isa, MatMut, Vector, Weights};
+use blyan_core::kernels::{Attention, FpEnv, HeadShape, ISA_VARIABLE, Input, Isa, MatMut, Vector, Weights};
 
 /// Best of several runs, which is what an idle machine does.
 fn seconds(mut run: impl FnMut()) -> f64 {
@@ -118,7 +118,11 @@ fn memory(isas: &[Isa]) {
         }
         black_box(sums);
     });
-    println!("\n{threads} threads, GB/s over {} MiB: plain read {:.1}", BYTES >> 20, (threads * part) as f64 / read / 1e9);
+    println!(
+        "\n{threads} threads, GB/s over {} MiB: plain read {:.1}",
+        BYTES >> 20,
+        (threads * part) as f64 / read / 1e9
+    );
     for &isa in isas.iter().filter(|&&isa| isa != Isa::SCALAR) {
         for dtype in DType::ALL {
             let rows = 1024;
@@ -164,21 +168,40 @@ fn rows(isas: &[Isa]) {
 
 fn attention(isas: &[Isa]) {
     const POSITIONS: usize = 4096;
-    const HEADS: [(usize, usize); 3] = [(1, 128), (4, 64), (8, 128)];
-    println!("\nattention of one token over {POSITIONS} positions in F16, GB/s of keys and values");
+    const CASES: [(usize, usize, usize); 4] = [(1, 1, 128), (1, 4, 64), (1, 8, 128), (16, 1, 128)];
+    println!(
+        "\nattention over {POSITIONS} positions in F16, tokens × group × head: GB/s of the cache, GFLOP/s"
+    );
     print!("{:8}", "isa");
-    HEADS.iter().for_each(|(group, head_dim)| print!(" {:>14}", format!("{group} × {head_dim}")));
+    CASES.iter().for_each(|(tokens, group, head)| print!(" {:>16}", format!("{tokens} × {group} × {head}")));
     println!();
     for &isa in isas {
         print!("{:8}", isa.name());
-        for (group, head_dim) in HEADS {
-            let queries: Vec<f32> = (0..group * head_dim).map(|i| (i % 29) as f32 / 7.0 - 2.0).collect();
-            let cache = vec![0x2fu8; POSITIONS * head_dim * 2];
-            let (mut scores, mut out) = (Vec::new(), vec![0.0; group * head_dim]);
-            let (keys, values, dtype) = (&cache, &cache, DType::F16);
-            let args = Attention { queries: &queries, keys, values, dtype, head_dim, scale: 0.1 };
-            let time = seconds(|| isa.attention(&args, &mut scores, black_box(&mut out)).unwrap());
-            print!(" {:14.2}", 2.0 * cache.len() as f64 / time / 1e9);
+        for (tokens, group, head_dim) in CASES {
+            let shape = HeadShape { dtype: DType::F16, head_dim };
+            let width = group * head_dim;
+            let queries: Vec<f32> = (0..tokens * width).map(|i| (i % 29) as f32 / 7.0 - 2.0).collect();
+            let (keys, values) =
+                (vec![0x2fu8; shape.keys_len(POSITIONS)], vec![0x2fu8; shape.values_len(POSITIONS)]);
+            let (mut scores, mut out) = (Vec::new(), vec![0.0; tokens * width]);
+            let spans: Vec<_> = (0..tokens).map(|token| 0..POSITIONS - token).collect();
+            let args = Attention {
+                shape,
+                keys: &keys,
+                values: &values,
+                queries: &queries,
+                stride: width,
+                group,
+                spans: &spans,
+                scale: 0.1,
+            };
+            let time = seconds(|| {
+                let out = MatMut::from_slice(black_box(&mut out), tokens, width).unwrap();
+                isa.attention(&args, &mut scores, out).unwrap();
+            });
+            let flops = 4 * tokens * width * POSITIONS;
+            let bytes = keys.len() + values.len();
+            print!(" {:8.2} {:7.1}", bytes as f64 / time / 1e9, flops as f64 / time / 1e9);
         }
         println!();
     }

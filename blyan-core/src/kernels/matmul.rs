@@ -11,11 +11,11 @@ use super::scalar::{self, LANES, canonical_nan};
 use super::simd::{self, BF16, Chunk, Element, F8, F16, F32, Grid, Simd, unroll};
 use crate::dtype::DType;
 
-pub(super) struct Matmul<'a, 'o> {
-    pub(super) weights: &'a Weights<'a>,
-    pub(super) rows: Range<usize>,
-    pub(super) input: &'a Input<'a>,
-    pub(super) out: MatMut<'o>,
+struct Matmul<'a, 'o> {
+    weights: &'a Weights<'a>,
+    rows: Range<usize>,
+    input: &'a Input<'a>,
+    out: MatMut<'o>,
 }
 
 impl Isa {
@@ -44,30 +44,40 @@ impl Isa {
         if weights.dtype() == DType::I8 && !input.is_quantized() {
             return Err(KernelError::NotQuantized);
         }
-        self.run(Matmul { weights, rows, input, out });
+        let job = Matmul { weights, rows, input, out };
+        match weights.dtype() {
+            DType::F32 => self.run(Products::<FloatDot<F32>>::new(job)),
+            DType::BF16 => self.run(Products::<FloatDot<BF16>>::new(job)),
+            DType::F16 => self.run(Products::<FloatDot<F16>>::new(job)),
+            DType::F8E4M3 => self.run(Products::<FloatDot<F8>>::new(job)),
+            DType::I8 => self.run(Products::<IntDot>::new(job)),
+        }
         Ok(())
     }
 }
 
-impl Kernel for Matmul<'_, '_> {
+/// A kind of product, on every instruction set.
+trait AnyDot {
+    /// Computes the products. Must be `#[inline(always)]`, see [`Simd`].
+    fn cover<S: Simd>(s: S, products: &mut Products<'_, '_, Self>)
+    where
+        Self: Sized;
+}
+
+impl<D: AnyDot> Kernel for Products<'_, '_, D> {
     fn scalar(mut self) {
-        scalar::matmul(self.weights, self.rows, self.input, &mut self.out);
+        let Matmul { weights, rows, input, out } = &mut self.job;
+        scalar::matmul(weights, rows.clone(), input, out);
     }
 
     #[inline(always)]
-    fn simd<S: Simd>(self, s: S) {
-        match self.weights.dtype() {
-            DType::F32 => s.cover(&mut Products::<FloatDot<F32>>::new(self)),
-            DType::BF16 => s.cover(&mut Products::<FloatDot<BF16>>::new(self)),
-            DType::F16 => s.cover(&mut Products::<FloatDot<F16>>::new(self)),
-            DType::F8E4M3 => s.cover(&mut Products::<FloatDot<F8>>::new(self)),
-            DType::I8 => s.cover(&mut Products::<IntDot>::new(self)),
-        }
+    fn simd<S: Simd>(mut self, s: S) {
+        D::cover(s, &mut self);
     }
 }
 
 /// How a row of weights meets a token: step by step, into one accumulator of lanes.
-pub(super) trait Dot<S: Simd> {
+trait Dot<S: Simd> {
     /// The weights of a step, as they are stored.
     type Weights: Chunk<Item = u8>;
     /// The activations of a step.
@@ -104,7 +114,7 @@ pub(super) trait Dot<S: Simd> {
 }
 
 /// Floats: fused multiply-add of widened weights, 16 at a time, never emptied on the way.
-pub(super) struct FloatDot<E>(PhantomData<E>);
+struct FloatDot<E>(PhantomData<E>);
 
 impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     type Weights = E::Step;
@@ -155,6 +165,13 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     fn finish(total: f32, _: f32, row_scale: f32) -> f32 {
         // Without a scale nothing is multiplied, with the same result as by 1.
         total * row_scale
+    }
+}
+
+impl<E: Element> AnyDot for FloatDot<E> {
+    #[inline(always)]
+    fn cover<S: Simd>(s: S, products: &mut Products<'_, '_, Self>) {
+        s.cover(products);
     }
 }
 
@@ -217,20 +234,24 @@ impl<S: Simd> Dot<S> for IntDot {
     }
 }
 
+impl AnyDot for IntDot {
+    #[inline(always)]
+    fn cover<S: Simd>(s: S, products: &mut Products<'_, '_, Self>) {
+        s.cover(products);
+    }
+}
+
 /// The products of weight rows (the grid's rows) and tokens (its columns).
-pub(super) struct Products<'a, 'o, D> {
+struct Products<'a, 'o, D> {
     job: Matmul<'a, 'o>,
     dot: PhantomData<D>,
 }
 
 impl<'a, 'o, D> Products<'a, 'o, D> {
-    pub(super) fn new(job: Matmul<'a, 'o>) -> Self {
+    fn new(job: Matmul<'a, 'o>) -> Self {
         Self { job, dot: PhantomData }
     }
 }
-
-/// Bytes of weights that a core's second-level cache keeps beside the activations.
-const CACHED_BYTES: usize = 256 << 10;
 
 const CACHE_LINE_BYTES: usize = 64;
 
@@ -243,7 +264,7 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
     }
 
     fn rows_in_cache(&self) -> usize {
-        CACHED_BYTES / self.job.weights.row_bytes().max(1)
+        simd::CACHED_BYTES / self.job.weights.row_bytes().max(1)
     }
 
     #[inline(always)]
@@ -260,8 +281,10 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
         let mut weights_end: [&[u8]; R] = [&[]; R];
         let mut values: [&[D::Values]; C] = [&[]; C];
         let mut values_end: [&[<D::Values as Chunk>::Item]; C] = [&[]; C];
-        unroll!(r < R, { (weights[r], weights_end[r]) = D::Weights::split(job.weights.row(row_of(r))); });
-        unroll!(c < C, { (values[c], values_end[c]) = D::Values::split(D::token(job.input, col + c)); });
+        unroll!(r < R, {
+            (weights[r], weights_end[r]) = D::Weights::split(job.weights.row(row_of(r)));
+        });
+        unroll!(c < 4 or C, { (values[c], values_end[c]) = D::Values::split(D::token(job.input, col + c)); });
         // A single token reads each weight once, from memory: while one tile is computed, the next one
         // is asked for, in the order in which it lies there.
         let next_tile = weights[0].as_ptr().cast::<u8>().wrapping_add(2 * R * job.weights.row_bytes());
@@ -274,22 +297,16 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
             let end = steps.min(step.saturating_add(D::BLOCK));
             let block = step..end.min(whole);
             let ahead = (C == 1).then(|| next_tile.wrapping_add(step * R * size_of::<D::Weights>()));
-            let mut acc = sum_steps::<S, D, R, C>(
-                s,
-                &weights,
-                &values,
-                block,
-                ahead,
-            );
+            let mut acc = sum_steps::<S, D, R, C>(s, &weights, &values, block, ahead);
             if end > whole {
                 // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
                 let parts = values_end[0].len().div_ceil(D::PART);
                 unroll!(r < R, {
                     let weights = D::Weights::padded(weights_end[r]);
                     let prepared = D::prepare(s, &weights);
-                    unroll!(c < C, {
+                    unroll!(c < 4 or C, {
                         let values = D::Values::padded(values_end[c]);
-                        unroll!(part < D::PARTS, {
+                        unroll!(part < 4 or D::PARTS, {
                             if part < parts {
                                 let (wide, loaded) = (D::widen(s, prepared, part), D::load(s, &values, part));
                                 acc[r][c] = D::add(s, acc[r][c], wide, loaded);
@@ -311,9 +328,11 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
         }
 
         let (mut row_scales, mut token_scales) = ([1.0; R], [1.0; C]);
-        unroll!(r < R, { row_scales[r] = job.weights.row_scale(row_of(r)).unwrap_or(1.0); });
-        unroll!(c < C, { token_scales[c] = D::token_scale(job.input, col + c); });
-        unroll!(c < C, {
+        unroll!(r < R, {
+            row_scales[r] = job.weights.row_scale(row_of(r)).unwrap_or(1.0);
+        });
+        unroll!(c < 4 or C, { token_scales[c] = D::token_scale(job.input, col + c); });
+        unroll!(c < 4 or C, {
             let mut results = [0.0; R];
             unroll!(r < R, {
                 let total = totals[(c * R + r) / 4][(c * R + r) % 4];
@@ -342,8 +361,10 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
     // All have as many steps; said here, the loop needs no further check.
     let steps = block.len();
     let (mut w, mut x) = ([&weights[0][..0]; R], [&values[0][..0]; C]);
-    unroll!(r < R, { w[r] = &weights[r][block.clone()][..steps]; });
-    unroll!(c < C, { x[c] = &values[c][block.clone()][..steps]; });
+    unroll!(r < R, {
+        w[r] = &weights[r][block.clone()][..steps];
+    });
+    unroll!(c < 4 or C, { x[c] = &values[c][block.clone()][..steps]; });
     let step_bytes = R * size_of::<D::Weights>();
     let mut acc = [[D::zero(s); C]; R];
     for step in 0..steps {
@@ -353,11 +374,13 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
             }
         }
         let mut prepared = [D::prepare(s, &w[0][step]); R];
-        unroll!(r < R, { prepared[r] = D::prepare(s, &w[r][step]); });
-        unroll!(part < D::PARTS, {
+        unroll!(r < R, {
+            prepared[r] = D::prepare(s, &w[r][step]);
+        });
+        unroll!(part < 4 or D::PARTS, {
             let mut wide = [D::widen(s, prepared[0], part); R];
             unroll!(r < R, { wide[r] = D::widen(s, prepared[r], part); });
-            unroll!(c < C, {
+            unroll!(c < 4 or C, {
                 let values = D::load(s, &x[c][step], part);
                 unroll!(r < R, { acc[r][c] = D::add(s, acc[r][c], wide[r], values); });
             });

@@ -29,7 +29,7 @@ mod top_k;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use attention::Attention;
+pub use attention::{Attention, HeadShape};
 pub use error::KernelError;
 pub use fp_env::FpEnv;
 pub use isa::{ISA_VARIABLE, Isa};

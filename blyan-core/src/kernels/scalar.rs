@@ -249,28 +249,37 @@ pub(super) fn softmax(x: &mut [f32]) {
     }
 }
 
-/// scores: (group, positions), out: (group, head_dim)
-pub(super) fn attention(args: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
-    let row_bytes = args.head_dim * args.dtype.size_bytes();
-    let positions = args.keys.len() / row_bytes;
-    let mut row = vec![0.0; args.head_dim];
-    let queries = args.queries.chunks_exact(args.head_dim);
-    let rows = scores.chunks_exact_mut(positions).zip(out.chunks_exact_mut(args.head_dim));
-    for (query, (scores, out)) in queries.zip(rows) {
-        for (score, key) in scores.iter_mut().zip(args.keys.chunks_exact(row_bytes)) {
-            widen(args.dtype, key, &mut row);
-            *score = dot(&row, query) * args.scale;
-        }
-        let inverse = 1.0 / exp_and_sum(scores);
-        out.fill(0.0);
-        for (score, value) in scores.iter().zip(args.values.chunks_exact(row_bytes)) {
-            widen(args.dtype, value, &mut row);
-            for (out, value) in out.iter_mut().zip(&row) {
-                *out = score.mul_add(*value, *out);
+/// Each query head of each token over the token's positions; out: (tokens, group × head_dim).
+pub(super) fn attention(args: &Attention<'_>, scores: &mut [f32], out: &mut MatMut<'_>) {
+    let (shape, head_dim) = (args.shape, args.shape.head_dim);
+    let size = shape.dtype.size_bytes();
+    let mut row = vec![0.0; head_dim];
+    for (token, span) in args.spans.iter().enumerate().filter(|(_, span)| !span.is_empty()) {
+        for head in 0..args.group {
+            let query = &args.queries[token * args.stride + head * head_dim..][..head_dim];
+            let scores = &mut scores[..span.len()];
+            for (score, position) in scores.iter_mut().zip(span.clone()) {
+                let mut sum = 0.0f32;
+                for (d, q) in query.iter().enumerate() {
+                    let key = &args.keys[shape.key_place(position, d)..][..size];
+                    sum = q.mul_add(widen_one(shape.dtype, key), sum);
+                }
+                *score = sum * args.scale;
             }
-        }
-        for out in out.iter_mut() {
-            *out = canonical_nan(*out * inverse);
+            let inverse = 1.0 / exp_and_sum(scores);
+            let Some(out) = out.row_mut(token) else { continue };
+            let out = &mut out[head * head_dim..][..head_dim];
+            out.fill(0.0);
+            for (score, position) in scores.iter().zip(span.clone()) {
+                let value = &args.values[position * shape.value_bytes()..];
+                widen(shape.dtype, &value[..head_dim * size], &mut row);
+                for (out, value) in out.iter_mut().zip(&row) {
+                    *out = score.mul_add(*value, *out);
+                }
+            }
+            for out in out.iter_mut() {
+                *out = canonical_nan(*out * inverse);
+            }
         }
     }
 }

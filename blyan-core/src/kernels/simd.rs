@@ -96,11 +96,17 @@ pub(super) trait Grid<S: Simd> {
     fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize);
 }
 
-/// Repeats a block for each register number below a constant of at most 8. Unlike a loop, this makes
-/// sure that what the number indexes is never in memory.
+/// Bytes of a grid's rows that a core's second-level cache keeps beside the columns.
+pub(super) const CACHED_BYTES: usize = 256 << 10;
+
+/// Repeats a block for each register number below a constant of at most 6, or 4 where that is enough.
+/// Unlike a loop, this makes sure that what the number indexes is never in memory.
 macro_rules! unroll {
     ($i:ident < $n:expr, $block:block) => {
-        simd::unroll!(@ $i, $n, $block, 0 1 2 3 4 5 6 7)
+        simd::unroll!(@ $i, $n, $block, 0 1 2 3 4 5)
+    };
+    ($i:ident < 4 or $n:expr, $block:block) => {
+        simd::unroll!(@ $i, $n, $block, 0 1 2 3)
     };
     (@ $i:ident, $n:expr, $block:block, $($number:literal)*) => {
         $(if $number < $n {

@@ -20,8 +20,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
-
 pub use job::Piece;
 pub use options::{GenerateOptions, ManagerOptions, Prompt};
 pub use receipt::{FinishReason, Receipt};
@@ -33,7 +31,7 @@ pub use snapshot::{PinnedBlock, Release, SlotChange, Snapshot, release};
 use crate::chain::{Chain, ChainError};
 use crate::format::{BlockKind, FeedForward, ManifestError, ParseSlotError, Slot, SpecError};
 use crate::hash::BlockHash;
-use crate::kernels::{FpEnv, Isa, KernelError, NUMERICS_VERSION};
+use crate::kernels::{Isa, KernelError, NUMERICS_VERSION};
 use crate::model::{
     BlockSource, Decoder, KvCache, KvDType, LayerRouting, Logits, ModelError, ResidencyReport, Step,
 };
@@ -59,7 +57,6 @@ struct Model {
     block: BlockHash,
     snapshot: Snapshot,
     decoder: Decoder,
-    pool: ThreadPool,
     tokenizer: Option<Tokenizer>,
     chat_templates: ChatTemplates,
     usage: UsageTracker,
@@ -201,7 +198,7 @@ pub enum ManagerError {
     StreamFailed,
     /// No thread could be started.
     #[error("no threads to compute with")]
-    Threads(#[from] ThreadPoolBuildError),
+    Threads(#[source] std::io::Error),
     /// Zero threads or zero tokens a pass.
     #[error("{option} is 0: expected at least 1")]
     Zero {
@@ -282,12 +279,8 @@ impl MoEModelManager {
             }
         }
         let isa = options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?;
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(options.threads.unwrap_or(0))
-            .thread_name(|index| format!("blyan-{index}"))
-            // The state is set for the thread's life: nothing but kernels runs there.
-            .start_handler(|_| std::mem::forget(FpEnv::enter()))
-            .build()?;
+        let all_cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = options.threads.unwrap_or_else(all_cores);
         let text = |slot: Slot| {
             let pinned = snapshot.slots().get(&slot);
             pinned.map(|pinned| chain.payload(&pinned.block)).transpose()
@@ -305,11 +298,12 @@ impl MoEModelManager {
         let usage_dir = chain.dir().filter(|_| options.persist_usage).map(|dir| dir.join(USAGE_FOLDER));
         let usage = UsageTracker::open(usage_layout(&snapshot, block), usage_dir.as_deref())
             .flush_every(USAGE_INTERVAL);
+        let decoder = Decoder::new(Arc::clone(snapshot.spec()), Box::new(source), isa, threads)
+            .map_err(ManagerError::Threads)?;
         Ok(Self(Arc::new(Model {
             block,
-            decoder: Decoder::new(Arc::clone(snapshot.spec()), Box::new(source), isa),
+            decoder,
             snapshot,
-            pool,
             tokenizer,
             chat_templates,
             usage,
@@ -421,7 +415,7 @@ impl MoEModelManager {
         let mut all = Vec::new();
         for chunk in tokens.chunks(model.prefill_chunk) {
             let mut steps = [Step { tokens: chunk, cache: &mut cache, logits: Logits::All }];
-            let output = model.pool.install(|| model.decoder.forward(&mut steps));
+            let output = model.decoder.forward(&mut steps);
             let output = output.map_err(|error| model.name_block(error))?;
             all.extend(output.logits.into_iter().flatten());
         }
@@ -492,7 +486,7 @@ impl MoEModelManager {
 
     /// Threads that compute.
     pub fn threads(&self) -> usize {
-        self.0.pool.current_num_threads()
+        self.0.decoder.threads()
     }
 
     /// Element type of KV caches.

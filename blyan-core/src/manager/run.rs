@@ -114,7 +114,7 @@ pub(super) fn step(
     if steps.is_empty() {
         return Ok(Vec::new());
     }
-    let output = model.pool.install(|| model.decoder.forward(&mut steps));
+    let output = model.decoder.forward(&mut steps);
     drop(steps);
     let output = output.map_err(|error| model.name_block(error))?;
     model.record_usage(&output.routing);

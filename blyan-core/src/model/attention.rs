@@ -1,20 +1,22 @@
 //! Owns grouped-query attention (arXiv:2305.13245) over the KV caches of all sequences of a step.
 
-use rayon::prelude::*;
+use std::cell::RefCell;
+use std::ops::Range;
 
 use crate::format::{LayerSpec, ModelSpec};
-use crate::kernels::{Attention, Isa};
+use crate::kernels::{Attention, Isa, KernelError, MatMut};
 
 use super::ModelError;
 use super::forward::Step;
-use super::kv_cache::KvCache;
+use super::kv_cache::{HeadCache, KvCache};
 use super::matmul::{self, Activations, Matmul};
+use super::team::Team;
 use super::weights::AttentionWeights;
 
-/// Where each token of a step stands, and the rotation of that place.
+/// The rotation of each token of a step, by its place in its sequence.
 pub(crate) struct Positions {
-    /// (tokens,): index of the sequence, position in it.
-    pub(crate) places: Vec<(usize, usize)>,
+    /// New tokens of all sequences.
+    pub(crate) tokens: usize,
     /// (tokens, head_dim / 2)
     pub(crate) cos: Vec<f32>,
     /// (tokens, head_dim / 2)
@@ -24,6 +26,7 @@ pub(crate) struct Positions {
 /// Attention of one layer. `normed`: (tokens, hidden_size); returns (tokens, hidden_size).
 pub(crate) fn forward(
     isa: Isa,
+    team: &Team,
     spec: &ModelSpec,
     (layer, layer_spec): (usize, &LayerSpec),
     weights: &AttentionWeights,
@@ -32,7 +35,7 @@ pub(crate) fn forward(
     steps: &mut [Step<'_>],
 ) -> Result<Vec<f32>, ModelError> {
     let attention = &spec.attention;
-    let tokens = positions.places.len();
+    let tokens = positions.tokens;
     let head_dim = attention.head_dim;
     let kv_heads = attention.num_key_value_heads;
     let q_width = attention.num_attention_heads * head_dim;
@@ -44,6 +47,7 @@ pub(crate) fn forward(
     normed.quantize_for(isa, &[&weights.q_proj, &weights.k_proj, &weights.v_proj])?;
     matmul::run(
         isa,
+        team,
         vec![
             Matmul { linear: &weights.q_proj, input: &normed, out: &mut q, nanos: None },
             Matmul { linear: &weights.k_proj, input: &normed, out: &mut k, nanos: None },
@@ -63,86 +67,152 @@ pub(crate) fn forward(
             isa.clamp(x, limit as f32);
         }
     }
-    rotate(isa, &mut q, head_dim, positions)?;
-    rotate(isa, &mut k, head_dim, positions)?;
+    rotate(isa, team, &mut q, head_dim, positions)?;
+    rotate(isa, team, &mut k, head_dim, positions)?;
 
-    let mut first = 0;
-    for step in steps.iter_mut() {
-        let rows = first * kv_width..(first + step.tokens.len()) * kv_width;
-        append(isa, step.cache, layer, &k[rows.clone()], &v[rows], head_dim)?;
-        first += step.tokens.len();
-    }
+    append(isa, team, layer, head_dim, (&k, &v), steps)?;
 
-    let group = attention.num_attention_heads / kv_heads;
     let scale = 1.0 / (head_dim as f32).sqrt();
     let mut mixed = vec![0.0; tokens * q_width];
-    let steps = &*steps;
-    let attend = |scores: &mut Vec<f32>, (index, (out, q)): (usize, (&mut [f32], &[f32]))| {
-        let (sequence, position) = positions.places[index / kv_heads];
-        let cache: &KvCache = steps[sequence].cache;
-        let head = &cache.layer(layer)[index % kv_heads];
-        let start = layer_spec.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let bytes = start * cache.row_bytes()..(position + 1) * cache.row_bytes();
-        let args = Attention {
-            queries: q,
-            keys: &head.keys[bytes.clone()],
-            values: &head.values[bytes],
-            dtype: cache.dtype().dtype(),
-            head_dim,
-            scale,
-        };
-        isa.attention(&args, scores, out)
-    };
-    mixed
-        .par_chunks_mut(group * head_dim)
-        .zip(q.par_chunks(group * head_dim))
-        .enumerate()
-        .try_for_each_init(Vec::new, attend)?;
+    let group = attention.num_attention_heads / kv_heads;
+    let tasks = tasks(team, layer, layer_spec, group, head_dim, (&q, &mut mixed), steps)?;
+    team.for_each(tasks, |task| task.run(isa, group, scale))?;
 
     let mut mixed = Activations::new(mixed, q_width);
     mixed.quantize_for(isa, &[&weights.o_proj])?;
     let mut out = vec![0.0; tokens * spec.hidden_size];
-    matmul::run(isa, vec![Matmul { linear: &weights.o_proj, input: &mixed, out: &mut out, nanos: None }])?;
+    matmul::run(
+        isa,
+        team,
+        vec![Matmul { linear: &weights.o_proj, input: &mixed, out: &mut out, nanos: None }],
+    )?;
     Ok(out)
 }
 
+/// Some tokens of one sequence, and the query heads that share a key-value head.
+struct Task<'a> {
+    cache: &'a KvCache,
+    head: &'a HeadCache,
+    /// The tokens' queries, of all heads of the group and those after them.
+    queries: &'a [f32],
+    /// Elements from one token's queries to the next one's.
+    stride: usize,
+    spans: Vec<Range<usize>>,
+    /// (tokens, group × head_dim)
+    out: MatMut<'a>,
+}
+
+impl Task<'_> {
+    fn run(self, isa: Isa, group: usize, scale: f32) -> Result<(), KernelError> {
+        thread_local! {
+            static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        }
+        let args = Attention {
+            shape: self.cache.shape(),
+            keys: &self.head.keys,
+            values: &self.head.values,
+            queries: self.queries,
+            stride: self.stride,
+            group,
+            spans: &self.spans,
+            scale,
+        };
+        SCORES.with_borrow_mut(|scores| isa.attention(&args, scores, self.out))
+    }
+}
+
+/// Scores that a task keeps, at most: they are to stay in a core's second-level cache.
+const TASK_SCORES: usize = 1 << 16;
+
+/// Shares attention out by sequence, tokens and key-value head. `q`, `mixed`: (tokens, q_width).
+fn tasks<'a>(
+    team: &Team,
+    layer: usize,
+    layer_spec: &LayerSpec,
+    group: usize,
+    head_dim: usize,
+    (q, mixed): (&'a [f32], &'a mut [f32]),
+    steps: &'a [Step<'_>],
+) -> Result<Vec<Task<'a>>, KernelError> {
+    let width = group * head_dim;
+    let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
+    let stride = q.len() / tokens;
+    let mut rest = MatMut::from_slice(mixed, tokens, stride)?;
+    let mut tasks = Vec::new();
+    let mut first = 0;
+    for step in steps {
+        let cache: &KvCache = step.cache;
+        let count = step.tokens.len();
+        let positions = cache.len() + count;
+        // Enough tokens to share what is loaded, not so many that threads have nothing to do.
+        let most = (TASK_SCORES / positions / group).clamp(1, 64);
+        let fair = (count * stride / width).div_ceil(2 * team.threads()).max(8);
+        let tokens_per_task = most.min(fair);
+        for start in (0..count).step_by(tokens_per_task) {
+            let end = count.min(start + tokens_per_task);
+            let (mut rows, remainder) = rest.split_at_row(end - start)?;
+            rest = remainder;
+            let span = |token: usize| {
+                let position = cache.len() + token;
+                let start =
+                    layer_spec.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window));
+                start..position + 1
+            };
+            for (number, head) in cache.layer(layer).iter().enumerate() {
+                let (out, remainder) = rows.split_at_col(width)?;
+                rows = remainder;
+                let queries = &q[(first + start) * stride + number * width..];
+                let spans = (start..end).map(span).collect();
+                tasks.push(Task { cache, head, queries, stride, spans, out });
+            }
+        }
+        first += count;
+    }
+    Ok(tasks)
+}
+
 /// Rotates every head by its token's position. `x`: (tokens, heads × head_dim).
-fn rotate(isa: Isa, x: &mut [f32], head_dim: usize, positions: &Positions) -> Result<(), ModelError> {
+fn rotate(
+    isa: Isa,
+    team: &Team,
+    x: &mut [f32],
+    head_dim: usize,
+    positions: &Positions,
+) -> Result<(), ModelError> {
     let half = head_dim / 2;
-    let width = x.len() / positions.places.len();
-    x.par_chunks_mut(width).enumerate().try_for_each(|(token, x)| {
+    let width = x.len() / positions.tokens;
+    team.for_each(x.chunks_mut(width).enumerate().collect(), |(token, x)| {
         let angles = token * half..(token + 1) * half;
         let (cos, sin) = (&positions.cos[angles.clone()], &positions.sin[angles]);
         x.chunks_exact_mut(head_dim).try_for_each(|head| Ok(isa.rope(head, cos, sin)?))
     })
 }
 
-/// Rounds new keys and values to the cache's dtype and appends them. `k`, `v`: (tokens, kv_width).
+/// Appends new keys and values to each sequence's cache. `k`, `v`: (tokens, heads × head_dim).
 fn append(
     isa: Isa,
-    cache: &mut KvCache,
+    team: &Team,
     layer: usize,
-    k: &[f32],
-    v: &[f32],
     head_dim: usize,
-) -> Result<(), ModelError> {
-    let dtype = cache.dtype().dtype();
-    let row_bytes = cache.row_bytes();
-    let heads = cache.layer_mut(layer);
-    let width = heads.len() * head_dim;
-    let write = |(index, head): (usize, &mut super::kv_cache::HeadCache)| {
-        for (rows, store) in [(k, &mut head.keys), (v, &mut head.values)] {
-            for row in rows.chunks_exact(width) {
-                let end = store.len();
-                store.resize(end + row_bytes, 0);
-                isa.round_to(dtype, &row[index * head_dim..][..head_dim], &mut store[end..])?;
-            }
+    (k, v): (&[f32], &[f32]),
+    steps: &mut [Step<'_>],
+) -> Result<(), KernelError> {
+    let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
+    let width = k.len() / tokens;
+    let mut heads = Vec::new();
+    let mut first = 0;
+    for step in steps.iter_mut() {
+        let rows = first * width..(first + step.tokens.len()) * width;
+        let (shape, position) = (step.cache.shape(), step.cache.len());
+        for (number, head) in step.cache.layer_mut(layer).iter_mut().enumerate() {
+            heads.push((head, number * head_dim, rows.clone(), shape, position));
         }
-        Ok(())
-    };
-    if k.len() == width {
-        heads.iter_mut().enumerate().try_for_each(write)
-    } else {
-        heads.par_iter_mut().enumerate().try_for_each(write)
+        first += step.tokens.len();
     }
+    let write = |(head, at, rows, shape, position): (&mut HeadCache, usize, Range<usize>, _, usize)| {
+        let part = |row: &'_ [f32]| -> Range<usize> { at..(at + head_dim).min(row.len()) };
+        let rows = k[rows.clone()].chunks_exact(width).zip(v[rows].chunks_exact(width));
+        head.append(isa, shape, position, rows.map(|(k, v)| (&k[part(k)], &v[part(v)])))
+    };
+    if tokens == 1 { heads.into_iter().try_for_each(write) } else { team.for_each(heads, write) }
 }

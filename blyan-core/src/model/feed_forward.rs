@@ -6,14 +6,13 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use rayon::prelude::*;
-
 use crate::format::{FeedForward, ModelSpec};
 use crate::kernels::{Isa, math, top_k};
 
 use super::ModelError;
 use super::matmul::{self, Activations, Matmul};
 use super::residency::Residency;
+use super::team::Team;
 use super::weights::ExpertWeights;
 
 /// Which experts each token of a step used in one layer.
@@ -35,6 +34,7 @@ pub struct LayerRouting {
 /// the routing of a layer that routes.
 pub(crate) fn forward(
     isa: Isa,
+    team: &Team,
     spec: &ModelSpec,
     layer: usize,
     residency: &Residency,
@@ -45,13 +45,14 @@ pub(crate) fn forward(
     else {
         let expert = residency.expert(spec, layer, 0)?;
         normed.quantize_for(isa, &expert.inputs())?;
-        let mut outputs = run_experts(isa, &[(expert, &normed)], &[])?;
+        let mut outputs = run_experts(isa, team, &[(expert, &normed)], &[])?;
         return Ok((outputs.remove(0), None));
     };
 
-    let mut routing = route(isa, spec, layer, residency, &normed, num_experts_per_tok, norm_topk_prob)?;
+    let mut routing =
+        route(isa, team, spec, layer, residency, &normed, (num_experts_per_tok, norm_topk_prob))?;
     let assignment = Assignment::new(&routing);
-    let experts = residency.experts(spec, layer, &assignment.experts)?;
+    let experts = residency.experts(team, spec, layer, &assignment.experts)?;
     let shared = match shared_expert_intermediate_size {
         Some(_) => Some(residency.shared_expert(spec, layer)?),
         None => None,
@@ -59,12 +60,14 @@ pub(crate) fn forward(
 
     let matrices: Vec<_> = experts.iter().copied().chain(shared).flat_map(ExpertWeights::inputs).collect();
     normed.quantize_for(isa, &matrices)?;
-    let gather = |(chosen, expert): (&Vec<usize>, &&ExpertWeights)| match normed.tokens() {
-        1 => Ok(None),
-        _ => normed.gather(isa, chosen, &expert.inputs()).map(Some),
-    };
-    let gathered: Vec<Option<Activations>> =
-        assignment.tokens.par_iter().zip(&experts).map(gather).collect::<Result<_, ModelError>>()?;
+    let mut gathered: Vec<Option<Activations>> = experts.iter().map(|_| None).collect();
+    if normed.tokens() > 1 {
+        let gathering = assignment.tokens.iter().zip(&experts).zip(&mut gathered);
+        team.for_each(gathering.collect(), |((chosen, expert), gathered)| {
+            *gathered = Some(normed.gather(isa, chosen, &expert.inputs())?);
+            Ok::<_, ModelError>(())
+        })?;
+    }
     let mut jobs: Vec<(&ExpertWeights, &Activations)> = experts
         .iter()
         .zip(&gathered)
@@ -72,12 +75,12 @@ pub(crate) fn forward(
         .collect();
     jobs.extend(shared.map(|shared| (shared, &normed)));
     let nanos: Vec<AtomicU64> = experts.iter().map(|_| AtomicU64::new(0)).collect();
-    let outputs = run_experts(isa, &jobs, &nanos)?;
+    let outputs = run_experts(isa, team, &jobs, &nanos)?;
 
-    let gates = shared.map(|shared| shared_gates(isa, shared, &normed)).transpose()?;
+    let gates = shared.map(|shared| shared_gates(isa, team, shared, &normed)).transpose()?;
     let hidden = spec.hidden_size;
     let mut mixed = vec![0.0; normed.values.len()];
-    mixed.par_chunks_mut(hidden).enumerate().try_for_each(|(token, sum)| {
+    team.for_each(mixed.chunks_mut(hidden).enumerate().collect(), |(token, sum)| {
         for &(job, row, weight) in &assignment.uses[token] {
             isa.scale_add(sum, weight, &outputs[job][row * hidden..][..hidden])?;
         }
@@ -95,16 +98,16 @@ pub(crate) fn forward(
 /// Softmax over all experts, then the best few of each token.
 fn route(
     isa: Isa,
+    team: &Team,
     spec: &ModelSpec,
     layer: usize,
     residency: &Residency,
     normed: &Activations,
-    experts_per_token: usize,
-    norm_topk_prob: bool,
+    (experts_per_token, norm_topk_prob): (usize, bool),
 ) -> Result<LayerRouting, ModelError> {
     let router = residency.router(spec, layer)?;
     let mut scores = vec![0.0; normed.tokens() * router.rows];
-    matmul::run(isa, vec![Matmul { linear: router, input: normed, out: &mut scores, nanos: None }])?;
+    matmul::run(isa, team, vec![Matmul { linear: router, input: normed, out: &mut scores, nanos: None }])?;
     let mut routing = LayerRouting {
         layer,
         experts_per_token,
@@ -166,6 +169,7 @@ impl Assignment {
 /// each of the first jobs.
 fn run_experts(
     isa: Isa,
+    team: &Team,
     jobs: &[(&ExpertWeights, &Activations)],
     nanos: &[AtomicU64],
 ) -> Result<Vec<Vec<f32>>, ModelError> {
@@ -179,21 +183,21 @@ fn run_experts(
         products.push(Matmul { linear: &expert.gate_proj, input, out: gate, nanos });
         products.push(Matmul { linear: &expert.up_proj, input, out: up, nanos });
     }
-    matmul::run(isa, products)?;
+    matmul::run(isa, team, products)?;
 
-    let activate = |(index, (mut gate, up)): (usize, (Vec<f32>, Vec<f32>))| {
+    let mut inner: Vec<Activations> = jobs.iter().map(|_| Activations::default()).collect();
+    let activations = gates.into_iter().zip(ups).zip(&mut inner).enumerate();
+    team.for_each(activations.collect(), |(index, ((mut gate, up), inner))| {
         let start = Instant::now();
         isa.silu_mul(&mut gate, &up)?;
         let expert = jobs[index].0;
-        let mut inner = Activations::new(gate, expert.down_proj.cols);
+        *inner = Activations::new(gate, expert.down_proj.cols);
         inner.quantize_for(isa, &[&expert.down_proj])?;
         if let Some(nanos) = nanos.get(index) {
             matmul::add_nanos(nanos, start);
         }
-        Ok(inner)
-    };
-    let pairs = gates.into_par_iter().zip(ups).enumerate();
-    let inner: Vec<Activations> = pairs.map(activate).collect::<Result<_, ModelError>>()?;
+        Ok::<_, ModelError>(())
+    })?;
 
     let mut outputs: Vec<Vec<f32>> =
         jobs.iter().map(|(expert, input)| vec![0.0; input.tokens() * expert.down_proj.rows]).collect();
@@ -204,15 +208,20 @@ fn run_experts(
         out,
         nanos: nanos.get(index),
     });
-    matmul::run(isa, products.collect())?;
+    matmul::run(isa, team, products.collect())?;
     Ok(outputs)
 }
 
 /// The shared expert's gate before its sigmoid, (tokens,).
-fn shared_gates(isa: Isa, shared: &ExpertWeights, normed: &Activations) -> Result<Vec<f32>, ModelError> {
+fn shared_gates(
+    isa: Isa,
+    team: &Team,
+    shared: &ExpertWeights,
+    normed: &Activations,
+) -> Result<Vec<f32>, ModelError> {
     let mut gates = vec![0.0; normed.tokens()];
     if let Some(linear) = &shared.shared_expert_gate {
-        matmul::run(isa, vec![Matmul { linear, input: normed, out: &mut gates, nanos: None }])?;
+        matmul::run(isa, team, vec![Matmul { linear, input: normed, out: &mut gates, nanos: None }])?;
     }
     Ok(gates)
 }

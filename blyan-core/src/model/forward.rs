@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::format::ModelSpec;
 use crate::kernels::{FpEnv, Isa};
 
@@ -16,6 +14,7 @@ use super::kv_cache::KvCache;
 use super::matmul::{self, Activations, Matmul};
 use super::residency::{BlockSource, Residency, ResidencyReport};
 use super::rope::Rope;
+use super::team::Team;
 use super::weights::Norm;
 use super::{ModelError, weights::Linear};
 
@@ -59,6 +58,7 @@ pub struct Decoder {
     rope: Rope,
     residency: Residency,
     isa: Isa,
+    team: Team,
 }
 
 impl std::fmt::Debug for Decoder {
@@ -68,11 +68,20 @@ impl std::fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// A model of `spec` that computes with `isa`. Nothing is read yet.
-    pub fn new(spec: Arc<ModelSpec>, source: Box<dyn BlockSource>, isa: Isa) -> Self {
+    /// A model of `spec` that computes with `isa` on so many threads. Nothing is read yet.
+    ///
+    /// # Errors
+    ///
+    /// A thread that cannot be started.
+    pub fn new(
+        spec: Arc<ModelSpec>,
+        source: Box<dyn BlockSource>,
+        isa: Isa,
+        threads: usize,
+    ) -> std::io::Result<Self> {
         let rope = Rope::new(&spec.rope, spec.attention.head_dim);
         let residency = Residency::new(&spec, source);
-        Self { spec, rope, residency, isa }
+        Ok(Self { spec, rope, residency, isa, team: Team::new(threads)? })
     }
 
     /// The spec.
@@ -83,6 +92,11 @@ impl Decoder {
     /// The instruction set that computes.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Threads that compute, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
     }
 
     /// What was touched so far.
@@ -135,7 +149,7 @@ impl Decoder {
     }
 
     fn forward_checked(&self, steps: &mut [Step<'_>]) -> Result<StepOutput, ModelError> {
-        let (isa, spec) = (self.isa, &*self.spec);
+        let (isa, team, spec) = (self.isa, &self.team, &*self.spec);
         let positions = self.positions(steps);
         let mut residual = self.embed(steps)?;
         let mut routing = Vec::new();
@@ -143,10 +157,11 @@ impl Decoder {
             let weights = self.residency.attention(spec, layer)?;
             let normed = self.norm(&residual, &weights.input_layernorm)?;
             let output =
-                attention::forward(isa, spec, (layer, layer_spec), weights, normed, &positions, steps)?;
+                attention::forward(isa, team, spec, (layer, layer_spec), weights, normed, &positions, steps)?;
             isa.add(&mut residual, &output)?;
             let normed = self.norm(&residual, &weights.post_attention_layernorm)?;
-            let (output, layer_routing) = feed_forward::forward(isa, spec, layer, &self.residency, normed)?;
+            let (output, layer_routing) =
+                feed_forward::forward(isa, team, spec, layer, &self.residency, normed)?;
             isa.add(&mut residual, &output)?;
             routing.extend(layer_routing);
         }
@@ -154,11 +169,11 @@ impl Decoder {
     }
 
     fn positions(&self, steps: &[Step<'_>]) -> Positions {
-        let mut positions = Positions { places: Vec::new(), cos: Vec::new(), sin: Vec::new() };
-        for (sequence, step) in steps.iter().enumerate() {
+        let mut positions = Positions { tokens: 0, cos: Vec::new(), sin: Vec::new() };
+        for step in steps {
             for offset in 0..step.tokens.len() {
                 let position = step.cache.len() + offset;
-                positions.places.push((sequence, position));
+                positions.tokens += 1;
                 self.rope.push_position(position, &mut positions.cos, &mut positions.sin);
             }
         }
@@ -183,8 +198,8 @@ impl Decoder {
         let mut normed = vec![0.0; x.len()];
         let (vector, eps) = (weight.vector()?, self.spec.rms_norm_eps as f32);
         let rows = NORM_ROWS_PER_TASK * hidden;
-        let tasks = normed.par_chunks_mut(rows).zip(x.par_chunks(rows));
-        tasks.try_for_each(|(out, x)| self.isa.rms_norm(x, &vector, eps, out))?;
+        let tasks = normed.chunks_mut(rows).zip(x.chunks(rows)).collect();
+        self.team.for_each(tasks, |(out, x)| self.isa.rms_norm(x, &vector, eps, out))?;
         Ok(Activations::new(normed, hidden))
     }
 
@@ -212,7 +227,11 @@ impl Decoder {
         let mut normed = self.norm(&wanted, self.residency.final_norm(&self.spec)?)?;
         normed.quantize_for(self.isa, &[head])?;
         let mut all = vec![0.0; normed.tokens() * head.rows];
-        matmul::run(self.isa, vec![Matmul { linear: head, input: &normed, out: &mut all, nanos: None }])?;
+        matmul::run(
+            self.isa,
+            &self.team,
+            vec![Matmul { linear: head, input: &normed, out: &mut all, nanos: None }],
+        )?;
         if let [_] = counts[..] {
             return Ok(vec![all]);
         }

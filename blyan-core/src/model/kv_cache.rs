@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dtype::DType;
 use crate::format::ModelSpec;
+use crate::kernels::{HeadShape, Isa, KernelError};
 
 /// Element type of a KV cache. It changes logits, so a receipt names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -47,19 +48,38 @@ impl FromStr for KvDType {
     }
 }
 
-/// Keys and values of one key-value head of one layer, each (positions, head_dim) in the cache's dtype.
+/// Keys and values of one key-value head of one layer, as the attention kernel wants them to lie.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HeadCache {
     pub(crate) keys: Vec<u8>,
     pub(crate) values: Vec<u8>,
 }
 
+impl HeadCache {
+    /// Rounds keys and values, `(head_dim,)` each, to the cache's dtype and writes them from
+    /// `position` on.
+    pub(crate) fn append<'x>(
+        &mut self,
+        isa: Isa,
+        shape: HeadShape,
+        position: usize,
+        rows: impl ExactSizeIterator<Item = (&'x [f32], &'x [f32])>,
+    ) -> Result<(), KernelError> {
+        let end = position + rows.len();
+        self.keys.resize(shape.keys_len(end), 0);
+        self.values.resize(shape.values_len(end), 0);
+        for (position, row) in (position..).zip(rows) {
+            isa.store_position(shape, position, row, (&mut self.keys, &mut self.values))?;
+        }
+        Ok(())
+    }
+}
+
 /// Keys and values of one sequence.
 #[derive(Debug, Clone)]
 pub struct KvCache {
     dtype: KvDType,
-    /// Bytes of one position of one head.
-    row_bytes: usize,
+    shape: HeadShape,
     num_key_value_heads: usize,
     /// layer-major: (layers, num_key_value_heads).
     heads: Vec<HeadCache>,
@@ -72,7 +92,7 @@ impl KvCache {
         let attention = &spec.attention;
         Self {
             dtype,
-            row_bytes: attention.head_dim * dtype.dtype().size_bytes(),
+            shape: HeadShape { dtype: dtype.dtype(), head_dim: attention.head_dim },
             num_key_value_heads: attention.num_key_value_heads,
             heads: vec![HeadCache::default(); spec.layers.len() * attention.num_key_value_heads],
             positions: 0,
@@ -82,7 +102,7 @@ impl KvCache {
     /// Whether the cache was made for a model of this shape.
     pub(crate) fn fits(&self, spec: &ModelSpec) -> bool {
         let attention = &spec.attention;
-        self.row_bytes == attention.head_dim * self.dtype.dtype().size_bytes()
+        self.shape.head_dim == attention.head_dim
             && self.num_key_value_heads == attention.num_key_value_heads
             && self.heads.len() == spec.layers.len() * attention.num_key_value_heads
     }
@@ -104,7 +124,7 @@ impl KvCache {
 
     /// Bytes in use.
     pub fn size_bytes(&self) -> usize {
-        self.heads.len() * 2 * self.positions * self.row_bytes
+        self.heads.len() * (self.shape.keys_len(self.positions) + self.shape.values_len(self.positions))
     }
 
     /// Forgets all positions from `positions` on.
@@ -115,19 +135,18 @@ impl KvCache {
 
     /// Drops rows that a step wrote without finishing.
     pub(crate) fn drop_unfinished(&mut self) {
-        let bytes = self.positions * self.row_bytes;
         for head in &mut self.heads {
-            head.keys.truncate(bytes);
-            head.values.truncate(bytes);
+            head.keys.truncate(self.shape.keys_len(self.positions));
+            head.values.truncate(self.shape.values_len(self.positions));
         }
     }
 
     /// Makes room for `positions` in all, so that growing does not double the memory.
     pub(crate) fn reserve(&mut self, positions: usize) {
-        let bytes = positions * self.row_bytes;
+        let (keys, values) = (self.shape.keys_len(positions), self.shape.values_len(positions));
         for head in &mut self.heads {
-            head.keys.reserve_exact(bytes.saturating_sub(head.keys.len()));
-            head.values.reserve_exact(bytes.saturating_sub(head.values.len()));
+            head.keys.reserve_exact(keys.saturating_sub(head.keys.len()));
+            head.values.reserve_exact(values.saturating_sub(head.values.len()));
         }
     }
 
@@ -136,8 +155,9 @@ impl KvCache {
         self.positions += positions;
     }
 
-    pub(crate) fn row_bytes(&self) -> usize {
-        self.row_bytes
+    /// The shape of each head's part.
+    pub(crate) fn shape(&self) -> HeadShape {
+        self.shape
     }
 
     /// The key-value heads of a layer.

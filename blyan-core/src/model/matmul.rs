@@ -5,11 +5,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use rayon::prelude::*;
-
 use crate::kernels::{Input, Isa, KernelError, MatMut, Quantized};
 
 use super::ModelError;
+use super::team::Team;
 use super::weights::Linear;
 
 /// Multiply-adds below which a task is not worth handing to another thread.
@@ -86,9 +85,9 @@ struct Task<'a> {
 }
 
 /// Runs all products in one parallel region.
-pub(crate) fn run(isa: Isa, products: Vec<Matmul<'_>>) -> Result<(), ModelError> {
+pub(crate) fn run(isa: Isa, team: &Team, products: Vec<Matmul<'_>>) -> Result<(), ModelError> {
     let macs: usize = products.iter().map(|p| p.linear.rows * p.linear.cols * p.input.tokens()).sum();
-    let threads = rayon::current_num_threads();
+    let threads = team.threads();
     let task_macs = (macs / (threads * TASKS_PER_THREAD)).max(MIN_TASK_MACS);
     let mut tasks = Vec::new();
     for Matmul { linear, input, out, nanos } in products {
@@ -104,11 +103,7 @@ pub(crate) fn run(isa: Isa, products: Vec<Matmul<'_>>) -> Result<(), ModelError>
             tasks.push(Task { linear, input, rows, out, nanos });
         }
     }
-    if tasks.len() == 1 || threads == 1 {
-        tasks.into_iter().try_for_each(|task| task.run(isa))
-    } else {
-        tasks.into_par_iter().with_max_len(1).try_for_each(|task| task.run(isa))
-    }
+    team.for_each(tasks, |task| task.run(isa))
 }
 
 impl Task<'_> {

@@ -10,6 +10,7 @@ mod kv_cache;
 mod matmul;
 mod residency;
 mod rope;
+mod team;
 mod weights;
 
 pub use feed_forward::LayerRouting;

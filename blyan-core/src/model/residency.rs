@@ -4,12 +4,11 @@
 
 use std::sync::OnceLock;
 
-use rayon::prelude::*;
-
 use crate::format::{FeedForward, ModelSpec, Slot};
 use crate::tensor::{TensorBlock, TensorError};
 
 use super::ModelError;
+use super::team::Team;
 use super::weights::{
     AttentionWeights, ExpertWeights, Linear, Norm, PayloadBytes, read_final_norm, read_matrix,
 };
@@ -134,13 +133,14 @@ impl Residency {
     /// Opens the experts of a layer that are not open yet, side by side.
     pub(crate) fn experts(
         &self,
+        team: &Team,
         spec: &ModelSpec,
         layer: usize,
         experts: &[usize],
     ) -> Result<Vec<&ExpertWeights>, ModelError> {
         let slots = &self.layers[layer].experts;
         let missing: Vec<usize> = experts.iter().copied().filter(|&e| slots[e].get().is_none()).collect();
-        missing.par_iter().try_for_each(|&expert| self.expert(spec, layer, expert).map(|_| ()))?;
+        team.for_each(missing, |expert| self.expert(spec, layer, expert).map(|_| ()))?;
         experts.iter().map(|&expert| self.expert(spec, layer, expert)).collect()
     }
 

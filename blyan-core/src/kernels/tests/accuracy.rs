@@ -2,7 +2,7 @@
 
 use super::{Random, decode, encode, f32_bytes};
 use crate::dtype::DType;
-use crate::kernels::{Attention, Input, Isa, MatMut, Vector, Weights, math};
+use crate::kernels::{Attention, HeadShape, Input, Isa, MatMut, Vector, Weights, math};
 
 /// Half a unit in the last place of 1: the relative error of one rounding to f32.
 const ROUNDING: f64 = 1.0 / (1u64 << 24) as f64;
@@ -288,13 +288,30 @@ fn attention_follows_its_formula() {
     for dtype in [DType::F16, DType::F32] {
         for (group, head_dim, positions) in [(1, 16, 1), (2, 24, 5), (4, 64, 300)] {
             let queries = random.normals(group * head_dim);
-            let keys = encode(dtype, &random.normals(positions * head_dim));
-            let values = encode(dtype, &random.normals(positions * head_dim));
-            let scale = 0.25;
+            let (keys, values) = (random.normals(positions * head_dim), random.normals(positions * head_dim));
+            let shape = HeadShape { dtype, head_dim };
+            let mut store = (vec![0; shape.keys_len(positions)], vec![0; shape.values_len(positions)]);
+            for (position, row) in keys.chunks(head_dim).zip(values.chunks(head_dim)).enumerate() {
+                let place = (&mut store.0[..], &mut store.1[..]);
+                Isa::SCALAR.store_position(shape, position, row, place).unwrap();
+            }
+            let (scale, stride) = (0.25, queries.len());
             let mut out = vec![0.0; group * head_dim];
-            let args = Attention { queries: &queries, keys: &keys, values: &values, dtype, head_dim, scale };
-            Isa::SCALAR.attention(&args, &mut Vec::new(), &mut out).unwrap();
-            let (keys, values) = (decode(dtype, &keys), decode(dtype, &values));
+            let args = Attention {
+                shape,
+                keys: &store.0,
+                values: &store.1,
+                queries: &queries,
+                stride,
+                group,
+                spans: &[0..positions],
+                scale,
+            };
+            let matrix = MatMut::from_slice(&mut out, 1, stride).unwrap();
+            Isa::SCALAR.attention(&args, &mut Vec::new(), matrix).unwrap();
+            // The oracle rounds by itself and keeps positions in rows.
+            let (keys, values) =
+                (decode(dtype, &encode(dtype, &keys)), decode(dtype, &encode(dtype, &values)));
             for (query, out) in queries.chunks(head_dim).zip(out.chunks(head_dim)) {
                 let scores: Vec<f64> =
                     keys.chunks(head_dim).map(|key| exact_dot(key, query).0 * f64::from(scale)).collect();

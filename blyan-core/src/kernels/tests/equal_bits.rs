@@ -1,8 +1,10 @@
 //! The same cases on every instruction set: each result must have the bits of the reference.
 
+use std::ops::Range;
+
 use super::{Random, encode, f32_bytes};
 use crate::dtype::DType;
-use crate::kernels::{Attention, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights};
+use crate::kernels::{Attention, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights};
 
 /// Runs each case, a `fn(Isa)` of this file, on each instruction set.
 macro_rules! on_every_isa {
@@ -407,43 +409,90 @@ fn softmaxes(isa: Isa) {
     }
 }
 
-fn check_attention(isa: Isa, dtype: DType, head_dim: usize, queries: &[f32], keys: &[u8], values: &[u8]) {
-    let args = Attention { queries, keys, values, dtype, head_dim, scale: 0.3 };
-    let mut expected = vec![0.0; queries.len()];
-    Isa::SCALAR.attention(&args, &mut Vec::new(), &mut expected).unwrap();
-    let keys = Misaligned::new(keys, 1, 0xff);
-    let values = Misaligned::new(values, 3, 0xff);
-    let args = Attention { keys: keys.get(), values: values.get(), ..args };
-    let mut actual = vec![f32::NAN; queries.len()];
-    isa.attention(&args, &mut vec![f32::NAN; 7], &mut actual).unwrap();
-    let positions = keys.get().len() / head_dim / dtype.size_bytes();
-    let group = queries.len() / head_dim;
-    assert_same(
-        &expected,
-        &actual,
-        &format!("{dtype} group {group}, head {head_dim}, {positions} positions"),
-    );
+/// A cache of random positions, as the reference stores them, and what attends to it.
+struct Attended {
+    shape: HeadShape,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+    queries: Vec<f32>,
+    stride: usize,
+    group: usize,
+    spans: Vec<Range<usize>>,
+}
+
+impl Attended {
+    fn new(shape: HeadShape, keys: &[f32], values: &[f32], group: usize, spans: Vec<Range<usize>>) -> Self {
+        let positions = keys.len() / shape.head_dim;
+        let mut store = (vec![0; shape.keys_len(positions)], vec![0; shape.values_len(positions)]);
+        let rows = keys.chunks_exact(shape.head_dim).zip(values.chunks_exact(shape.head_dim));
+        for (position, row) in rows.enumerate() {
+            let place = (&mut store.0[..], &mut store.1[..]);
+            Isa::SCALAR.store_position(shape, position, row, place).unwrap();
+        }
+        let stride = group * shape.head_dim + 3;
+        let (keys, values) = store;
+        Self { shape, keys, values, queries: vec![0.0; spans.len() * stride], stride, group, spans }
+    }
+
+    fn check(&self, isa: Isa) {
+        let run = |isa: Isa, keys: &[u8], values: &[u8], scores: &mut Vec<f32>| {
+            let args = Attention {
+                shape: self.shape,
+                keys,
+                values,
+                queries: &self.queries,
+                stride: self.stride,
+                group: self.group,
+                spans: &self.spans,
+                scale: 0.3,
+            };
+            let width = self.group * self.shape.head_dim;
+            let mut out = vec![7.0; self.spans.len() * width];
+            isa.attention(&args, scores, MatMut::from_slice(&mut out, self.spans.len(), width).unwrap())
+                .unwrap();
+            out
+        };
+        let expected = run(Isa::SCALAR, &self.keys, &self.values, &mut Vec::new());
+        let keys = Misaligned::new(&self.keys, 1, 0xff);
+        let values = Misaligned::new(&self.values, 3, 0xff);
+        let actual = run(isa, keys.get(), values.get(), &mut vec![f32::NAN; 7]);
+        let Self { shape, group, spans, .. } = self;
+        assert_same(&expected, &actual, &format!("{shape:?} group {group}, {spans:?}"));
+    }
+}
+
+/// Tokens one after the other that end at `positions`, each attending to at most `window`.
+fn causal(tokens: usize, positions: usize, window: usize) -> Vec<Range<usize>> {
+    (positions + 1 - tokens..=positions).map(|end| end.saturating_sub(window)..end).collect()
 }
 
 fn attention_of_every_shape(isa: Isa) {
     let mut random = Random(14);
-    let positions = [1, 2, 3, 15, 16, 17, 31, 32, 33, 100];
     for dtype in [DType::F16, DType::F32] {
-        for head_dim in (1..=34).chain([47, 48, 64, 65, 80, 96, 127, 128, 144]) {
+        let mut check = |head_dim: usize, group: usize, positions: usize, spans: Vec<Range<usize>>| {
+            let len = head_dim * positions;
+            let (keys, values) = (random.normals(len), random.normals(len));
+            let mut attended = Attended::new(HeadShape { dtype, head_dim }, &keys, &values, group, spans);
+            attended.queries = random.normals(attended.queries.len());
+            attended.check(isa);
+        };
+        let positions = [1, 2, 3, 15, 16, 17, 31, 32, 33, 100];
+        for (index, head_dim) in (1..=34).chain([47, 48, 64, 65, 80, 96, 127, 128, 144]).enumerate() {
             for group in [1, 2, 3, 4, 5, 7, 8] {
-                let len = head_dim * positions[random.below(positions.len())];
-                let queries = random.normals(group * head_dim);
-                let keys = encode(dtype, &random.normals(len));
-                let values = encode(dtype, &random.normals(len));
-                check_attention(isa, dtype, head_dim, &queries, &keys, &values);
+                let positions = positions[(index + group) % positions.len()];
+                let tokens = 1 + (index * group) % positions.min(9);
+                check(head_dim, group, positions, causal(tokens, positions, usize::MAX));
+                check(head_dim, group, positions, causal(tokens, positions, 1 + index % 20));
             }
         }
-        for positions in lengths() {
-            let queries = random.normals(3 * 20);
-            let keys = encode(dtype, &random.normals(20 * positions));
-            let values = encode(dtype, &random.normals(20 * positions));
-            check_attention(isa, dtype, 20, &queries, &keys, &values);
+        for positions in lengths().filter(|&positions| positions > 0) {
+            check(20, 3, positions, causal(1, positions, usize::MAX));
         }
+        // Past what is summed in one go, and spans that nothing orders.
+        check(24, 2, 1100, causal(7, 1100, usize::MAX));
+        check(24, 1, 1100, causal(7, 1100, 515));
+        check(24, 1, 1100, vec![0..1, 700..1100, 0..0, 511..513, 512..1024, 3..900, 1099..1100]);
+        check(5, 1, 9, vec![0..0, 4..4]);
     }
 }
 
@@ -453,14 +502,21 @@ fn attention_of_hostile_values(isa: Isa) {
         for round in 0..200 {
             let (head_dim, group, positions) =
                 (1 + random.below(40), 1 + random.below(5), 1 + random.below(40));
-            let mut queries = random.normals(group * head_dim);
             let mut keys = random.normals(positions * head_dim);
             let mut values = random.normals(positions * head_dim);
-            let target = [&mut queries, &mut keys, &mut values].into_iter().nth(round % 3).unwrap();
-            let place = random.below(target.len());
-            target[place] = random.hostile();
-            let (keys, values) = (encode(dtype, &keys), encode(dtype, &values));
-            check_attention(isa, dtype, head_dim, &queries, &keys, &values);
+            if round % 3 > 0 {
+                let target = if round % 3 == 1 { &mut keys } else { &mut values };
+                let place = random.below(target.len());
+                target[place] = random.hostile();
+            }
+            let spans = causal(1 + random.below(positions.min(6)), positions, 1 + random.below(40));
+            let mut attended = Attended::new(HeadShape { dtype, head_dim }, &keys, &values, group, spans);
+            attended.queries = random.normals(attended.queries.len());
+            if round % 3 == 0 {
+                let place = random.below(attended.queries.len());
+                attended.queries[place] = random.hostile();
+            }
+            attended.check(isa);
         }
     }
 }

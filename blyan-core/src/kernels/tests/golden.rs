@@ -3,7 +3,7 @@
 
 use super::{Random, encode};
 use crate::dtype::DType;
-use crate::kernels::{Attention, Input, Isa, MatMut, NUMERICS_VERSION, Vector, Weights, math};
+use crate::kernels::{Attention, HeadShape, Input, Isa, MatMut, NUMERICS_VERSION, Vector, Weights, math};
 
 fn digest(values: impl IntoIterator<Item = f32>) -> String {
     let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
@@ -29,16 +29,25 @@ fn matmul(isa: Isa, dtype: DType) -> String {
 
 fn attention(isa: Isa, dtype: DType) -> String {
     let mut random = Random(41);
-    let (queries, len) = (random.normals(3 * 40), 77 * 40);
-    let mut cache = |isa: Isa| {
-        let mut bytes = vec![0; len * dtype.size_bytes()];
-        isa.round_to(dtype, &random.normals(len), &mut bytes).unwrap();
-        bytes
+    let (queries, positions) = (random.normals(3 * 40), 77);
+    let shape = HeadShape { dtype, head_dim: 40 };
+    let (mut keys, mut values) = (vec![0; shape.keys_len(positions)], vec![0; shape.values_len(positions)]);
+    for position in 0..positions {
+        let (key, value) = (random.normals(40), random.normals(40));
+        isa.store_position(shape, position, (&key, &value), (&mut keys, &mut values)).unwrap();
+    }
+    let args = Attention {
+        shape,
+        keys: &keys,
+        values: &values,
+        queries: &queries,
+        stride: 120,
+        group: 3,
+        spans: &[0..positions],
+        scale: 0.2,
     };
-    let (keys, values) = (cache(isa), cache(isa));
-    let args = Attention { queries: &queries, keys: &keys, values: &values, dtype, head_dim: 40, scale: 0.2 };
     let mut out = vec![0.0; queries.len()];
-    isa.attention(&args, &mut Vec::new(), &mut out).unwrap();
+    isa.attention(&args, &mut Vec::new(), MatMut::from_slice(&mut out, 1, 120).unwrap()).unwrap();
     digest(out)
 }
 
@@ -97,8 +106,8 @@ const EXPECTED: [&str; 13] = [
     "F16 c76d105b815a424f",
     "F8_E4M3 cf9e4f95ba1a8e20",
     "I8 ba3c249ffdb7a022",
-    "attention F16 9b19a17cca73d341",
-    "attention F32 ff4ec6deafdd1130",
+    "attention F16 acb7db654d3b2c1b",
+    "attention F32 ccb52e33dc0be1f4",
     "rms_norm ff9e8c70fc36e19d",
     "silu_mul 63113cefd1ed7fd8",
     "scale_add 53adbdd0a60ee4d7",

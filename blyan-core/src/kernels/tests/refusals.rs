@@ -2,7 +2,7 @@
 
 use super::f32_bytes;
 use crate::dtype::DType;
-use crate::kernels::{Attention, Input, Isa, KernelError, MatMut, Vector, Weights};
+use crate::kernels::{Attention, HeadShape, Input, Isa, KernelError, MatMut, Vector, Weights};
 
 macro_rules! assert_refused {
     ($result:expr, $error:pat) => {
@@ -102,34 +102,51 @@ fn rows_and_elements() {
 #[test]
 fn attention() {
     for isa in Isa::available() {
-        let (x, cache) = ([1.0; 8], [0u8; 32]);
+        let shape = HeadShape { dtype: DType::F16, head_dim: 4 };
+        let (x, keys, values) = ([1.0; 8], [0u8; 256], [0u8; 1024]);
+        let (spans, past) = ([0..32, 3..5], [0..32, 3..33]);
         let fits = Attention {
+            shape,
+            keys: &keys,
+            values: &values,
             queries: &x,
-            keys: &cache,
-            values: &cache,
-            dtype: DType::F16,
-            head_dim: 4,
+            stride: 4,
+            group: 1,
+            spans: &spans,
             scale: 1.0,
         };
-        let mut out = [0.0; 8];
-        let mut run = |args: Attention<'_>| isa.attention(&args, &mut Vec::new(), &mut out);
-        run(fits).unwrap();
-        assert_refused!(run(Attention { dtype: DType::I8, ..fits }), KernelError::UnsupportedDType { .. });
-        assert_refused!(
-            run(Attention { head_dim: 3, ..fits }),
-            KernelError::Ragged { argument: "queries", .. }
-        );
-        assert_refused!(run(Attention { head_dim: 0, ..fits }), KernelError::Ragged { .. });
-        assert_refused!(
-            run(Attention { keys: &cache[1..], ..fits }),
-            KernelError::Ragged { argument: "keys", .. }
-        );
-        assert_refused!(run(Attention { values: &cache[8..], ..fits }), KernelError::Length { .. });
-        assert_refused!(
-            run(Attention { queries: &x[4..], ..fits }),
-            KernelError::Length { argument: "out", .. }
-        );
-        run(Attention { keys: &[], values: &[], ..fits }).unwrap();
-        assert!(out.iter().all(|x| x.to_bits() == 0x7fc0_0000));
+        let run = |args: Attention<'_>, rows: usize, cols: usize| {
+            let mut out = vec![0.0; rows * cols];
+            let matrix = MatMut::from_slice(&mut out, rows, cols).unwrap();
+            isa.attention(&args, &mut Vec::new(), matrix).map(|()| out)
+        };
+        assert!(run(fits, 2, 4).unwrap().iter().all(|x| *x == 0.0));
+        let with = |dtype, head_dim| Attention { shape: HeadShape { dtype, head_dim }, ..fits };
+        assert_refused!(run(with(DType::I8, 4), 2, 4), KernelError::UnsupportedDType { .. });
+        assert_refused!(run(with(DType::F16, 0), 2, 0), KernelError::Ragged { .. });
+        assert_refused!(run(with(DType::F16, 5), 2, 5), KernelError::Length { argument: "queries", .. });
+        assert_refused!(run(with(DType::F16, usize::MAX), 2, 4), KernelError::Length { .. });
+        assert_refused!(run(Attention { group: 0, ..fits }, 2, 0), KernelError::Ragged { .. });
+        assert_refused!(run(Attention { stride: 3, ..fits }, 2, 4), KernelError::Length { .. });
+        let short = Attention { keys: &keys[1..], ..fits };
+        assert_refused!(run(short, 2, 4), KernelError::Length { argument: "keys", .. });
+        let short = Attention { values: &values[1..], ..fits };
+        assert_refused!(run(short, 2, 4), KernelError::Length { argument: "values", .. });
+        let past = Attention { spans: &past, ..fits };
+        assert_refused!(run(past, 2, 4), KernelError::Length { argument: "keys", .. });
+        assert_refused!(run(fits, 1, 4), KernelError::Length { argument: "output rows", .. });
+        assert_refused!(run(fits, 2, 3), KernelError::Length { argument: "output columns", .. });
+        let none = Attention { keys: &[], values: &[], spans: &[0..0, 9..9], ..fits };
+        assert!(run(none, 2, 4).unwrap().iter().all(|x| x.to_bits() == 0x7fc0_0000));
+
+        let store = |position, key: &[f32], value: &[f32]| {
+            let (mut keys, mut values) = ([0u8; 128], [0u8; 512]);
+            isa.store_position(shape, position, (key, value), (&mut keys, &mut values))
+        };
+        store(15, &x[..4], &x[..4]).unwrap();
+        assert_refused!(store(16, &x[..4], &x[..4]), KernelError::Length { argument: "keys", .. });
+        assert_refused!(store(usize::MAX, &x[..4], &x[..4]), KernelError::Length { .. });
+        assert_refused!(store(0, &x[..3], &x[..4]), KernelError::Length { argument: "key", .. });
+        assert_refused!(store(0, &x[..4], &x[..5]), KernelError::Length { argument: "value", .. });
     }
 }
