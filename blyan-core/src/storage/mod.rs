@@ -4,6 +4,8 @@
 
 pub(crate) mod dir;
 pub(crate) mod error;
+#[cfg(target_os = "linux")]
+mod huge_map;
 pub(crate) mod index;
 pub(crate) mod medium;
 pub(crate) mod memory;

@@ -10,9 +10,14 @@ use std::sync::Arc;
 
 use memmap2::Mmap;
 
+#[cfg(target_os = "linux")]
+use super::huge_map::HugeMap;
+
 #[derive(Debug)]
 enum Bytes {
     Map(Mmap),
+    #[cfg(target_os = "linux")]
+    HugeMap(HugeMap),
     Memory(Vec<u8>),
 }
 
@@ -33,6 +38,11 @@ impl Payload {
             // An empty file cannot be mapped.
             return Ok(Self::from(Vec::new()));
         }
+        // Where huge pages cannot be had, ordinary ones do.
+        #[cfg(target_os = "linux")]
+        if let Some(map) = HugeMap::new(file)? {
+            return Ok(Self(Arc::new(Bytes::HugeMap(map))));
+        }
         // SAFETY: payload files are only ever created, under a temporary name, and renamed into
         // place with mode 0444; this library never writes to one again. That nobody else rewrites
         // or truncates them while they are mapped is what docs/format.md assumes of the medium.
@@ -42,7 +52,7 @@ impl Payload {
 
     /// Whether the bytes are those of a mapped file.
     pub fn is_mapped(&self) -> bool {
-        matches!(*self.0, Bytes::Map(_))
+        !matches!(*self.0, Bytes::Memory(_))
     }
 
     /// Whether nobody else holds these bytes.
@@ -63,6 +73,8 @@ impl Deref for Payload {
     fn deref(&self) -> &[u8] {
         match &*self.0 {
             Bytes::Map(map) => map,
+            #[cfg(target_os = "linux")]
+            Bytes::HugeMap(map) => map.bytes(),
             Bytes::Memory(bytes) => bytes,
         }
     }
