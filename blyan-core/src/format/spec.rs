@@ -59,12 +59,14 @@ pub enum Architecture {
     Llama,
     /// Qwen3, dense.
     Qwen3,
+    /// Qwen2 and Qwen2.5, dense.
+    Qwen2,
 }
 
 impl Architecture {
     /// Every supported layout.
-    pub const ALL: [Self; 6] =
-        [Self::Mixtral, Self::Olmoe, Self::Qwen2Moe, Self::Qwen3Moe, Self::Llama, Self::Qwen3];
+    pub const ALL: [Self; 7] =
+        [Self::Mixtral, Self::Olmoe, Self::Qwen2Moe, Self::Qwen3Moe, Self::Llama, Self::Qwen3, Self::Qwen2];
 
     /// Hugging Face's `model_type`.
     pub const fn model_type(self) -> &'static str {
@@ -75,6 +77,7 @@ impl Architecture {
             Self::Qwen3Moe => "qwen3_moe",
             Self::Llama => "llama",
             Self::Qwen3 => "qwen3",
+            Self::Qwen2 => "qwen2",
         }
     }
 }

@@ -179,7 +179,7 @@ fn defaults(architecture: Architecture) -> Defaults {
         },
         Architecture::Qwen2Moe => Defaults { num_key_value_heads: Some(16), ..qwen },
         Architecture::Qwen3Moe => Defaults { num_key_value_heads: Some(4), ..qwen },
-        Architecture::Qwen3 => Defaults { num_key_value_heads: Some(32), ..qwen },
+        Architecture::Qwen3 | Architecture::Qwen2 => Defaults { num_key_value_heads: Some(32), ..qwen },
         Architecture::Llama => Defaults { max_position_embeddings: 2048, bos: Some(1), eos: Some(2), ..qwen },
     }
 }
@@ -232,6 +232,7 @@ fn attention(keys: &Keys<'_>, architecture: Architecture) -> Result<AttentionSpe
     }
     let (qkv_bias, output_bias) = match architecture {
         Architecture::Qwen2Moe => (keys.bool_or("qkv_bias", true)?, false),
+        Architecture::Qwen2 => (true, false),
         Architecture::Mixtral => (false, false),
         _ => {
             let bias = keys.bool_or("attention_bias", false)?;
@@ -303,14 +304,14 @@ fn windows(
             }
             vec![window; layers]
         }
-        Architecture::Qwen3 | Architecture::Qwen2Moe => {
+        Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Qwen2Moe => {
             let use_window = keys.bool_or("use_sliding_window", false)?;
             let window = window(use_window)?;
             let first = keys.count("max_window_layers")?.unwrap_or(28);
             let sliding = match (&layer_types, window) {
                 (Some(types), _) => slides(types),
                 (None, None) => vec![false; layers],
-                (None, Some(_)) if architecture == Architecture::Qwen3 => {
+                (None, Some(_)) if architecture != Architecture::Qwen2Moe => {
                     (0..layers).map(|layer| layer >= first).collect()
                 }
                 (None, Some(_)) => {
@@ -354,7 +355,7 @@ fn feed_forwards(
     };
     match architecture {
         Architecture::Llama => Ok(vec![dense(keys.bool_or("mlp_bias", false)?)?; layers]),
-        Architecture::Qwen3 => Ok(vec![dense(false)?; layers]),
+        Architecture::Qwen3 | Architecture::Qwen2 => Ok(vec![dense(false)?; layers]),
         Architecture::Mixtral | Architecture::Olmoe => {
             let (num_experts, num_experts_per_tok) = experts()?;
             let norm_topk_prob = if architecture == Architecture::Mixtral {

@@ -55,6 +55,7 @@ fn class(architecture: Architecture) -> &'static str {
         Architecture::Qwen3Moe => "Qwen3MoeForCausalLM",
         Architecture::Llama => "LlamaForCausalLM",
         Architecture::Qwen3 => "Qwen3ForCausalLM",
+        Architecture::Qwen2 => "Qwen2ForCausalLM",
     }
 }
 
@@ -80,7 +81,7 @@ fn keys(spec: &ModelSpec) -> Map<String, Value> {
     set("num_key_value_heads", attention.num_key_value_heads.into());
     set("head_dim", attention.head_dim.into());
     match architecture {
-        Architecture::Mixtral => {}
+        Architecture::Mixtral | Architecture::Qwen2 => {}
         Architecture::Qwen2Moe => set("qkv_bias", attention.qkv_bias.into()),
         _ => set("attention_bias", attention.qkv_bias.into()),
     }
@@ -121,7 +122,7 @@ fn windows(spec: &ModelSpec, set: &mut impl FnMut(&str, Value)) {
             set("use_sliding_window", window.is_some().into());
             set("sliding_window", window.into());
         }
-        Architecture::Qwen3 | Architecture::Qwen2Moe => {
+        Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Qwen2Moe => {
             set("use_sliding_window", window.is_some().into());
             set("sliding_window", window.into());
             let slides = |layer: &crate::format::LayerSpec| layer.sliding_window.is_some();
@@ -170,7 +171,7 @@ fn feed_forwards(spec: &ModelSpec, set: &mut impl FnMut(&str, Value)) {
             set("intermediate_size", dense_size.into());
             set("mlp_bias", dense.is_some_and(|(_, bias)| bias).into());
         }
-        Architecture::Qwen3 => set("intermediate_size", dense_size.into()),
+        Architecture::Qwen3 | Architecture::Qwen2 => set("intermediate_size", dense_size.into()),
         Architecture::Mixtral => {
             set("intermediate_size", moe_size.into());
             set("num_local_experts", experts.into());
