@@ -3,13 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::gguf::GgufError;
 use crate::chain::ChainError;
 use crate::dtype::Shape;
 use crate::format::{ManifestError, SpecError};
 use crate::hash::BlockHash;
 use crate::tensor::TensorError;
 
-/// A folder that cannot be imported. Nothing was appended.
+/// A folder or GGUF file that cannot be imported. Nothing was appended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
@@ -70,7 +71,7 @@ pub enum ImportError {
     },
     /// A `model_type` that is not supported.
     #[error(
-        "config.json: model_type {model_type} is not supported: expected one of mixtral, olmoe, qwen2_moe, qwen3_moe, llama, qwen3"
+        "config.json: model_type {model_type} is not supported: expected one of mixtral, olmoe, qwen2_moe, qwen3_moe, llama, qwen3, qwen2"
     )]
     UnknownArchitecture {
         /// Its value.
@@ -172,7 +173,7 @@ pub enum ImportError {
         names: Vec<String>,
     },
     /// A tensor of another shape than the config promises.
-    #[error("{file}: tensor {tensor:?} has shape {actual}, config.json needs {expected}")]
+    #[error("{file}: tensor {tensor:?} has shape {actual}, the configuration needs {expected}")]
     TensorShape {
         /// Name of the file.
         file: String,
@@ -186,6 +187,14 @@ pub enum ImportError {
     /// `tie_word_embeddings`, but the head is not the embedding.
     #[error("config.json has tie_word_embeddings, but lm_head.weight differs from model.embed_tokens.weight")]
     TiedHeadDiffers,
+    /// A GGUF file that is refused.
+    #[error("{file}: {source}")]
+    Gguf {
+        /// Name of the file.
+        file: String,
+        /// What is wrong.
+        source: GgufError,
+    },
     /// The chain refused a block.
     #[error(transparent)]
     Chain(Box<ChainError>),

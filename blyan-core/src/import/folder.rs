@@ -1,19 +1,17 @@
-//! Owns the reading of checkpoint folders: which files count, and where each tensor lies in them.
-//!
-//! Files are read at offsets, not mapped: what was read stays out of the process's memory, and a file
-//! that shrinks meanwhile is an error instead of a signal.
+//! Owns the reading of checkpoint folders: which files count, and which tensors they have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::ops::Range;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::error::ImportError;
+use super::gguf::Encoding;
 use super::json;
-use crate::tensor::TensorError;
+use super::names::Naming;
+use super::weights::{Located, Shard, Weights, open_regular};
 use crate::tensor::header::{self, MAX_HEADER_BYTES, TensorEntry};
 
 const SINGLE: &str = "model.safetensors";
@@ -53,17 +51,11 @@ impl Folder {
     /// Opens a file of the folder, following links as caches of checkpoints use them. Only regular
     /// files: a pipe would wait for ever.
     fn open_file(&mut self, name: &str) -> Result<(File, u64), ImportError> {
-        let io = self.io(name);
-        let path = self.dir.join(name);
-        if !std::fs::metadata(&path).map_err(&io)?.is_file() {
-            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
-        }
-        let file = File::open(&path).map_err(&io)?;
-        let len_bytes = file.metadata().map_err(&io)?.len();
+        let opened = open_regular(&self.dir.join(name))?;
         if let Some(read) = self.entries.get_mut(name) {
             *read = true;
         }
-        Ok((file, len_bytes))
+        Ok(opened)
     }
 
     /// A whole small file, if it is there.
@@ -129,12 +121,13 @@ impl Folder {
         names: &BTreeSet<String>,
         index: Option<&BTreeMap<String, String>>,
     ) -> Result<Weights, ImportError> {
-        let mut weights = Weights { files: Vec::new(), tensors: BTreeMap::new() };
+        let mut weights = Weights::new(Naming::HuggingFace);
         for name in names {
             let (file, len_bytes) = self.open_file(name)?;
             let shard = Shard { name: name.clone(), path: self.dir.join(name), file };
-            let number = weights.files.len();
-            for entry in shard.header(len_bytes)? {
+            let entries = header(&shard, len_bytes)?;
+            let number = weights.push(shard);
+            for entry in entries {
                 let indexed = index.map(|index| index.get(&entry.name));
                 if indexed.is_some_and(|indexed| indexed != Some(name)) {
                     return Err(ImportError::ShardMismatch {
@@ -145,12 +138,10 @@ impl Folder {
                 }
                 // No second file can have it: without an index there is one file, with an index each
                 // tensor was just found where the index says.
-                weights.tensors.insert(entry.name.clone(), Located { file: number, entry });
+                weights.insert(Located { file: number, entry, encoding: Encoding::Plain });
             }
-            weights.files.push(shard);
         }
-        let absent =
-            index.and_then(|index| index.iter().find(|(tensor, _)| !weights.tensors.contains_key(*tensor)));
+        let absent = index.and_then(|index| index.iter().find(|(tensor, _)| weights.get(tensor).is_none()));
         if let Some((tensor, file)) = absent {
             return Err(ImportError::ShardMismatch {
                 tensor: tensor.clone(),
@@ -182,79 +173,15 @@ fn weight_map(index: &Map<String, Value>) -> Result<BTreeMap<String, String>, Im
         .collect()
 }
 
-/// One open weight file.
-struct Shard {
-    name: String,
-    path: PathBuf,
-    file: File,
-}
-
-impl Shard {
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), ImportError> {
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(offset))
-            .and_then(|_| file.read_exact(out))
-            .map_err(|source| ImportError::Io { path: self.path.clone(), source })
-    }
-
-    fn tensor_error(&self, source: TensorError) -> ImportError {
-        ImportError::Tensor { file: self.name.clone(), source }
-    }
-
-    fn header(&self, len_bytes: u64) -> Result<Vec<TensorEntry>, ImportError> {
-        let mut prefix = [0; 8];
-        let present = usize::try_from(len_bytes).unwrap_or(8).min(8);
-        let prefix = prefix.get_mut(..present).unwrap_or_default();
-        self.read_at(0, prefix)?;
-        let header_len = header::header_len_bytes(prefix, len_bytes, MAX_HEADER_BYTES)
-            .map_err(|error| self.tensor_error(error))?;
-        let mut json = vec![0; usize::try_from(header_len).unwrap_or_default()];
-        self.read_at(8, &mut json)?;
-        header::parse_json(&json, len_bytes).map_err(|error| self.tensor_error(error))
-    }
-}
-
-/// A tensor and the file that has it.
-pub(super) struct Located {
-    file: usize,
-    pub(super) entry: TensorEntry,
-}
-
-/// All tensors of a checkpoint.
-pub(super) struct Weights {
-    files: Vec<Shard>,
-    tensors: BTreeMap<String, Located>,
-}
-
-impl Weights {
-    pub(super) fn get(&self, name: &str) -> Option<&Located> {
-        self.tensors.get(name)
-    }
-
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
-    }
-
-    /// Name of the file that has a tensor.
-    pub(super) fn file_name(&self, tensor: &Located) -> &str {
-        self.files.get(tensor.file).map_or("", |shard| &shard.name)
-    }
-
-    /// Reads bytes of a tensor, counted from its first.
-    pub(super) fn read(
-        &self,
-        tensor: &Located,
-        bytes: Range<u64>,
-        out: &mut [u8],
-    ) -> Result<(), ImportError> {
-        let Some(shard) = self.files.get(tensor.file) else { return Ok(()) };
-        debug_assert_eq!(bytes.end - bytes.start, out.len() as u64);
-        shard.read_at(tensor.entry.bytes.start + bytes.start, out)
-    }
-
-    /// An error about a tensor, with the name of its file.
-    pub(super) fn error(&self, tensor: &Located, source: TensorError) -> ImportError {
-        let file = self.file_name(tensor).to_owned();
-        ImportError::Tensor { file, source: source.about(&tensor.entry.name) }
-    }
+/// The tensors of a safetensors file.
+fn header(shard: &Shard, len_bytes: u64) -> Result<Vec<TensorEntry>, ImportError> {
+    let mut prefix = [0; 8];
+    let present = usize::try_from(len_bytes).unwrap_or(8).min(8);
+    let prefix = prefix.get_mut(..present).unwrap_or_default();
+    shard.read_at(0, prefix)?;
+    let header_len = header::header_len_bytes(prefix, len_bytes, MAX_HEADER_BYTES)
+        .map_err(|error| shard.tensor_error(error))?;
+    let mut json = vec![0; usize::try_from(header_len).unwrap_or_default()];
+    shard.read_at(8, &mut json)?;
+    header::parse_json(&json, len_bytes).map_err(|error| shard.tensor_error(error))
 }

@@ -1,6 +1,6 @@
-//! Checkpoint folders → blocks, and back.
+//! Checkpoint folders and GGUF files → blocks, and folders back.
 //!
-//! [`checkpoint`] reads a folder of Hugging Face's layout, checks all of it that can be checked without
+//! [`checkpoint`] reads a folder of Hugging Face's layout or a GGUF file, checks all of it that can be checked without
 //! reading weights, then builds one payload at a time: memory stays near the largest block. All blocks
 //! are one transaction, so an import that fails or is cancelled leaves the chain as it was.
 
@@ -8,21 +8,25 @@ mod config;
 mod error;
 pub mod export;
 mod folder;
+mod gguf;
 mod json;
 mod names;
 mod payload;
 mod plan;
 mod texts;
 pub(crate) mod validate;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::error::{ExportError, ImportError};
-use self::folder::{Folder, Weights};
+use self::folder::Folder;
+pub use self::gguf::GgufError;
 use self::plan::PlannedBlock;
 pub use self::validate::InvalidBlock;
+use self::weights::Weights;
 use crate::chain::{self, Appended, Chain, Draft, Writer};
 use crate::dtype::{DType, UnknownDType};
 use crate::format::{BlockKind, ChainId, Header, Manifest, ModelSpec, ParentRole, Slot};
@@ -32,7 +36,8 @@ use crate::kernels::FpEnv;
 /// How to import a checkpoint.
 #[derive(Clone, Default)]
 pub struct ImportOptions<'a> {
-    /// Type of the projections: `None` keeps the checkpoint's. A shorter float also rounds the
+    /// Type of the projections: `None` keeps the checkpoint's, and makes F16 of ggml's quantized types.
+    /// A shorter float also rounds the
     /// embedding. Norms, biases and routers are always kept. docs/format.md says why.
     pub dtype: Option<DType>,
     /// What rotary frequencies are rounded to: `None` for F32, as a loaded checkpoint has them, or
@@ -43,7 +48,7 @@ pub struct ImportOptions<'a> {
     /// Whether to append nothing, only to report what would be.
     pub dry_run: bool,
     /// Keys of config.json that are unknown but known by the caller not to change the arithmetic; a
-    /// dot separates nested keys.
+    /// dot separates nested keys. Of a GGUF file, keys of its metadata, which then count as absent.
     pub ignore_config_keys: Vec<String>,
     /// Called after each block, on the calling thread.
     pub progress: Option<&'a (dyn Fn(ImportProgress) + Sync)>,
@@ -103,7 +108,8 @@ pub struct ImportReport {
     pub ignored_files: Vec<String>,
 }
 
-/// Imports a checkpoint folder: appends its spec, one block for each slot, and a model block.
+/// Imports a checkpoint, a folder or a GGUF file: appends its spec, one block for each slot, and a model
+/// block. Of a GGUF that is split into several files, the first is named.
 ///
 /// The same checkpoint gives the same blocks on every machine, whatever the folder is called. A
 /// checkpoint that is in the chain already appends nothing; payloads found damaged are repaired.
@@ -113,11 +119,11 @@ pub struct ImportReport {
 /// [`ImportError`]; nothing was appended then.
 pub fn checkpoint(
     chain: &Chain,
-    dir: impl AsRef<Path>,
+    path: impl AsRef<Path>,
     options: &ImportOptions<'_>,
 ) -> Result<ImportReport, ImportError> {
     let _env = FpEnv::enter();
-    let source = Source::open(dir.as_ref(), options)?;
+    let source = Source::open(path.as_ref(), options)?;
     let mut sink = if options.dry_run {
         Sink::Dry { chain, seen: BTreeSet::new() }
     } else {
@@ -162,7 +168,7 @@ pub fn checkpoint(
     })
 }
 
-/// A checkpoint folder, read and checked except for the weights themselves.
+/// A checkpoint, read and checked except for the weights themselves.
 struct Source {
     spec: ModelSpec,
     weights: Weights,
@@ -172,18 +178,29 @@ struct Source {
 }
 
 impl Source {
-    fn open(dir: &Path, options: &ImportOptions<'_>) -> Result<Self, ImportError> {
+    fn open(path: &Path, options: &ImportOptions<'_>) -> Result<Self, ImportError> {
+        let mut source = if gguf::is_gguf(path)? {
+            let gguf::Model { spec, weights, texts } = gguf::open(path, &options.ignore_config_keys)?;
+            Self { spec, weights, blocks: Vec::new(), texts, ignored_files: Vec::new() }
+        } else {
+            Self::open_folder(path, options)?
+        };
+        source.spec.rope.frequency_dtype = options.rope_frequencies.unwrap_or(DType::F32);
+        source.spec.check()?;
+        source.blocks = plan::plan(&source.spec, &source.weights, options.dtype)?;
+        Ok(source)
+    }
+
+    fn open_folder(dir: &Path, options: &ImportOptions<'_>) -> Result<Self, ImportError> {
         let mut folder = Folder::open(dir)?;
         let config = folder
             .read_json("config.json", texts::MAX_CONFIG_BYTES)?
             .ok_or_else(|| ImportError::MissingFile { dir: dir.to_owned(), file: "config.json" })?;
         let texts = texts::read(&mut folder)?;
-        let mut spec = config::read(&config, texts.generation_config.as_ref(), &options.ignore_config_keys)?;
-        spec.rope.frequency_dtype = options.rope_frequencies.unwrap_or(DType::F32);
-        spec.check()?;
+        let spec = config::read(&config, texts.generation_config.as_ref(), &options.ignore_config_keys)?;
         let weights = folder.weights()?;
-        let blocks = plan::plan(&spec, &weights, options.dtype)?;
-        Ok(Self { spec, weights, blocks, texts: texts.slots, ignored_files: folder.ignored() })
+        let ignored_files = folder.ignored();
+        Ok(Self { spec, weights, blocks: Vec::new(), texts: texts.slots, ignored_files })
     }
 }
 

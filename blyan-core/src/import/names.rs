@@ -1,6 +1,70 @@
 //! Owns the names under which checkpoints publish the tensors of a block.
 
+use super::gguf;
 use crate::format::{Architecture, FeedForward, LayerSpec, ModelSpec, Slot};
+
+/// Whose names the tensors of a checkpoint have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// Hugging Face's, per architecture.
+    HuggingFace,
+    /// ggml's.
+    Gguf,
+}
+
+impl Naming {
+    /// The embedding, and the head that is no part of it.
+    pub(super) fn ends(self) -> (&'static str, &'static str) {
+        match self {
+            Self::HuggingFace => ("model.embed_tokens.weight", "lm_head.weight"),
+            Self::Gguf => ("token_embd.weight", "output.weight"),
+        }
+    }
+
+    /// Names of a tensor of its own, the usual one first.
+    pub(super) fn published(self, spec: &ModelSpec, slot: Slot, tensor: &str) -> Vec<String> {
+        match self {
+            Self::HuggingFace => {
+                let published = published(spec, slot, tensor);
+                [Some(published), alternative(spec, slot, tensor)].into_iter().flatten().collect()
+            }
+            Self::Gguf => vec![gguf::published(spec, slot, tensor)],
+        }
+    }
+
+    /// Where a checkpoint that stacks the experts of a layer keeps the projection `tensor` of one.
+    pub(super) fn stacked(self, spec: &ModelSpec, slot: Slot, tensor: &str) -> Option<Stacked> {
+        match self {
+            Self::HuggingFace => stacked(spec, slot, tensor),
+            Self::Gguf => gguf::stacked(spec, slot, tensor),
+        }
+    }
+
+    /// The name under which to report a tensor that is not there.
+    pub(super) fn expected(self, spec: &ModelSpec, slot: Slot, tensor: &str) -> String {
+        match (self, self.stacked(spec, slot, tensor)) {
+            // Files with a tensor for each expert are of 2023.
+            (Self::Gguf, Some(stacked)) => stacked.name,
+            _ => self.published(spec, slot, tensor).swap_remove(0),
+        }
+    }
+
+    /// Whether a tensor that no slot uses can be left out.
+    pub(super) fn is_derived(self, name: &str) -> bool {
+        match self {
+            Self::HuggingFace => is_derived(name),
+            Self::Gguf => gguf::is_derived(name),
+        }
+    }
+
+    /// Rows of a head that stand in another order than Hugging Face's, if the tensor is rotated so.
+    pub(super) fn interleaved_rows(self, spec: &ModelSpec, slot: Slot, tensor: &str) -> Option<usize> {
+        match self {
+            Self::HuggingFace => None,
+            Self::Gguf => gguf::interleaved_rows(spec, slot, tensor),
+        }
+    }
+}
 
 /// The name of `tensor` (a name inside the block, such as `gate_proj.weight`) of the block in `slot`
 /// in a published checkpoint.
@@ -52,7 +116,7 @@ pub(super) struct Stacked {
 }
 
 /// Where a stacked checkpoint keeps the projection `tensor` of an expert, if it is one.
-pub(super) fn stacked(spec: &ModelSpec, slot: Slot, tensor: &str) -> Option<Stacked> {
+fn stacked(spec: &ModelSpec, slot: Slot, tensor: &str) -> Option<Stacked> {
     let Slot::Expert { layer, expert } = slot else { return None };
     let &FeedForward::Moe { num_experts, moe_intermediate_size: inner, .. } =
         &layer_spec(spec, layer)?.feed_forward
@@ -71,7 +135,7 @@ pub(super) fn stacked(spec: &ModelSpec, slot: Slot, tensor: &str) -> Option<Stac
 }
 
 /// Another name of the same tensor: Mixtral's router, where experts are stacked.
-pub(super) fn alternative(spec: &ModelSpec, slot: Slot, tensor: &str) -> Option<String> {
+fn alternative(spec: &ModelSpec, slot: Slot, tensor: &str) -> Option<String> {
     match slot {
         Slot::Router { layer } if spec.architecture == Architecture::Mixtral => {
             Some(format!("model.layers.{layer}.mlp.{tensor}"))
@@ -82,10 +146,10 @@ pub(super) fn alternative(spec: &ModelSpec, slot: Slot, tensor: &str) -> Option<
 
 /// Whether a tensor that no slot uses can be left out: frequencies that old checkpoints carry, which
 /// follow from the config.
-pub(super) fn is_derived(name: &str) -> bool {
+fn is_derived(name: &str) -> bool {
     name.ends_with(".rotary_emb.inv_freq")
 }
 
-fn layer_spec(spec: &ModelSpec, layer: u32) -> Option<&LayerSpec> {
+pub(super) fn layer_spec(spec: &ModelSpec, layer: u32) -> Option<&LayerSpec> {
     spec.layers.get(usize::try_from(layer).ok()?)
 }

@@ -2,10 +2,11 @@
 //! their place, so that memory stays near the payload's own size.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::error::ImportError;
-use super::folder::Weights;
 use super::plan::{PlannedBlock, PlannedTensor};
+use super::weights::{Located, Weights};
 use crate::tensor::{TensorError, convert_into, first_not_finite, quantize_rows_into, scale_name};
 
 /// Bytes of a checkpoint that are in memory at a time, besides the payload; at least one row.
@@ -54,11 +55,11 @@ impl PlannedTensor {
             let start = self.bytes.start + (first * from) as u64;
             let bytes = start..start + (elements * from) as u64;
             let converted = if self.from == self.to {
-                weights.read(located, bytes, values)?;
+                self.read(weights, located, bytes, values)?;
                 first_not_finite(self.to, values)
             } else {
                 source.resize(elements * from, 0);
-                weights.read(located, bytes, &mut source)?;
+                self.read(weights, located, bytes, &mut source)?;
                 if self.to.is_quantized() {
                     let scales = scales.next().unwrap_or_default();
                     quantize_rows_into(self.from, &source, cols, self.to, values, scales)
@@ -69,6 +70,39 @@ impl PlannedTensor {
             // Positions in errors count from the first element of the published tensor.
             let offset = first + usize::try_from(self.bytes.start).unwrap_or_default() / from;
             converted.map_err(|error| weights.error(located, shifted(error, offset)))?;
+        }
+        Ok(())
+    }
+
+    /// Reads elements of the published tensor, its rows in Hugging Face's order.
+    fn read(
+        &self,
+        weights: &Weights,
+        located: &Located,
+        bytes: Range<u64>,
+        out: &mut [u8],
+    ) -> Result<(), ImportError> {
+        let Some(head_rows) = self.interleaved_rows else { return weights.read(located, bytes, out) };
+        // A bias has one element in a row, and is read whole: a head of it may be no whole block.
+        let cols = match self.shape.dims() {
+            [_, cols] => *cols,
+            _ => 1,
+        };
+        let row_bytes = cols * self.from.size_bytes();
+        let head_bytes = (head_rows * row_bytes) as u64;
+        // Whole heads, as rows change places within one. The spec has heads times their rows.
+        let first = bytes.start / head_bytes * head_bytes;
+        let last = bytes.end.next_multiple_of(head_bytes);
+        let mut heads = vec![0; usize::try_from(last - first).unwrap_or_default()];
+        weights.read(located, first..last, &mut heads)?;
+        let skipped = usize::try_from(bytes.start - first).unwrap_or_default() / row_bytes;
+        for (number, out) in out.chunks_mut(row_bytes).enumerate() {
+            let (head, row) = ((skipped + number) / head_rows, (skipped + number) % head_rows);
+            let half = head_rows / 2;
+            let stored = head * head_rows + row % half * 2 + row / half;
+            if let Some(row) = heads.get(stored * row_bytes..(stored + 1) * row_bytes) {
+                out.copy_from_slice(row);
+            }
         }
         Ok(())
     }

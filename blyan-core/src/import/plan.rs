@@ -6,14 +6,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::error::ImportError;
-use super::folder::{Located, Weights};
-use super::names;
+use super::gguf::Encoding;
+use super::names::{Naming, Stacked};
+use super::weights::{Located, Weights};
 use crate::dtype::{DType, Shape};
 use crate::format::{ModelSpec, Slot, TensorRole, TensorSpec};
 use crate::tensor::{PayloadLayout, TensorError, scale_name};
 
-const HEAD: &str = "lm_head.weight";
-const EMBEDDING: &str = "model.embed_tokens.weight";
 /// Bytes that are compared at a time.
 const COMPARE_BYTES: u64 = 4 << 20;
 
@@ -31,6 +30,8 @@ pub(super) struct PlannedTensor {
     pub(super) to: DType,
     /// Its bytes, counted from the first of the published tensor, which may be a stack of many.
     pub(super) bytes: Range<u64>,
+    /// Rows of a head, if those of each stand in the order 0, h, 1, h + 1, … where h is half of it.
+    pub(super) interleaved_rows: Option<usize>,
 }
 
 /// One block to build.
@@ -68,7 +69,7 @@ pub(super) fn plan(
         let mut tensors = Vec::new();
         while let Some((_, source, tensor)) = found.next_if(|(other, ..)| *other == slot) {
             if let Some(source) = source {
-                tensors.push(planner.tensor(source, tensor)?);
+                tensors.push(planner.tensor(slot, source, tensor)?);
             }
         }
         blocks.push(PlannedBlock::new(slot, tensors)?);
@@ -80,7 +81,7 @@ pub(super) fn plan(
 struct Source<'a> {
     located: &'a Located,
     /// The stack that it is part of, if it is not a tensor of its own.
-    stacked: Option<names::Stacked>,
+    stacked: Option<Stacked>,
 }
 
 struct Planner<'a> {
@@ -94,24 +95,27 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     /// Looks up a tensor under each of its published names.
     fn find(&mut self, slot: Slot, tensor: &TensorSpec) -> Option<Source<'a>> {
+        let naming = self.weights.naming();
         let published = match slot {
-            Slot::Head if self.spec.tie_word_embeddings => EMBEDDING.to_owned(),
-            _ => names::published(self.spec, slot, tensor.name),
+            Slot::Head if self.spec.tie_word_embeddings => vec![naming.ends().0.to_owned()],
+            _ => naming.published(self.spec, slot, tensor.name),
         };
-        let alternative = names::alternative(self.spec, slot, tensor.name);
-        for name in [Some(&published), alternative.as_ref()].into_iter().flatten() {
+        for name in &published {
             if let Some(located) = self.weights.get(name) {
                 self.used.insert(name.clone());
                 return Some(Source { located, stacked: None });
             }
         }
-        if let Some(stacked) = names::stacked(self.spec, slot, tensor.name)
+        if let Some(stacked) = naming.stacked(self.spec, slot, tensor.name)
             && let Some(located) = self.weights.get(&stacked.name)
         {
             self.used.insert(stacked.name.clone());
             return Some(Source { located, stacked: Some(stacked) });
         }
-        self.missing.push(published);
+        let missing = naming.expected(self.spec, slot, tensor.name);
+        if !self.missing.contains(&missing) {
+            self.missing.push(missing);
+        }
         None
     }
 
@@ -120,18 +124,20 @@ impl<'a> Planner<'a> {
         if !self.missing.is_empty() {
             return Err(ImportError::MissingTensors { names: std::mem::take(&mut self.missing) });
         }
+        let naming = self.weights.naming();
+        let (embedding, head) = naming.ends();
         if self.spec.tie_word_embeddings
-            && let (Some(head), Some(embedding)) = (self.weights.get(HEAD), self.weights.get(EMBEDDING))
+            && let (Some(embedding), Some(tensor)) = (self.weights.get(embedding), self.weights.get(head))
         {
-            if !self.equal(head, embedding)? {
+            if !self.equal(tensor, embedding)? {
                 return Err(ImportError::TiedHeadDiffers);
             }
-            self.used.insert(HEAD.to_owned());
+            self.used.insert(head.to_owned());
         }
         let unexpected: Vec<String> = self
             .weights
             .names()
-            .filter(|name| !self.used.contains(*name) && !names::is_derived(name))
+            .filter(|name| !self.used.contains(*name) && !naming.is_derived(name))
             .map(str::to_owned)
             .collect();
         if unexpected.is_empty() { Ok(()) } else { Err(ImportError::UnexpectedTensors { names: unexpected }) }
@@ -159,7 +165,12 @@ impl<'a> Planner<'a> {
     }
 
     /// Checks shape and type of a tensor that was found.
-    fn tensor(&self, source: Source<'_>, tensor: TensorSpec) -> Result<PlannedTensor, ImportError> {
+    fn tensor(
+        &self,
+        slot: Slot,
+        source: Source<'_>,
+        tensor: TensorSpec,
+    ) -> Result<PlannedTensor, ImportError> {
         let entry = &source.located.entry;
         let wrong_shape = |expected: Shape| ImportError::TensorShape {
             file: self.weights.file_name(source.located).to_owned(),
@@ -169,7 +180,13 @@ impl<'a> Planner<'a> {
         };
         let expected =
             source.stacked.as_ref().map_or(tensor.shape.clone(), |stacked| Shape::new(stacked.shape));
-        if entry.shape != expected {
+        let naming = self.weights.naming();
+        // Writers of GGUF drop dimensions of 1.
+        let equal = match naming {
+            Naming::HuggingFace => entry.shape == expected,
+            Naming::Gguf => without_ones(&entry.shape) == without_ones(&expected),
+        };
+        if !equal {
             return Err(wrong_shape(expected));
         }
         let tensor_error = |error| self.weights.error(source.located, error);
@@ -192,10 +209,28 @@ impl<'a> Planner<'a> {
             name: tensor.name,
             published: entry.name.clone(),
             from,
-            to: target(tensor.role, from, self.dtype),
+            to: target(tensor.role, kept(tensor.role, from, source.located.encoding), self.dtype),
             bytes: start..start + size,
             shape: tensor.shape,
+            interleaved_rows: naming.interleaved_rows(self.spec, slot, tensor.name),
         })
+    }
+}
+
+/// The dimensions that matter.
+fn without_ones(shape: &Shape) -> &[usize] {
+    let dims = shape.dims();
+    let ones = dims.iter().take_while(|&&dim| dim == 1).count();
+    dims.get(ones..).unwrap_or_default()
+}
+
+/// The type in which a tensor is kept where none is chosen. A quantized one has no type of ours: F16
+/// holds the product of an 8-bit number and a scale to 11 bits, an error of a 32nd of a step at most where
+/// BF16 makes a quarter. What is always kept is small, and loses nothing as F32.
+fn kept(role: TensorRole, from: DType, encoding: Encoding) -> DType {
+    match (encoding, role) {
+        (Encoding::Blocks(_), TensorRole::Projection | TensorRole::Embedding) => DType::F16,
+        _ => from,
     }
 }
 
