@@ -42,6 +42,29 @@ fn expert(parent: BlockHash, name: &str, payload: &[u8]) -> Draft {
 }
 
 #[test]
+fn the_start_of_a_hash_finds_every_block_that_has_it() {
+    let chain = in_memory().unwrap();
+    let mut hashes: Vec<BlockHash> =
+        (0..300).map(|number| chain.append(spec(&format!("{{\"n\":{number}}}"))).unwrap()).collect();
+    hashes.sort_unstable();
+    for len in [0, 1, 2, 3, 8, 15, 16, 17, 40, 63, 64] {
+        for hash in &hashes {
+            let prefix = &hash.to_string()[..len];
+            let expected: Vec<BlockHash> =
+                hashes.iter().filter(|other| other.to_string().starts_with(prefix)).copied().collect();
+            assert_eq!(chain.with_prefix(prefix).unwrap(), expected, "{prefix}");
+        }
+    }
+    let absent = (0..).map(|n: u32| format!("{n:06x}"));
+    let mut absent = absent.filter(|prefix| !hashes.iter().any(|hash| hash.to_string().starts_with(prefix)));
+    assert_eq!(chain.with_prefix(&absent.next().unwrap()).unwrap(), []);
+    let long = format!("{}0", hashes[0]);
+    for text in ["ABCD", "xyz", "0x12", "é", " ", long.as_str()] {
+        assert_eq!(chain.with_prefix(text).unwrap(), [], "{text}");
+    }
+}
+
+#[test]
 fn what_is_appended_is_found_again_and_survives_reopening() {
     let dir = tempfile::tempdir().unwrap();
     let (root, child);

@@ -8,7 +8,7 @@ use super::error::{ChainError, Damage};
 use super::reader::{Reader, Stored, entry_error};
 use super::{Chain, tables};
 use crate::format::{BlockKind, ChainId};
-use crate::hash::{BlockHash, ChainRoot, DomainHasher};
+use crate::hash::{BlockHash, ChainRoot, DomainHasher, HASH_LEN};
 use crate::storage::StorageError;
 
 /// Blocks by height, then hash, as of the moment the walk began. Parents come before children.
@@ -181,6 +181,32 @@ impl Chain {
         }
         heads.sort_unstable_by_key(Block::hash);
         Ok(heads)
+    }
+
+    /// The blocks whose hashes begin with these lowercase hexadecimal digits, by hash; none for a text
+    /// of anything else. For people, who type the start of a hash.
+    ///
+    /// # Errors
+    ///
+    /// [`ChainError::Damaged`] or [`ChainError::Storage`].
+    pub fn with_prefix(&self, prefix: &str) -> Result<Vec<BlockHash>, ChainError> {
+        let hex = prefix.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+        if !hex || prefix.len() > 2 * HASH_LEN {
+            return Ok(Vec::new());
+        }
+        let fill = |digit: &str| format!("{prefix}{}", digit.repeat(2 * HASH_LEN - prefix.len())).parse();
+        let (Ok(first), Ok(last)) = (fill("0"), fill("f")) else { return Ok(Vec::new()) };
+        let reader = self.reader()?;
+        let (start, end) = (tables::number_key(&first, 0), tables::number_key(&last, u64::MAX));
+        let mut found = Vec::new();
+        for (key, ()) in reader.scan(tables::NUMBERS, start, end, |_| ())? {
+            let hash = reader.numbered(tables::last_number(&key), "numbers")?.hash();
+            if (first..=last).contains(&hash) {
+                found.push(hash);
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// The blocks that have this one as a parent, by hash.
