@@ -10,8 +10,9 @@ models      one file per folder, tensors in BF16 as they are there, names by the
 types       every quantized type, most bytes at random, with their values by the package's `dequantize`
 tokenizers  byte-level BPE under every pre-tokenizer that is supported, with the tokens of a page by a plain
             implementation below; SentencePiece's with those that it gives itself
+corpus      small files for fuzz/corpus/gguf, byte by byte: some valid, most hostile
 """
-import io, json, os, re, sys, unicodedata
+import io, json, os, re, struct, sys, unicodedata
 import gguf, numpy as np, regex, sentencepiece, tokenizers
 from gguf import GGMLQuantizationType as Type
 from sentencepiece import sentencepiece_model_pb2
@@ -400,6 +401,219 @@ def models():
     model("qwen3_odd", "qwen3-split", split=14)
 
 
-chosen = sys.argv[2:] or ["models", "types", "tokenizer_fixtures"]
+# --- Files that no writer makes
+
+U8, I8, U16, I16, U32, I32, F32, BOOL, STR, ARR, U64, I64, F64 = range(13)
+PACK = {U8: "<B", I8: "<b", U16: "<H", I16: "<h", U32: "<I", I32: "<i", F32: "<f", BOOL: "<B", U64: "<Q", I64: "<q",
+        F64: "<d"}
+
+
+def text(value):
+    value = value if isinstance(value, bytes) else value.encode()
+    return struct.pack("<Q", len(value)) + value
+
+
+def packed(kind, value):
+    if kind == STR:
+        return text(value)
+    if kind == ARR:
+        inner, values = value
+        return struct.pack("<IQ", inner, len(values)) + b"".join(packed(inner, v) for v in values)
+    return struct.pack(PACK[kind], value)
+
+
+class File:
+    """Keys and tensors, to be changed before they are written."""
+
+    def __init__(self):
+        self.keys = {"general.architecture": (STR, "llama"), "llama.context_length": (U32, 16),
+                     "llama.embedding_length": (U32, 8), "llama.block_count": (U32, 1),
+                     "llama.feed_forward_length": (U32, 8), "llama.attention.head_count": (U32, 2),
+                     "llama.attention.head_count_kv": (U32, 1), "llama.rope.dimension_count": (U32, 4),
+                     "llama.attention.layer_norm_rms_epsilon": (F32, 1e-5), "tokenizer.ggml.eos_token_id": (U32, 1)}
+        shapes = {"token_embd": [8, 6], "blk.0.attn_norm": [8], "blk.0.attn_q": [8, 8], "blk.0.attn_k": [8, 4],
+                  "blk.0.attn_v": [8, 4], "blk.0.attn_output": [8, 8], "blk.0.ffn_norm": [8], "blk.0.ffn_gate": [8, 8],
+                  "blk.0.ffn_up": [8, 8], "blk.0.ffn_down": [8, 8], "output_norm": [8]}
+        # name -> dimensions, type, bytes
+        self.tensors = {f"{n}.weight": [d, 1, struct.pack("<e", 0.25) * int(np.prod(d))] for n, d in shapes.items()}
+        self.head, self.version, self.more, self.align, self.shift = b"GGUF", 3, b"", 32, {}
+        self.counts = None
+
+    def bytes(self):
+        keys = b"".join(text(k) + struct.pack("<I", t) + packed(t, v) for k, (t, v) in self.keys.items())
+        infos, data = b"", b""
+        for name, (dims, kind, raw) in self.tensors.items():
+            infos += text(name) + struct.pack("<I", len(dims)) + b"".join(struct.pack("<Q", d) for d in dims)
+            infos += struct.pack("<IQ", kind, self.shift.get(name, len(data)))
+            data += raw + bytes(-len(raw) % self.align)
+        counts = self.counts or (len(self.tensors), len(self.keys))
+        head = self.head + struct.pack("<IQQ", self.version, *counts) + keys + self.more + infos
+        return head + bytes(-len(head) % self.align) + data
+
+
+def corpus():
+    folder = f"{repository}/fuzz/corpus/gguf"
+    os.makedirs(folder, exist_ok=True)
+    made = {}
+
+    def case(name, change):
+        file = File()
+        changed = change(file)
+        made[name] = changed if isinstance(changed, bytes) else file.bytes()
+
+    def key(name, label, kind, value):
+        case(label, lambda f: f.keys.__setitem__(name, (kind, value)))
+
+    def tensor(label, name="blk.0.ffn_up.weight", dims=None, kind=None, raw=None):
+        def change(f):
+            t = f.tensors[name]
+            f.tensors[name] = [t[0] if dims is None else dims, t[1] if kind is None else kind, t[2] if raw is None else raw]
+        case(label, change)
+
+    def tokenizer(f, **changes):
+        tokens = ["<s>", "</s>", "a", "b", "ab", "[PAD5]"]
+        f.keys |= {"tokenizer.ggml.model": (STR, "gpt2"), "tokenizer.ggml.pre": (STR, "gpt-2"),
+                   "tokenizer.ggml.tokens": (ARR, (STR, tokens)), "tokenizer.ggml.merges": (ARR, (STR, ["a b"])),
+                   "tokenizer.ggml.token_type": (ARR, (I32, [3, 3, 1, 1, 1, 5]))}
+        f.keys |= {f"tokenizer.ggml.{k}": v for k, v in changes.items()}
+
+    case("valid-plain", lambda f: None)
+    case("valid-version-2", lambda f: setattr(f, "version", 2))
+    case("valid-aligned-to-64", lambda f: (setattr(f, "align", 64), f.keys.__setitem__("general.alignment", (U32, 64))))
+    case("valid-tokenizer", tokenizer)
+    case("valid-numbers-of-other-widths", lambda f: f.keys.update({
+        "llama.block_count": (U8, 1), "llama.context_length": (I64, 16), "llama.rope.freq_base": (F64, 1e4),
+        "llama.feed_forward_length": (ARR, (I32, [8]))}))
+    case("valid-head", lambda f: f.tensors.__setitem__("output.weight", f.tensors["token_embd.weight"]))
+    key("x.lists", "valid-lists-of-lists", ARR, (ARR, [(U8, [1, 2]), (STR, ["a"])]))
+    case("valid-sentence-piece", lambda f: tokenizer(f, model=(STR, "llama"), scores=(ARR, (F32, [0, 0, -1, -2, -3, 0]))))
+
+    plain = File().bytes()
+    made["empty"], made["magic-alone"], made["zeros"] = b"", b"GGUF", bytes(64)
+    for at in (6, 12, 23, 30, 60, 200, 500, 900, len(plain) - 20):
+        made[f"cut-at-{at}"] = plain[:at]
+    case("other-magic", lambda f: setattr(f, "head", b"GGML"))
+    case("version-1", lambda f: setattr(f, "version", 1))
+    case("version-4", lambda f: setattr(f, "version", 4))
+    case("big-endian", lambda f: setattr(f, "version", 3 << 24))
+    case("tensors-2-pow-63", lambda f: setattr(f, "counts", (1 << 63, 10)))
+    case("keys-2-pow-63", lambda f: setattr(f, "counts", (11, 1 << 63)))
+    case("keys-2-pow-19", lambda f: setattr(f, "counts", (11, 1 << 19)))
+    case("one-key-less", lambda f: setattr(f, "counts", (11, 9)))
+    extra = lambda f, b: (setattr(f, "more", b), setattr(f, "counts", (len(f.tensors), len(f.keys) + 1)))
+    case("key-twice", lambda f: extra(f, text("llama.block_count") + struct.pack("<II", U32, 1)))
+    case("key-empty", lambda f: extra(f, text("") + struct.pack("<II", U32, 1)))
+    case("key-not-utf8", lambda f: extra(f, text(b"\xff\xfe") + struct.pack("<II", U32, 1)))
+    case("key-of-2-pow-62-bytes", lambda f: extra(f, struct.pack("<Q", 1 << 62)))
+    case("text-of-2-pow-64-bytes", lambda f: extra(f, text("x") + struct.pack("<IQ", STR, (1 << 64) - 1)))
+    case("value-of-type-13", lambda f: extra(f, text("x") + struct.pack("<II", 13, 1)))
+    case("list-of-type-99", lambda f: extra(f, text("x") + struct.pack("<IIQ", ARR, 99, 0)))
+    case("list-of-2-pow-60", lambda f: extra(f, text("x") + struct.pack("<IIQ", ARR, U8, 1 << 60)))
+    case("list-of-lists-of-2-pow-40", lambda f: extra(f, text("x") + struct.pack("<IIQ", ARR, ARR, 1 << 40)))
+    case("lists-nested-deep", lambda f: extra(f, text("x") + struct.pack("<I", ARR) + struct.pack("<IQ", ARR, 1) * 4000))
+    case("list-with-a-number-beyond-i64", lambda f: f.keys.update({"x": (ARR, (U64, [1 << 63]))}))
+    key("x", "bool-of-2", BOOL, 2)
+    for label, value in (("zero", 0), ("three", 3), ("2-pow-31", 1 << 31)):
+        key("general.alignment", f"alignment-{label}", U32, value)
+    key("general.alignment", "alignment-a-text", STR, "32")
+    key("general.architecture", "architecture-unknown", STR, "gemma3")
+    key("general.architecture", "architecture-a-number", U32, 1)
+    case("architecture-missing", lambda f: f.keys.pop("general.architecture") and None)
+    key("general.type", "an-adapter", STR, "adapter")
+    key("general.quantization_version", "blocks-of-version-1", U32, 1)
+    for missing in ("context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count",
+                    "attention.layer_norm_rms_epsilon"):
+        case(f"without-{missing.replace('_', '-').replace('.', '-')}",
+             lambda f, missing=missing: f.keys.pop(f"llama.{missing}") and None)
+    for name, label, kind, value in [
+        ("block_count", "layers-zero", U32, 0), ("block_count", "layers-billions", U32, 4_000_000_000),
+        ("block_count", "layers-negative", I32, -1), ("block_count", "layers-a-float", F32, 1.0),
+        ("block_count", "layers-65536", U32, 65536), ("block_count", "layers-two", U32, 2),
+        ("embedding_length", "hidden-other", U32, 16), ("embedding_length", "hidden-odd", U32, 7),
+        ("attention.head_count", "heads-zero", U32, 0), ("attention.head_count", "heads-3", U32, 3),
+        ("attention.head_count_kv", "kv-heads-zero", U32, 0),
+        ("attention.head_count_kv", "kv-heads-of-two-layers", ARR, (I32, [1, 1])),
+        ("attention.key_length", "head-dim-odd", U32, 3), ("attention.key_length", "head-dim-huge", U32, 1 << 24),
+        ("attention.value_length", "values-of-another-width", U32, 8),
+        ("attention.layer_norm_rms_epsilon", "eps-zero", F32, 0.0),
+        ("attention.layer_norm_rms_epsilon", "eps-nan", F32, float("nan")),
+        ("attention.causal", "not-causal", BOOL, 0), ("attention.scale", "attention-scale", F32, 0.5),
+        ("logit_scale", "logit-scale", F32, 0.5), ("vocab_size", "vocab-other", U32, 7),
+        ("rope.dimension_count", "rope-partial", U32, 2), ("rope.freq_base", "rope-base-zero", F32, 0.0),
+        ("rope.freq_base", "rope-base-infinite", F32, float("inf")),
+        ("rope.scaling.type", "rope-longrope", STR, "longrope"), ("rope.scaling.type", "rope-yarn-alone", STR, "yarn"),
+        ("rope.scaling.attn_factor", "rope-attention-factor", F32, 2.0),
+        ("expert_count", "experts-billions", U32, 4_000_000_000), ("expert_count", "experts-without-tensors", U32, 4),
+        ("some_new_thing", "unknown-key", U32, 1)]:
+        key(f"llama.{name}", label, kind, value)
+    case("experts-sigmoid", lambda f: f.keys.update({"llama.expert_count": (U32, 2), "llama.expert_used_count": (U32, 1),
+                                                      "llama.expert_gating_func": (U32, 2)}))
+    key("split.count", "split-of-2-pow-40", U64, 1 << 40)
+    key("split.count", "split-without-a-name", U16, 3)
+    key("split.no", "split-second", U16, 1)
+    tensor("type-q2-k", kind=10)
+    tensor("type-2-pow-31", kind=1 << 31)
+    tensor("dimension-zero", dims=[8, 0])
+    tensor("dimension-2-pow-63", dims=[1 << 63, 8])
+    tensor("dimensions-overflow", dims=[1 << 40, 1 << 40])
+    tensor("dimensions-none", dims=[])
+    tensor("dimensions-five", dims=[8, 8, 1, 1, 1])
+    tensor("dimensions-swapped", dims=[64, 1])
+    tensor("rows-of-half-a-block", kind=8)
+    case("dimensions-of-2-pow-32", lambda f: f.more.__len__() or setattr(f, "tensors", f.tensors) or
+         f.bytes().replace(text("blk.0.ffn_up.weight") + struct.pack("<I", 2), text("blk.0.ffn_up.weight") + struct.pack("<I", 1 << 31)))
+    case("offset-odd", lambda f: f.shift.__setitem__("blk.0.ffn_up.weight", 33))
+    case("offset-beyond", lambda f: f.shift.__setitem__("blk.0.ffn_up.weight", 1 << 20))
+    case("offset-2-pow-63", lambda f: f.shift.__setitem__("blk.0.ffn_up.weight", 1 << 63))
+    case("offset-largest", lambda f: f.shift.__setitem__("blk.0.ffn_up.weight", (1 << 64) - 32))
+    case("tensors-overlap", lambda f: f.shift.__setitem__("blk.0.ffn_up.weight", 0))
+    case("tensor-twice", lambda f: f.bytes().replace(text("blk.0.ffn_up.weight") + b"\2", text("blk.0.ffn_gate.weight"[:19]) + b"\2"))
+    case("tensor-missing", lambda f: f.tensors.pop("blk.0.ffn_up.weight") and None)
+    case("tensor-left-over", lambda f: f.tensors.__setitem__("blk.0.attn_sinks.weight", [[2], 0, bytes(8)]))
+    case("tensor-of-a-layer-too-many", lambda f: f.tensors.__setitem__("blk.1.ffn_up.weight", f.tensors["blk.0.ffn_up.weight"]))
+    case("rope-frequencies-odd", lambda f: f.tensors.__setitem__("rope_freqs.weight", [[2], 0, struct.pack("<2f", 7, 1)]))
+    case("rope-frequencies-short", lambda f: f.tensors.__setitem__("rope_freqs.weight", [[1], 0, struct.pack("<f", 1)]))
+    case("rope-frequencies-nan", lambda f: f.tensors.__setitem__("rope_freqs.weight", [[2], 0, struct.pack("<2f", 1, float("nan"))]))
+    tensor("weight-infinite", raw=struct.pack("<e", float("inf")) * 64)
+    tensor("weight-nan", raw=struct.pack("<e", float("nan")) * 64)
+
+    def quantized(scale):
+        def change(f):
+            # Wide enough for a block: 32 columns.
+            f.keys["llama.feed_forward_length"] = (U32, 32)
+            for name in ("gate", "up"):
+                f.tensors[f"blk.0.ffn_{name}.weight"] = [[8, 32], 1, struct.pack("<e", 0.25) * 256]
+            f.tensors["blk.0.ffn_down.weight"] = [[32, 8], 8, (struct.pack("<e", scale) + b"\x7f" * 32) * 8]
+        return change
+
+    case("valid-q8-0", quantized(0.01))
+    case("scale-beyond-f16", quantized(65504.0))
+    case("scale-nan", quantized(float("nan")))
+    for label, changes in [
+        ("tokens-twice", dict(tokens=(ARR, (STR, ["<s>", "</s>", "a", "b", "ab", "a"])))),
+        ("token-empty", dict(tokens=(ARR, (STR, ["<s>", "</s>", "a", "b", "ab", ""])))),
+        ("tokens-of-numbers", dict(tokens=(ARR, (I32, [1, 2])))),
+        ("token-types-short", dict(token_type=(ARR, (I32, [1])))),
+        ("merge-of-nothing", dict(merges=(ARR, (STR, ["a b", "a c"])))),
+        ("merge-of-one", dict(merges=(ARR, (STR, ["ab"])))),
+        ("merge-empty", dict(merges=(ARR, (STR, [""])))),
+        ("pre-unknown", dict(pre=(STR, "no-such-model"))),
+        ("tokenizer-unknown", dict(model=(STR, "bert"))),
+        ("tokenizer-key-unknown", dict(some_new_thing=(BOOL, 1))),
+        ("space-prefix-of-bytes", dict(add_space_prefix=(BOOL, 1))),
+        ("bos-beyond", dict(bos_token_id=(U32, 600))),
+        ("scores-short", dict(model=(STR, "llama"), scores=(ARR, (F32, [0.0])))),
+        ("scores-nan", dict(model=(STR, "llama"), scores=(ARR, (F32, [float("nan")] * 6)))),
+    ]:
+        case(label, lambda f, changes=changes: tokenizer(f, **changes))
+    case("merges-missing", lambda f: (tokenizer(f), f.keys.pop("tokenizer.ggml.merges")) and None)
+    for name in os.listdir(folder):
+        os.remove(f"{folder}/{name}")
+    for name, content in made.items():
+        open(f"{folder}/{name}", "wb").write(content)
+    print(len(made), "files")
+
+
+chosen = sys.argv[2:] or ["models", "types", "tokenizer_fixtures", "corpus"]
 for name in chosen:
     globals()[name]()

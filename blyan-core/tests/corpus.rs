@@ -128,4 +128,4 @@ fn seeds() {
     write("index/valid-chain", &fs::read(dir.path().join("index.redb")).unwrap());
 }
 
-corpus! { header payload spec manifest config index receipt tokenizer chat_template }
+corpus! { header payload spec manifest config index receipt tokenizer chat_template gguf }

@@ -305,3 +305,94 @@ fn a_cancelled_or_dry_import_appends_nothing() {
     assert_eq!(state(&chain), before);
     assert_eq!(import(&chain, &gguf("qwen3_odd.gguf"), None), promised);
 }
+
+/// A value of the metadata, as a file has it.
+enum Meta<'a> {
+    U32(u32),
+    F32(f32),
+    Text(&'a str),
+}
+
+/// A small file with keys added. They go to the front, with one more that makes them a multiple of the
+/// alignment, so that nothing behind them changes.
+fn with_keys(keys: &[(&str, Meta<'_>)]) -> tempfile::TempDir {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let mut added = Vec::new();
+    for (key, value) in keys {
+        added.extend(text(key));
+        match value {
+            Meta::U32(value) => added.extend([4u32.to_le_bytes(), value.to_le_bytes()].concat()),
+            Meta::F32(value) => added.extend([6u32.to_le_bytes(), value.to_le_bytes()].concat()),
+            Meta::Text(value) => added.extend([&8u32.to_le_bytes()[..], &text(value)].concat()),
+        }
+    }
+    let (key, kind) = (text("test.padding"), 8u32.to_le_bytes());
+    let len = added.len() + key.len() + kind.len() + 8;
+    added.extend([&key[..], &kind, &text(&" ".repeat(len.next_multiple_of(32) - len))].concat());
+
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/gguf/valid-plain");
+    let mut bytes = fs::read(base).unwrap();
+    let count = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + keys.len() as u64 + 1;
+    bytes[16..24].copy_from_slice(&count.to_le_bytes());
+    bytes.splice(24..24, added);
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("model.gguf"), bytes).unwrap();
+    dir
+}
+
+fn spec_with(keys: &[(&str, Meta<'_>)], ignored: &[&str]) -> Result<ModelSpec, ImportError> {
+    let dir = with_keys(keys);
+    let chain = Chain::in_memory().unwrap();
+    let ignore_config_keys = ignored.iter().map(|key| (*key).to_owned()).collect();
+    let options = ImportOptions { ignore_config_keys, ..ImportOptions::default() };
+    let model = import::checkpoint(&chain, dir.path().join("model.gguf"), &options)?.model;
+    let spec = manifest(&chain, &model).spec;
+    Ok(ModelSpec::from_canonical_json(&chain.payload(&spec).unwrap()).unwrap())
+}
+
+#[test]
+fn keys_are_honoured_or_refused_by_name() {
+    use Meta::{F32, Text, U32};
+    let plain = spec_with(&[], &[]).unwrap();
+    assert_eq!((plain.rms_norm_eps, plain.rope.rope_theta), (1e-5, 1e4));
+    let linear = [("llama.rope.scaling.type", Text("linear")), ("llama.rope.scaling.factor", F32(2.5))];
+    let json = |spec: &ModelSpec| serde_json::to_value(&spec.rope.scaling).unwrap();
+    assert_eq!(json(&spec_with(&linear, &[]).unwrap()), json!({"rope_type": "linear", "factor": 2.5}));
+    let yarn = [
+        ("llama.rope.scaling.type", Text("yarn")),
+        ("llama.rope.scaling.factor", F32(4.0)),
+        ("llama.rope.scaling.original_context_length", U32(8)),
+        ("llama.rope.scaling.yarn_beta_fast", F32(16.0)),
+        ("llama.rope.scaling.finetuned", U32(1)),
+    ];
+    let scaling = json(&spec_with(&yarn, &[]).unwrap());
+    // 0.1 ln 4 + 1, as in the paper.
+    assert!((scaling["attention_factor"].as_f64().unwrap() - 1.138_629_436_111_989).abs() < 1e-12);
+    let (factor, original) = (&scaling["factor"], &scaling["original_max_position_embeddings"]);
+    assert_eq!((factor, original), (&json!(4.0), &json!(8)));
+    assert_eq!((&scaling["beta_fast"], &scaling["beta_slow"]), (&json!(16.0), &json!(1.0)));
+    let window = spec_with(&[("llama.attention.sliding_window", U32(5))], &[]).unwrap();
+    assert_eq!(window.layers[0].sliding_window, Some(5));
+    let clip = spec_with(&[("llama.attention.clamp_kqv", F32(0.8))], &[]).unwrap();
+    assert_eq!(clip.attention.clip_qkv, Some(0.8));
+    // Values that ask for nothing, and keys of other programs.
+    let neutral = [("llama.logit_scale", F32(1.0)), ("llama.expert_count", U32(0)), ("other.key", U32(1))];
+    assert_eq!(spec_with(&neutral, &[]).unwrap(), plain);
+
+    let named = |error: ImportError, expected: &str| match error {
+        ImportError::Gguf {
+            source: GgufError::UnknownKey { key, .. } | GgufError::Unsupported { key, .. },
+            file,
+        } => {
+            assert_eq!((key.as_str(), file.as_str()), (expected, "model.gguf"));
+        }
+        error => panic!("{expected}: {error}"),
+    };
+    for key in ["llama.logit_scale", "llama.some_new_thing", "llama.rope.dimension_sections"] {
+        named(spec_with(&[(key, F32(0.5))], &[]).unwrap_err(), key);
+        // Whoever knows better says so.
+        assert_eq!(spec_with(&[(key, F32(0.5))], &[key]).unwrap(), plain, "{key}");
+    }
+    let ntk = [("llama.rope.scaling.type", Text("longrope"))];
+    named(spec_with(&ntk, &[]).unwrap_err(), "llama.rope.scaling.type");
+}

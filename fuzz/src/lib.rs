@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use blyan_core::chain::{ChainError, Validators};
 use blyan_core::import::{self, ImportError, ImportOptions};
-use blyan_core::manager::Receipt;
 use blyan_core::manager::chat::{ChatError, ChatRequest, ChatTemplates};
 use blyan_core::manager::text::Tokenizer;
+use blyan_core::manager::{ManagerOptions, MoEModelManager, Receipt};
 use blyan_core::storage::{Access, DirMedium, StorageError};
 use blyan_core::{
     BlockKind, Chain, ChainId, DType, Draft, Header, Manifest, ModelSpec, Payload, TensorBlock, VerifyOptions,
@@ -26,7 +26,7 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 pub type Target = (&'static str, fn(&[u8]) -> Outcome);
 
 /// Every target.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("header", header),
     ("payload", payload),
     ("spec", spec),
@@ -36,6 +36,7 @@ pub const TARGETS: [Target; 9] = [
     ("receipt", receipt),
     ("tokenizer", tokenizer),
     ("chat_template", chat_template),
+    ("gguf", gguf),
 ];
 
 /// A block header.
@@ -219,6 +220,27 @@ pub fn chat_template(bytes: &[u8]) -> Outcome {
         (Ok(_) | Err(ChatError::Refused { .. }), Ok(_) | Err(ChatError::Refused { .. })) => Ok(()),
         (Err(error), _) | (_, Err(error)) => Err(error.into()),
     }
+}
+
+/// A GGUF file, whole: what is accepted is a sound chain with a model that opens.
+pub fn gguf(bytes: &[u8]) -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("model.gguf");
+    fs::write(&file, bytes)?;
+    let chain = Chain::in_memory()?;
+    let imported = import::checkpoint(&chain, &file, &ImportOptions::default());
+    let error = match imported {
+        Ok(_) => {
+            assert!(chain.verify(&VerifyOptions::full())?.is_ok());
+            let options = ManagerOptions { threads: Some(1), ..ManagerOptions::default() };
+            MoEModelManager::open(&chain, &options)?;
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    assert!(chain.is_empty()?);
+    assert!(error.to_string().len() < 1 << 16, "an error to be read by people");
+    Err(error.into())
 }
 
 /// Runs a target for libFuzzer, whose own panic hook ends the process even where the library catches

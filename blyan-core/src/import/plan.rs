@@ -224,9 +224,9 @@ fn without_ones(shape: &Shape) -> &[usize] {
     dims.get(ones..).unwrap_or_default()
 }
 
-/// The type in which a tensor is kept where none is chosen. A quantized one has no type of ours: F16
-/// holds the product of an 8-bit number and a scale to 11 bits, an error of a 32nd of a step at most where
-/// BF16 makes a quarter. What is always kept is small, and loses nothing as F32.
+/// The type in which a tensor is kept where none is chosen. A quantized one has no type of ours: of the
+/// product of an 8-bit number and a scale F16 holds 11 bits, so that rounding costs a 16th of a step at
+/// most, where in BF16 it costs up to half of one. What is always kept is small, and loses nothing as F32.
 fn kept(role: TensorRole, from: DType, encoding: Encoding) -> DType {
     match (encoding, role) {
         (Encoding::Blocks(_), TensorRole::Projection | TensorRole::Embedding) => DType::F16,

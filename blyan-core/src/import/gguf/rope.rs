@@ -42,7 +42,7 @@ pub(super) fn read(config: &Config<'_>, _head_dim: usize, context: usize) -> Res
     // llama.cpp takes a factor without a type for linear scaling.
     let scaling = match (kind, factor) {
         (Some("none"), _) | (None | Some("linear"), None) => RopeScaling::Default,
-        (None | Some("linear"), Some(factor)) if factor == 1.0 => RopeScaling::Default,
+        (None | Some("linear"), Some(1.0)) => RopeScaling::Default,
         (None | Some("linear"), Some(factor)) => RopeScaling::Linear { factor },
         (Some("yarn"), Some(factor)) => RopeScaling::Yarn {
             factor,
