@@ -1,0 +1,367 @@
+//! Owns the arguments: what can be said on the command line, and the help that explains it.
+
+use std::path::PathBuf;
+
+use blyan_core::import::dtype_of_option;
+use blyan_core::model::KvDType;
+use blyan_core::{ChainId, DType};
+use clap::{Args, Parser, Subcommand};
+
+const OVERVIEW: &str = "\
+A chain is a directory that holds models as blocks, each named by its hash,
+one expert per block. A first session:
+
+  blyan import models/tiny-kjv-moe      take a checkpoint apart into blocks
+  blyan generate 'And God said' -n 40   run the model from its blocks
+  blyan log                             list the blocks
+  blyan show layer0.expert1             look at one of them
+  blyan verify                          check every block against its hash
+
+Blocks are named by their hash or its first 4 digits or more, by a slot of the
+model (layer0.expert1, embedding, tokenizer), or by a release (name or
+name@version).
+
+Exit codes: 0 done and found well, 1 failed or found something bad, 2 wrong
+arguments, 130 stopped by Ctrl-C. A chain is sound at every moment, also if a
+command is killed.";
+
+/// Keep models as content-addressed blocks, one expert per block, and run them from those blocks alone.
+#[derive(Debug, Parser)]
+#[command(name = "blyan", version, after_help = OVERVIEW)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// Directory of the chain.
+    #[arg(long, global = true, value_name = "DIR", env = "BLYAN_CHAIN", default_value = "data")]
+    pub(crate) chain: PathBuf,
+
+    /// Print one JSON document instead of text, and errors as JSON too.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take a checkpoint folder or a GGUF file apart into blocks.
+    Import(Import),
+    /// Write a model back as a checkpoint folder.
+    Export(Export),
+    /// List blocks, or the history of one.
+    Log(Log),
+    /// Look at one block: header, tensors, parents, signatures.
+    Show(Show),
+    /// Check every block against its hash.
+    Verify(Verify),
+    /// Write text with a model, or answer a chat.
+    Generate(Box<Generate>),
+    /// Show which experts worked how much.
+    Usage(Usage),
+    /// Check what a receipt claims.
+    #[command(subcommand)]
+    Receipt(Receipt),
+}
+
+const IMPORT: &str = "\
+Examples:
+  blyan import models/tiny-kjv-moe
+  blyan import OLMoE-1B-7B --dtype int8
+  blyan import SmolLM2-135M-Instruct.Q4_1.gguf --chain chats
+  blyan import big-model --dry-run --json
+
+The chain's directory is made if it is not there. Blocks that the chain holds
+already are not written again, so a second import of the same checkpoint adds
+nothing.";
+
+#[derive(Debug, Args)]
+#[command(after_help = IMPORT)]
+pub(crate) struct Import {
+    /// Folder in Hugging Face's layout, or a GGUF file (the first, if it is split).
+    pub(crate) path: PathBuf,
+
+    /// Type of the weights: f32, bf16, f16, fp8 or int8 [default: as in the checkpoint; f16 for GGUF's
+    /// quantized types].
+    #[arg(long, value_name = "TYPE", value_parser = dtype_of_option)]
+    pub(crate) dtype: Option<DType>,
+
+    /// What rotary frequencies are rounded to: f32, or bf16 for a model that was cast to it as a whole.
+    #[arg(long, value_name = "TYPE", value_parser = dtype_of_option)]
+    pub(crate) rope_frequencies: Option<DType>,
+
+    /// A key of config.json or of the GGUF metadata that is known not to change the arithmetic; may be given
+    /// again.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) ignore_key: Vec<String>,
+
+    /// Only report what would be added.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+const EXPORT: &str = "\
+Examples:
+  blyan export out/tiny                     the chain's only model
+  blyan export out/tiny --model 53b64b82    one of several
+  blyan export out/tiny --overwrite";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT)]
+pub(crate) struct Export {
+    /// Folder to write; made if it is not there.
+    pub(crate) dir: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) model: Model,
+
+    /// Write into a folder that is not empty.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+
+    /// Split the weights into files of at most this many bytes.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_shard_bytes: Option<u64>,
+}
+
+const LOG: &str = "\
+Examples:
+  blyan log                       every block, parents before children
+  blyan log --lane A              models and their specs
+  blyan log --kind expert
+  blyan log layer0.expert1        every block that was made for a slot
+  blyan log 53b64b82              a block and those that it followed, the newest
+                                  first";
+
+#[derive(Debug, Args)]
+#[command(after_help = LOG)]
+pub(crate) struct Log {
+    /// A slot or a block whose history to list.
+    #[arg(value_name = "SLOT|MODEL|HASH")]
+    pub(crate) name: Option<String>,
+
+    /// Only this lane: A (specs, models, releases), B (weights and texts) or D (data).
+    #[arg(long, value_parser = lane)]
+    pub(crate) lane: Option<ChainId>,
+
+    /// Only blocks of this kind, such as model, expert or attention.
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+
+    /// At most this many blocks.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub(crate) max: Option<usize>,
+}
+
+const SHOW: &str = "\
+Examples:
+  blyan show 53b6                 any block by the start of its hash
+  blyan show layer0.expert1       the block in a slot of the chain's only model
+  blyan show embedding -m 53b6    … of one of several models
+  blyan show tiny@1.0.0           a release
+  blyan show 53b6 --json | jq .slots";
+
+#[derive(Debug, Args)]
+#[command(after_help = SHOW)]
+pub(crate) struct Show {
+    /// Hash or its start, slot, or release.
+    #[arg(value_name = "HASH|SLOT|MODEL")]
+    pub(crate) name: String,
+
+    #[command(flatten)]
+    pub(crate) model: Model,
+}
+
+const VERIFY: &str = "\
+Examples:
+  blyan verify                    read and hash everything
+  blyan verify --headers          only the index: seconds, however large the models are
+  blyan verify --json | jq .bad
+
+Goes on after a bad block and names them all; the exit code is then 1.
+Importing the same checkpoint again repairs damaged payloads.";
+
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY)]
+pub(crate) struct Verify {
+    /// Leave out the payload files.
+    #[arg(long)]
+    pub(crate) headers: bool,
+}
+
+const GENERATE: &str = "\
+Examples:
+  blyan generate 'In the beginning' -n 40
+  blyan generate -f story.txt --temp 0.8 --top-p 0.95 --seed 7
+  blyan generate --chat 'Name three colors.' --system 'Answer in French.'
+  blyan generate --messages chat.json
+  blyan generate 'And God said' -n 20 --receipt receipt.json
+
+A file of messages is a list: [{\"role\": \"user\", \"content\": \"Hello\"}].
+
+The text is written as it is made. With the same options the same model writes
+the same text on every machine; --temp 0, the default, always takes the
+likeliest token. Without -n the text ends where the model ends it, at the latest
+where its context is full.";
+
+#[derive(Debug, Args)]
+#[command(after_help = GENERATE)]
+pub(crate) struct Generate {
+    /// What to continue, or with --chat the message to answer.
+    #[arg(required_unless_present_any = ["file", "messages"])]
+    pub(crate) prompt: Option<String>,
+
+    /// Read the prompt from a file; - is the standard input.
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with_all = ["prompt", "messages"])]
+    pub(crate) file: Option<PathBuf>,
+
+    /// Answer the prompt as a message, through the model's chat template.
+    #[arg(long)]
+    pub(crate) chat: bool,
+
+    /// Begin the chat with this system message.
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub(crate) system: Option<String>,
+
+    /// Answer the chat in a JSON file: a list of objects with role and content; - is the standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "system"])]
+    pub(crate) messages: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) model: Model,
+
+    /// Most new tokens.
+    #[arg(short = 'n', long = "predict", visible_aliases = ["n-predict", "max-tokens"], value_name = "N")]
+    pub(crate) max_tokens: Option<usize>,
+
+    /// Temperature; 0 takes the likeliest token.
+    #[arg(long = "temp", visible_alias = "temperature", value_name = "X", default_value_t = 0.0)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) temperature: f32,
+
+    /// Keep this many of the likeliest tokens.
+    #[arg(long, value_name = "N")]
+    pub(crate) top_k: Option<usize>,
+
+    /// Keep the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) top_p: Option<f32>,
+
+    /// Keep tokens at least this fraction as likely as the likeliest.
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) min_p: Option<f32>,
+
+    /// Above 1: make tokens that were seen already less likely.
+    #[arg(long = "repeat-penalty", visible_alias = "repetition-penalty", value_name = "X")]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) repetition_penalty: Option<f32>,
+
+    /// Where the random numbers start.
+    #[arg(short = 's', long, value_name = "N", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// End the text before this; may be given again.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+
+    /// Go on after a token that ends a text.
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+
+    /// Type of keys and values: f16 or f32.
+    #[arg(long, visible_alias = "cache-type", value_name = "TYPE", default_value = "f16")]
+    pub(crate) kv_cache: KvDType,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+
+    /// Write a receipt of what was run, for `blyan receipt verify`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
+}
+
+const USAGE: &str = "\
+Examples:
+  blyan usage                     the experts that most tokens went through
+  blyan usage layer0.expert1
+  blyan usage -n 100 --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = USAGE)]
+pub(crate) struct Usage {
+    /// One expert.
+    #[arg(value_name = "SLOT")]
+    pub(crate) slot: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) model: Model,
+
+    /// How many experts.
+    #[arg(short = 'n', long = "top", value_name = "N", default_value_t = 20)]
+    pub(crate) top: usize,
+
+    /// Start all counts at 0.
+    #[arg(long, conflicts_with = "slot")]
+    pub(crate) reset: bool,
+}
+
+const RECEIPT: &str = "\
+Examples:
+  blyan generate 'And God said' -n 20 --receipt receipt.json
+  blyan receipt verify receipt.json
+
+Runs the receipt's inputs again on this chain's blocks and names every
+difference: other tokens, other blocks, other logits, an edited field. The exit
+code is 1 if there is one.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Receipt {
+    /// Run a receipt's inputs again and compare, bit for bit.
+    #[command(after_help = RECEIPT)]
+    Verify(ReceiptVerify),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReceiptVerify {
+    /// The receipt; - is the standard input.
+    pub(crate) file: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) machine: Machine,
+}
+
+/// Which model.
+#[derive(Debug, Args)]
+pub(crate) struct Model {
+    /// The model, by the hash of its block or by a release [default: the chain's only one].
+    #[arg(id = "model", short = 'm', long, value_name = "HASH|RELEASE")]
+    pub(crate) name: Option<String>,
+}
+
+/// How to compute; never what.
+#[derive(Debug, Args)]
+pub(crate) struct Machine {
+    /// Threads that compute [default: all cores].
+    #[arg(short = 't', long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+
+    /// Instruction set: scalar, avx2, avx512 or neon [default: the best of this CPU].
+    #[arg(long, value_name = "NAME", env = "BLYAN_ISA")]
+    pub(crate) isa: Option<String>,
+}
+
+fn lane(text: &str) -> Result<ChainId, String> {
+    let lane = ChainId::ALL.into_iter().find(|lane| lane.to_string().eq_ignore_ascii_case(text));
+    lane.ok_or_else(|| "expected A, B or D".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,137 @@
+//! `blyan generate`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use blyan_core::MoEModelManager;
+use blyan_core::manager::chat::ChatRequest;
+use blyan_core::manager::{
+    FinishReason, GenerateOptions, Generation, ManagerOptions, Prompt, SamplingOptions, Stream,
+};
+use serde_json::{Value, json};
+
+use super::{Context, read_input};
+use crate::arguments::{Generate, Machine};
+use crate::error::CliError;
+use crate::names;
+
+pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Generate) -> Result<(), CliError> {
+    // Before anything takes time.
+    let input = Input::read(arguments)?;
+    let chain = names::open(context.chain)?;
+    let model = names::model(&chain, arguments.model.name.as_deref())?;
+    let options =
+        ManagerOptions { model, kv_cache: arguments.kv_cache, ..manager_options(&arguments.machine) };
+    let manager = MoEModelManager::open(&chain, &options)?;
+    let mut stream = input.stream(&manager, &options_of(context, arguments))?;
+    // One document at the end, or text as it is made.
+    let mut ends_line = true;
+    for piece in &mut stream {
+        let text = piece?.text;
+        if !context.json && !text.is_empty() {
+            ends_line = text.ends_with('\n');
+            context.streams.print(&text)?;
+            context.streams.flush()?;
+        }
+    }
+    let generation = stream.finish()?;
+    if let Some(path) = &arguments.receipt {
+        write(path, &generation)?;
+    }
+    if context.json {
+        context.streams.json(&document(&manager, &generation))?;
+    } else if !ends_line {
+        context.streams.print("\n")?;
+    }
+    match generation.finish_reason {
+        FinishReason::Cancelled => Err(CliError::Interrupted),
+        _ => Ok(()),
+    }
+}
+
+/// How to run, whatever is run.
+pub(super) fn manager_options(machine: &Machine) -> ManagerOptions {
+    ManagerOptions { threads: machine.threads, isa: machine.isa.clone(), ..ManagerOptions::default() }
+}
+
+fn options_of(context: &Context<'_, '_>, arguments: &Generate) -> GenerateOptions {
+    GenerateOptions {
+        max_tokens: arguments.max_tokens,
+        sampling: SamplingOptions {
+            temperature: arguments.temperature,
+            top_k: arguments.top_k,
+            top_p: arguments.top_p,
+            min_p: arguments.min_p,
+            repetition_penalty: arguments.repetition_penalty,
+            seed: arguments.seed,
+        },
+        stop: arguments.stop.clone(),
+        ignore_eos: arguments.ignore_eos,
+        logprobs: None,
+        cancel: Some(Arc::clone(context.cancel)),
+    }
+}
+
+/// What the model is given.
+enum Input {
+    Text(String),
+    Messages(Vec<Value>),
+}
+
+impl Input {
+    fn read(arguments: &Generate) -> Result<Self, CliError> {
+        if let Some(path) = &arguments.messages {
+            let messages = serde_json::from_slice(&read_input(path)?);
+            let content = |error: serde_json::Error| CliError::Content {
+                path: path.clone(),
+                reason: format!("expected a JSON list of messages: {error}"),
+            };
+            return messages.map(Self::Messages).map_err(content);
+        }
+        let prompt = match (&arguments.prompt, &arguments.file) {
+            (Some(prompt), _) => prompt.clone(),
+            (None, Some(path)) => String::from_utf8(read_input(path)?).map_err(|_| CliError::Content {
+                path: path.clone(),
+                reason: "it is not UTF-8".to_owned(),
+            })?,
+            (None, None) => String::new(),
+        };
+        if !arguments.chat {
+            return Ok(Self::Text(prompt));
+        }
+        let system = arguments.system.iter().map(|system| json!({"role": "system", "content": system}));
+        Ok(Self::Messages(system.chain([json!({"role": "user", "content": prompt})]).collect()))
+    }
+
+    fn stream(
+        &self,
+        manager: &MoEModelManager,
+        options: &GenerateOptions,
+    ) -> Result<Stream<'static>, CliError> {
+        Ok(match self {
+            Self::Text(text) => manager.stream(Prompt::from(text.as_str()), options)?,
+            Self::Messages(messages) => {
+                let request = ChatRequest { messages, ..ChatRequest::default() };
+                manager.chat_stream(&request, options)?
+            }
+        })
+    }
+}
+
+fn write(path: &Path, generation: &Generation) -> Result<(), CliError> {
+    std::fs::write(path, generation.receipt.to_json()).map_err(|source| CliError::File {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn document(manager: &MoEModelManager, generation: &Generation) -> Value {
+    // As the receipt writes itself: its numbers are f32, which a Value would widen digit by digit.
+    let receipt = serde_json::from_str(&generation.receipt.to_json()).unwrap_or(Value::Null);
+    json!({
+        "model": manager.model(), "text": generation.text, "tokens": generation.tokens,
+        "prompt_tokens": generation.prompt_tokens, "finish_reason": generation.finish_reason,
+        "receipt": receipt,
+    })
+}

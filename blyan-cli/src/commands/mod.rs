@@ -1,0 +1,62 @@
+//! Owns the commands: each calls the library and prints what it found.
+
+mod export;
+mod generate;
+mod import;
+mod log;
+mod receipt;
+mod show;
+mod usage;
+mod verify;
+
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::arguments::{Arguments, Command, Receipt};
+use crate::error::CliError;
+use crate::output::Streams;
+
+/// What every command is given.
+struct Context<'a, 'b> {
+    /// Directory of the chain.
+    chain: &'a Path,
+    json: bool,
+    streams: &'a mut Streams<'b>,
+    cancel: &'a Arc<AtomicBool>,
+}
+
+pub(crate) fn run(
+    arguments: &Arguments,
+    streams: &mut Streams<'_>,
+    cancel: &Arc<AtomicBool>,
+) -> Result<(), CliError> {
+    let mut context = Context { chain: &arguments.chain, json: arguments.json, streams, cancel };
+    match &arguments.command {
+        Command::Import(import) => import::run(&mut context, import),
+        Command::Export(export) => export::run(&mut context, export),
+        Command::Log(log) => log::run(&mut context, log),
+        Command::Show(show) => show::run(&mut context, show),
+        Command::Verify(verify) => verify::run(&mut context, verify),
+        Command::Generate(generate) => generate::run(&mut context, generate),
+        Command::Usage(usage) => usage::run(&mut context, usage),
+        Command::Receipt(Receipt::Verify(verify)) => receipt::run(&mut context, verify),
+    }
+}
+
+/// Bytes of a file that the user named; `-` is the standard input.
+fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
+    let file = |source| CliError::File { action: "read", path: path.to_owned(), source };
+    if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map_err(file)?;
+        return Ok(bytes);
+    }
+    std::fs::read(path).map_err(file)
+}
+
+/// Bytes as people count them.
+fn bytes(count: u64) -> String {
+    indicatif::HumanBytes(count).to_string()
+}

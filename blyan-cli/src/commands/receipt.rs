@@ -1,0 +1,65 @@
+//! `blyan receipt verify`.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use blyan_core::manager::{ManagerError, Replay};
+use blyan_core::{Chain, Receipt};
+use serde_json::json;
+
+use super::{Context, generate, read_input};
+use crate::arguments::ReceiptVerify;
+use crate::error::CliError;
+use crate::names;
+
+/// How often to look whether to stop.
+const POLL: Duration = Duration::from_millis(50);
+
+pub(super) fn run(context: &mut Context<'_, '_>, arguments: &ReceiptVerify) -> Result<(), CliError> {
+    let receipt = Receipt::from_json(&read_input(&arguments.file)?).map_err(ManagerError::from)?;
+    let chain = names::open(context.chain)?;
+    let hash = receipt.hash();
+    let replay = replay(context, receipt, chain, arguments)?;
+    if context.json {
+        let differences = &replay.differences;
+        context
+            .streams
+            .json(&json!({ "ok": replay.is_ok(), "receipt": hash, "differences": differences }))?;
+    } else if replay.is_ok() {
+        context.streams.line(format!("true: run again, receipt {hash} is the same bit for bit"))?;
+    } else {
+        for difference in &replay.differences {
+            context.streams.line(format!("DIFFERS  {difference}"))?;
+        }
+        context.streams.line(format!("not true: {} differences", replay.differences.len()))?;
+    }
+    if replay.is_ok() { Ok(()) } else { Err(CliError::Found) }
+}
+
+/// Replays on a thread of its own, which can be left: nothing is written.
+fn replay(
+    context: &Context<'_, '_>,
+    receipt: Receipt,
+    chain: Chain,
+    arguments: &ReceiptVerify,
+) -> Result<Replay, CliError> {
+    let options = generate::manager_options(&arguments.machine);
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Nobody hears of it any more if the command was stopped.
+        let _ = send.send(receipt.replay(&chain, &options));
+    });
+    loop {
+        match receive.recv_timeout(POLL) {
+            Ok(replay) => return Ok(replay?),
+            Err(RecvTimeoutError::Timeout) if context.cancel.load(Ordering::Relaxed) => {
+                return Err(CliError::Interrupted);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(CliError::NotFound("the replay ended without a result".to_owned()));
+            }
+        }
+    }
+}

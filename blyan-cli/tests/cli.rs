@@ -1,0 +1,458 @@
+//! The `blyan` command as a process: what it prints, compared with what the library says.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use blyan_cli::Streams;
+use blyan_core::import::{self, ImportOptions};
+use blyan_core::manager::{GenerateOptions, ManagerOptions, SamplingOptions, Snapshot};
+use blyan_core::{BlockHash, Chain, DType, MoEModelManager, TensorBlock, VerifyOptions};
+use serde_json::{Value, json};
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny-kjv-moe")
+}
+
+fn blyan(chain: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blyan"));
+    command.arg("--chain").arg(chain).env_remove("BLYAN_CHAIN").env_remove("BLYAN_ISA").stdin(Stdio::null());
+    command
+}
+
+fn run<S: AsRef<OsStr>>(chain: &Path, arguments: impl IntoIterator<Item = S>) -> Output {
+    blyan(chain).args(arguments).output().unwrap()
+}
+
+/// Standard output of a command that did well.
+fn text<S: AsRef<OsStr>>(chain: &Path, arguments: impl IntoIterator<Item = S>) -> String {
+    let output = run(chain, arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "no progress bar where nobody watches");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn document<S: AsRef<OsStr>>(chain: &Path, arguments: impl IntoIterator<Item = S>) -> Value {
+    let words = arguments.into_iter().map(|word| word.as_ref().to_owned()).chain(["--json".into()]);
+    serde_json::from_str(&text(chain, words)).unwrap()
+}
+
+/// The error of a command that failed with a code.
+fn failure<S: AsRef<OsStr>>(chain: &Path, code: i32, arguments: impl IntoIterator<Item = S>) -> Value {
+    let words = arguments.into_iter().map(|word| word.as_ref().to_owned()).chain(["--json".into()]);
+    let output = run(chain, words);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert!(output.stdout.is_empty());
+    serde_json::from_str::<Value>(&error).unwrap()["error"].clone()
+}
+
+/// A chain with the small model, and what the library imported.
+fn imported() -> (tempfile::TempDir, PathBuf, BlockHash) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("chain");
+    let chain = Chain::open(&path).unwrap();
+    let report = import::checkpoint(&chain, model(), &ImportOptions::default()).unwrap();
+    (dir, path, report.model)
+}
+
+fn manager(chain: &Path) -> MoEModelManager {
+    let options = ManagerOptions { persist_usage: false, ..ManagerOptions::default() };
+    MoEModelManager::open(&Chain::open_read_only(chain).unwrap(), &options).unwrap()
+}
+
+#[test]
+fn import_says_what_the_library_reports() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = dir.path().join("new/chain");
+    let words = |more: &[&str]| {
+        let mut words = vec!["import".to_owned(), model().to_str().unwrap().to_owned()];
+        words.extend(more.iter().map(|word| (*word).to_owned()));
+        words
+    };
+    let memory = Chain::in_memory().unwrap();
+    for (more, dtype) in [(&[][..], None), (&["--dtype", "int8"], Some(DType::I8)), (&[], None)] {
+        let options = ImportOptions { dtype, ..ImportOptions::default() };
+        let expected = import::checkpoint(&memory, model(), &options).unwrap();
+        let mut expected = json!({
+            "model": expected.model, "spec": expected.spec, "root": expected.root, "dry_run": true,
+            "blocks_new": expected.blocks_new, "blocks_known": expected.blocks_known,
+            "payload_bytes_new": expected.payload_bytes_new,
+            "payload_bytes_known": expected.payload_bytes_known, "ignored_files": expected.ignored_files,
+        });
+        let existed = chain.exists();
+        assert_eq!(document(&chain, words(&[more, &["--dry-run"]].concat())), expected);
+        assert_eq!(chain.exists(), existed, "a dry run makes nothing");
+        expected["dry_run"] = false.into();
+        assert_eq!(document(&chain, words(more)), expected);
+    }
+    let error = failure(&chain, 1, ["import", "no/such/folder"]);
+    assert_eq!(error["kind"], "import");
+    assert!(error["message"].as_str().unwrap().contains("no/such/folder"));
+    assert!(text(&chain, words(&[])).contains("added    0 blocks"));
+}
+
+#[test]
+fn log_and_show_name_the_librarys_blocks() {
+    let (_dir, path, model) = imported();
+    let chain = Chain::open_read_only(&path).unwrap();
+    let all: Vec<blyan_core::Block> = chain.topological_order().map(Result::unwrap).collect();
+    let log = document(&path, ["log"]);
+    let hashes: Vec<&str> =
+        log["blocks"].as_array().unwrap().iter().map(|block| block["hash"].as_str().unwrap()).collect();
+    assert_eq!(hashes, all.iter().map(|block| block.hash().to_string()).collect::<Vec<_>>());
+    assert_eq!(document(&path, ["log", "--lane", "a"])["blocks"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        document(&path, ["log", "--kind", "expert", "-n", "5"])["blocks"].as_array().unwrap().len(),
+        5
+    );
+    assert_eq!(text(&path, ["log"]).lines().count(), all.len() + 1);
+
+    let snapshot = Snapshot::of_model(&chain, &model).unwrap();
+    let expert = snapshot.slots()[&"layer1.expert3".parse().unwrap()].block;
+    let by_slot = document(&path, ["show", "layer1.expert3"]);
+    assert_eq!(by_slot["hash"], json!(expert));
+    assert_eq!(document(&path, ["show", &expert.to_string()]), by_slot);
+    assert_eq!(document(&path, ["show", &expert.to_string()[..12]]), by_slot);
+    assert_eq!(document(&path, ["show", "layer1.expert3", "-m", &model.to_string()[..16]]), by_slot);
+    assert_eq!(document(&path, ["log", "layer1.expert3"])["blocks"][0]["hash"], json!(expert));
+    let block = TensorBlock::open(&chain, &expert).unwrap();
+    for tensor in by_slot["tensors"].as_array().unwrap() {
+        let view = block.tensor(tensor["name"].as_str().unwrap()).unwrap();
+        assert_eq!(tensor["shape"], json!(view.shape()));
+        assert_eq!((&tensor["dtype"], &tensor["bytes"]), (&json!("BF16"), &json!(view.data().len())));
+    }
+    assert_eq!(by_slot["tensors"].as_array().unwrap().len(), 3);
+    let header = chain.get(&expert).unwrap().header().clone();
+    assert_eq!(by_slot["payload"]["hash"], json!(header.payload.hash));
+    assert_eq!(by_slot["parents"], json!([{"hash": snapshot.spec_block(), "role": "dependency"}]));
+    assert_eq!(by_slot["children"], json!([model]));
+
+    let shown = document(&path, ["show", &model.to_string()]);
+    assert_eq!(shown["slots"].as_object().unwrap().len(), snapshot.slots().len());
+    assert_eq!(shown["root"], json!(snapshot.root()));
+    assert_eq!(document(&path, ["show", &snapshot.spec_block().to_string()])["content"]["hidden_size"], 192);
+    assert!(text(&path, ["show", "layer1.expert3"]).contains("gate_proj.weight"));
+
+    for name in ["nonsense", "layer9.expert0", "ff", ""] {
+        assert_eq!(failure(&path, 1, ["show", name])["kind"], "not_found", "{name}");
+    }
+}
+
+#[test]
+fn releases_are_names() {
+    let (_dir, path, model) = imported();
+    let release = {
+        let chain = Chain::open(&path).unwrap();
+        blyan_core::manager::release(&chain, &model, "tiny", "1.0.0".parse().unwrap()).unwrap();
+        blyan_core::manager::release(&chain, &model, "tiny", "1.10.0".parse().unwrap()).unwrap();
+        blyan_core::manager::release(&chain, &model, "tiny", "1.9.0".parse().unwrap()).unwrap()
+    };
+    assert_eq!(document(&path, ["show", "tiny"])["version"], "1.10.0");
+    assert_eq!(document(&path, ["show", "tiny@1.9.0"])["hash"], json!(release));
+    let generated = document(&path, ["generate", "And", "-n", "2", "-m", "tiny"]);
+    assert_eq!(generated["model"], json!(model));
+    assert_eq!(failure(&path, 1, ["show", "tiny@2.0.0"])["kind"], "not_found");
+}
+
+#[test]
+fn verify_names_every_bad_block_and_fails() {
+    let (_dir, path, _) = imported();
+    let chain = Chain::open_read_only(&path).unwrap();
+    let report = chain.verify(&VerifyOptions::full()).unwrap();
+    let expected = json!({
+        "ok": true, "full": true, "blocks": report.blocks, "payload_bytes": report.payload_bytes, "bad": [],
+    });
+    assert_eq!(document(&path, ["verify"]), expected);
+    assert_eq!(document(&path, ["verify", "--headers"])["full"], false);
+
+    let shown = document(&path, ["show", "layer0.expert1"]);
+    let payload = shown["payload"]["hash"].as_str().unwrap();
+    let file = path.join("payloads").join(&payload[..2]).join(payload);
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, bytes).unwrap();
+    let output = run(&path, ["verify", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stderr.is_empty(), "what was found is on the standard output");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&found["ok"], &found["bad"][0]["block"]), (&json!(false), &shown["hash"]));
+    assert_eq!(found["bad"].as_array().unwrap().len(), 1);
+    assert_eq!(failure(&path, 1, ["show", "layer0.expert1"])["kind"], "tensor");
+    // Importing again repairs it.
+    text(&path, ["import", model().to_str().unwrap()]);
+    assert_eq!(document(&path, ["verify"]), expected);
+}
+
+#[test]
+fn generate_writes_what_the_library_writes() {
+    let (dir, path, model) = imported();
+    let manager = manager(&path);
+    let sampled = SamplingOptions {
+        temperature: 0.8,
+        top_k: Some(40),
+        top_p: Some(0.9),
+        min_p: Some(0.05),
+        repetition_penalty: Some(1.1),
+        seed: 7,
+    };
+    let words = "--temp 0.8 --top-k 40 --top-p 0.9 --min-p 0.05 --repeat-penalty 1.1 --seed 7";
+    let words: Vec<&str> = words.split(' ').collect();
+    for (more, sampling) in [(vec![], SamplingOptions::default()), (words, sampled)] {
+        let options = GenerateOptions {
+            max_tokens: Some(24),
+            sampling,
+            stop: vec!["LORD".to_owned()],
+            ..GenerateOptions::default()
+        };
+        let expected = manager.generate("And God said", &options).unwrap();
+        let base = ["generate", "And God said", "-n", "24", "--stop", "LORD"];
+        let arguments = || base.iter().chain(&more);
+        let generated = document(&path, arguments());
+        assert_eq!(generated["text"], json!(expected.text));
+        assert_eq!(generated["tokens"], json!(expected.tokens));
+        assert_eq!(generated["prompt_tokens"], json!(expected.prompt_tokens));
+        assert_eq!(generated["finish_reason"], json!(expected.finish_reason));
+        assert_eq!(generated["model"], json!(model));
+        assert_eq!(generated["receipt"], serde_json::from_str::<Value>(&expected.receipt.to_json()).unwrap());
+        assert_eq!(text(&path, arguments()).trim_end_matches('\n'), expected.text.trim_end_matches('\n'));
+    }
+    // From a file and from the standard input.
+    let file = dir.path().join("prompt.txt");
+    fs::write(&file, "And God said").unwrap();
+    let expected = text(&path, ["generate", "And God said", "-n", "5"]);
+    assert_eq!(text(&path, ["generate", "-f", file.to_str().unwrap(), "-n", "5"]), expected);
+    let mut child = blyan(&path)
+        .args(["generate", "-f", "-", "-n", "5"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"And God said").unwrap();
+    assert_eq!(String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap(), expected);
+
+    // What the library refuses.
+    assert_eq!(failure(&path, 1, ["generate", "And", "--temp", "-1"])["kind"], "model");
+    assert_eq!(failure(&path, 1, ["generate", "--chat", "Hello"])["kind"], "model", "it has no template");
+    fs::write(&file, "{}").unwrap();
+    assert_eq!(failure(&path, 1, ["generate", "--messages", file.to_str().unwrap()])["kind"], "content");
+}
+
+#[test]
+fn chats_go_through_the_models_template() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = dir.path().join("chat-model");
+    fs::create_dir(&checkpoint).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(model().join(file), checkpoint.join(file)).unwrap();
+    }
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    fs::write(checkpoint.join("chat_template.jinja"), template).unwrap();
+    let path = dir.path().join("chain");
+    text(&path, [OsStr::new("import"), checkpoint.as_os_str()]);
+    let answer = |arguments: &[&str]| document(&path, arguments);
+    let asked = answer(&["generate", "--chat", "Who art thou?", "--system", "Be brief.", "-n", "6"]);
+    let messages = dir.path().join("messages.json");
+    let list = json!([
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who art thou?"},
+    ]);
+    fs::write(&messages, list.to_string()).unwrap();
+    assert_eq!(answer(&["generate", "--messages", messages.to_str().unwrap(), "-n", "6"]), asked);
+    let manager = manager(&path);
+    let rendered = "system: Be brief.\nuser: Who art thou?\n";
+    let tokens = manager.tokenizer().unwrap().encode(rendered, false).unwrap();
+    assert_eq!(asked["receipt"]["claim"]["prompt_tokens"], json!(tokens));
+}
+
+#[test]
+fn receipts_are_replayed() {
+    let (dir, path, _) = imported();
+    let file = dir.path().join("receipt.json");
+    let name = file.to_str().unwrap();
+    text(&path, ["generate", "And God said", "-n", "8", "--receipt", name]);
+    let verified = document(&path, ["receipt", "verify", name]);
+    assert_eq!((&verified["ok"], &verified["differences"]), (&json!(true), &json!([])));
+    let mut receipt: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    receipt["claim"]["output_tokens"][2] = 17.into();
+    fs::write(&file, receipt.to_string()).unwrap();
+    let output = run(&path, ["receipt", "verify", name, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["ok"], false);
+    let paths: Vec<&str> = found["differences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|difference| difference["path"].as_str().unwrap())
+        .collect();
+    assert!(paths.contains(&"/claim/output_tokens/2"), "{paths:?}");
+    fs::write(&file, "{}").unwrap();
+    assert_eq!(failure(&path, 1, ["receipt", "verify", name])["kind"], "model");
+    assert_eq!(failure(&path, 1, ["receipt", "verify", "no-such-file"])["kind"], "file");
+}
+
+#[test]
+fn usage_is_what_was_used() {
+    let (_dir, path, model) = imported();
+    assert_eq!(text(&path, ["usage"]), "no expert of this model has been used\n");
+    let generated = document(&path, ["generate", "And God said", "-n", "8"]);
+    let usage = document(&path, ["usage", "-n", "1000"]);
+    assert_eq!(usage["model"], json!(model));
+    let used: Vec<&Value> = usage["experts"].as_array().unwrap().iter().collect();
+    let blocks = generated["receipt"]["claim"]["blocks"].as_object().unwrap();
+    let experts = blocks.iter().filter(|(slot, _)| slot.contains(".expert")).count();
+    assert_eq!(used.len(), experts);
+    for expert in used {
+        assert_eq!(expert["block"], blocks[expert["slot"].as_str().unwrap()]);
+        assert!(expert["tokens"].as_u64() > Some(0));
+    }
+    let one = &usage["experts"][0];
+    assert_eq!(document(&path, ["usage", one["slot"].as_str().unwrap()])["experts"][0], *one);
+    assert_eq!(document(&path, ["usage", "--reset"])["experts"], json!([]));
+    assert_eq!(failure(&path, 1, ["usage", "embedding"])["kind"], "counts");
+}
+
+#[test]
+fn an_exported_folder_is_the_same_model() {
+    let (dir, path, model) = imported();
+    let out = dir.path().join("out");
+    let out = out.to_str().unwrap();
+    let exported = document(&path, ["export", out]);
+    assert_eq!(exported["model"], json!(model));
+    assert!(exported["files"].as_array().unwrap().contains(&json!("model.safetensors")));
+    assert_eq!(document(&path, ["import", out])["model"], json!(model));
+    assert_eq!(failure(&path, 1, ["export", out])["kind"], "export");
+    document(&path, ["export", out, "--overwrite"]);
+}
+
+#[test]
+fn wrong_arguments_are_a_code_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("none");
+    for words in [
+        &["frobnicate"][..],
+        &["import"],
+        &["import", "x", "--dtype", "int3"],
+        &["log", "--lane", "X"],
+        &["generate"],
+        &["generate", "x", "-n", "many"],
+        &["generate", "x", "--messages", "y"],
+        &["receipt"],
+        &["show"],
+    ] {
+        assert_eq!(failure(&path, 2, words)["kind"], "usage", "{words:?}");
+        let output = run(&path, words);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty());
+    }
+    // No chain there, and reading makes none.
+    for words in [&["log"][..], &["verify"], &["show", "embedding"], &["generate", "x"], &["usage"]] {
+        assert_eq!(failure(&path, 1, words)["kind"], "chain", "{words:?}");
+        assert!(!path.exists());
+    }
+    // The environment names a chain, too.
+    let (_dir, chain, _) = imported();
+    let output = Command::new(env!("CARGO_BIN_EXE_blyan"))
+        .args(["log", "--json"])
+        .env("BLYAN_CHAIN", &chain)
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+}
+
+#[test]
+fn every_command_explains_itself_by_examples() {
+    let dir = tempfile::tempdir().unwrap();
+    for words in [
+        &["--help"][..],
+        &["import", "--help"],
+        &["export", "--help"],
+        &["log", "--help"],
+        &["show", "--help"],
+        &["verify", "--help"],
+        &["generate", "--help"],
+        &["usage", "--help"],
+        &["receipt", "verify", "--help"],
+    ] {
+        let help = text(dir.path(), words);
+        assert!(help.contains("  blyan "), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
+    }
+    assert!(text(dir.path(), ["--version"]).starts_with("blyan "));
+}
+
+/// A stream whose reader is gone.
+struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_closed_output_is_quiet_and_a_cancelled_command_leaves_the_chain_sound() {
+    let (_dir, path, _) = imported();
+    let chain = path.to_str().unwrap();
+    let cancel = Arc::new(AtomicBool::new(false));
+    let call = |words: &[&str], out: &mut dyn Write, cancel: &Arc<AtomicBool>| {
+        let mut err = Vec::new();
+        let words = ["blyan", "--chain", chain].into_iter().chain(words.iter().copied());
+        let code = blyan_cli::run(words, &mut Streams { out, err: &mut err, terminal: false }, cancel);
+        (code, String::from_utf8(err).unwrap())
+    };
+    for words in [&["log"][..], &["verify"], &["generate", "And", "-n", "9"]] {
+        assert_eq!(call(words, &mut Closed, &cancel), (0, String::new()), "{words:?}");
+    }
+    let cancel = Arc::new(AtomicBool::new(true));
+    let before = Chain::open_read_only(&path).unwrap().len().unwrap();
+    let model = model();
+    for words in [
+        &["import", model.to_str().unwrap(), "--dtype", "int8"][..],
+        &["verify"],
+        &["generate", "And God said"],
+        &["export", "never-written"],
+    ] {
+        let mut out = Vec::new();
+        assert_eq!(call(words, &mut out, &cancel), (130, "blyan: stopped\n".to_owned()), "{words:?}");
+    }
+    let chain = Chain::open(&path).unwrap();
+    assert_eq!(chain.len().unwrap(), before);
+    assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
+    assert!(!Path::new("never-written").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_text_and_keeps_its_receipt() {
+    let (dir, path, _) = imported();
+    let receipt = dir.path().join("receipt.json");
+    let mut child = blyan(&path)
+        .args(["generate", "And God said", "--ignore-eos", "--threads", "1", "--isa", "scalar", "--receipt"])
+        .arg(&receipt)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Some text has come, so the model runs; the scalar code is far from the end of its context.
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 1]).unwrap();
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    out.read_to_end(&mut Vec::new()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    let receipt: Value = serde_json::from_slice(&fs::read(&receipt).unwrap()).unwrap();
+    assert_eq!(receipt["claim"]["finish_reason"], "cancelled");
+}
