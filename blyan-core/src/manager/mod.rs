@@ -36,6 +36,7 @@ use crate::model::{
     BlockSource, Decoder, KvCache, KvDType, LayerRouting, Logits, ModelError, ResidencyReport, Step,
 };
 use crate::storage::PayloadStore;
+use crate::storage::trust::TrustRecord;
 use crate::tensor::{TensorBlock, TensorError};
 use crate::usage::{ExpertUse, UsageError, UsageLayout, UsageTracker};
 
@@ -232,6 +233,8 @@ fn usage_layout(snapshot: &Snapshot, model: BlockHash) -> UsageLayout {
 struct PinnedBlocks {
     payloads: Arc<PayloadStore>,
     snapshot: Snapshot,
+    /// What was verified before, if the caller relies on that.
+    record: Option<TrustRecord>,
 }
 
 impl BlockSource for PinnedBlocks {
@@ -239,7 +242,11 @@ impl BlockSource for PinnedBlocks {
         let pinned = self.snapshot.slots().get(&slot);
         let missing = || TensorError::Missing { tensor: slot.to_string(), present: Vec::new() };
         let pinned = pinned.ok_or_else(missing)?;
-        let payload = self.payloads.get(&pinned.payload, pinned.len_bytes).map_err(ChainError::from)?;
+        let payload = match &self.record {
+            Some(record) => self.payloads.get_recorded(&pinned.payload, pinned.len_bytes, record),
+            None => self.payloads.get(&pinned.payload, pinned.len_bytes),
+        };
+        let payload = payload.map_err(ChainError::from)?;
         TensorBlock::from_payload(payload)
     }
 
@@ -293,7 +300,12 @@ impl MoEModelManager {
             text(Slot::SpecialTokensMap)?.as_deref(),
             text(Slot::ChatTemplate)?.as_deref(),
         )?;
-        let source = PinnedBlocks { payloads: Arc::clone(chain.payloads()), snapshot: snapshot.clone() };
+        let record = match chain.dir().filter(|_| options.trust_verified) {
+            Some(dir) => Some(TrustRecord::open(dir).map_err(ChainError::from)?),
+            None => None,
+        };
+        let payloads = Arc::clone(chain.payloads());
+        let source = PinnedBlocks { payloads, snapshot: snapshot.clone(), record };
         let block = snapshot.model_block(chain)?;
         let usage_dir = chain.dir().filter(|_| options.persist_usage).map(|dir| dir.join(USAGE_FOLDER));
         let usage = UsageTracker::open(usage_layout(&snapshot, block), usage_dir.as_deref())

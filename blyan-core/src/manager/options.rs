@@ -25,6 +25,10 @@ pub struct ManagerOptions {
     pub prefill_chunk: usize,
     /// Whether usage is kept in the chain's directory.
     pub persist_usage: bool,
+    /// Relies on the record of an earlier verification for payload files whose inode, size and change
+    /// time are still the same, instead of hashing them once in each process. SECURITY.md says what that
+    /// gives up. The chain's directory keeps the record.
+    pub trust_verified: bool,
 }
 
 impl Default for ManagerOptions {
@@ -36,6 +40,7 @@ impl Default for ManagerOptions {
             isa: None,
             prefill_chunk: 512,
             persist_usage: true,
+            trust_verified: false,
         }
     }
 }

@@ -14,11 +14,12 @@ use super::weights::Linear;
 /// Multiply-adds below which a task is not worth handing to another thread.
 const MIN_TASK_MACS: usize = 1 << 16;
 
-/// Tasks per thread in a region, so that a thread that is late does not hold up the others.
-const TASKS_PER_THREAD: usize = 4;
+/// Tasks per thread in a region: at its end a thread waits for half a task of another on average, and a
+/// token is a hundred regions.
+const TASKS_PER_THREAD: usize = 24;
 
-/// Rows of a task are a multiple of this, so that tiles of several rows stay whole.
-const ROW_MULTIPLE: usize = 8;
+/// Rows of a task are a multiple of this, so that tiles of four and of six rows stay whole.
+const ROW_MULTIPLE: usize = 24;
 
 /// Inputs of a product, rounded to 16 bits at most once however many matrices use them.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ use redb::backends::FileBackend;
 
 use super::medium::{Access, Medium};
 use super::payload::Payload;
+use super::trust::FileIdentity;
 use crate::hash::PayloadHash;
 
 const INDEX_FILE: &str = "index.redb";
@@ -97,6 +98,21 @@ impl Medium for DirMedium {
     fn open_payload(&self, payload: &PayloadHash) -> io::Result<Option<Payload>> {
         match File::open(self.payload_path(payload)) {
             Ok(file) => Payload::map(&file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[cfg(unix)]
+    fn payload_identity(&self, payload: &PayloadHash) -> io::Result<Option<FileIdentity>> {
+        use std::os::unix::fs::MetadataExt;
+        match fs::metadata(self.payload_path(payload)) {
+            Ok(file) => Ok(Some(FileIdentity {
+                device: file.dev(),
+                inode: file.ino(),
+                size_bytes: file.len(),
+                changed_ns: i128::from(file.ctime()) * 1_000_000_000 + i128::from(file.ctime_nsec()),
+            })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

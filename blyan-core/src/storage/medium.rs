@@ -8,6 +8,7 @@ use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 use super::payload::Payload;
+use super::trust::FileIdentity;
 use crate::hash::PayloadHash;
 use redb::StorageBackend;
 
@@ -42,6 +43,16 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     ///
     /// Any I/O error.
     fn open_payload(&self, payload: &PayloadHash) -> io::Result<Option<Payload>>;
+
+    /// What the file system says of a published payload's file; `None` if there is none, or nothing
+    /// to be said that changes with every write.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error.
+    fn payload_identity(&self, _payload: &PayloadHash) -> io::Result<Option<FileIdentity>> {
+        Ok(None)
+    }
 
     /// Opens a published payload to be read through once; its length, and its bytes. `None` if
     /// there is none. Unlike a map, it survives a medium that cannot read its bytes any more.

@@ -13,6 +13,7 @@ pub(crate) mod pages;
 pub(crate) mod payload;
 pub(crate) mod payload_store;
 pub(crate) mod payload_writer;
+pub(crate) mod trust;
 
 pub use dir::DirMedium;
 pub use error::StorageError;
@@ -22,3 +23,4 @@ pub use payload::Payload;
 pub use payload_store::PayloadStore;
 /// What a [`Medium`] gives as the file of the index: redb's own trait.
 pub use redb::StorageBackend as IndexFile;
+pub use trust::FileIdentity;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::error::StorageError;
 use super::medium::Medium;
 use super::payload::Payload;
+use super::trust::TrustRecord;
 use crate::hash::PayloadHash;
 
 /// Maps kept before those nobody uses are let go; Linux allows a process 65,530 maps.
@@ -55,11 +56,43 @@ impl PayloadStore {
         }
         let bytes = self.read(payload, len_bytes)?;
         check_hash(payload, &bytes)?;
+        Ok(self.keep(payload, bytes))
+    }
+
+    /// As [`Self::get`], but a file that `record` knows, unchanged since its hash matched, is not
+    /// hashed again; one that is hashed is put on record.
+    pub(crate) fn get_recorded(
+        &self,
+        payload: &PayloadHash,
+        len_bytes: u64,
+        record: &TrustRecord,
+    ) -> Result<Payload, StorageError> {
+        let identity = || {
+            let identity = self.medium.payload_identity(payload);
+            identity.map_err(StorageError::io("look at payload", PathBuf::from(payload.to_string())))
+        };
+        // The file is looked at before it is opened and again afterwards, so that what is known is
+        // known of the file that was opened.
+        let before = identity()?;
+        if let Some(before) = before.filter(|before| record.knows(payload, before)) {
+            let bytes = self.read(payload, len_bytes)?;
+            if identity()? == Some(before) {
+                return Ok(self.keep(payload, bytes));
+            }
+        }
+        let bytes = self.get(payload, len_bytes)?;
+        if let Some(before) = before.filter(|before| identity().is_ok_and(|now| now == Some(*before))) {
+            record.add(payload, before);
+        }
+        Ok(bytes)
+    }
+
+    fn keep(&self, payload: &PayloadHash, bytes: Payload) -> Payload {
         let mut verified = self.verified();
         if verified.len() >= MAX_KEPT_MAPS {
             verified.retain(|_, map| !map.is_unshared());
         }
-        Ok(verified.entry(*payload).or_insert(bytes).clone())
+        verified.entry(*payload).or_insert(bytes).clone()
     }
 
     /// The payload's bytes as they are now, mapped, its length checked and nothing else.
