@@ -1,0 +1,344 @@
+//! Measures the limits of the machine, in the run whose figures are compared with them: one line of JSON.
+//!
+//! ```text
+//! probe FOLDER [--threads N] [--mib N]
+//! ```
+//!
+//! In FOLDER a file is written, mapped and removed. Each figure is the best of a few passes; GB are 10^9 bytes.
+//! What the CPU or the kernel does not have is null.
+
+#![expect(unsafe_code, reason = "the limits are those of single instructions and of maps with advice")]
+
+use std::error::Error;
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use lexopt::prelude::*;
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+const PASSES: usize = 4;
+/// How far ahead a software prefetch asks.
+const PREFETCH_BYTES: usize = 6 << 10;
+
+/// Best of a few passes over `bytes` by all threads, each its part, in GB/s.
+fn read(bytes: &[u8], threads: usize, prefetch: bool) -> f64 {
+    let part = bytes.len().div_ceil(threads).next_multiple_of(64);
+    let mut best = f64::INFINITY;
+    for _ in 0..PASSES {
+        let begun = Instant::now();
+        black_box(bytes.par_chunks(part).map(|part| sum(part, prefetch)).reduce(|| 0, |a, b| a ^ b));
+        best = best.min(begun.elapsed().as_secs_f64());
+    }
+    bytes.len() as f64 / best / 1e9
+}
+
+/// Reads all of `bytes`, as fast as the widest loads go.
+fn sum(bytes: &[u8], prefetch: bool) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the CPU has AVX-512F.
+            return unsafe { x86_64::sum_avx512(bytes, prefetch) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the CPU has AVX2.
+            return unsafe { x86_64::sum_avx2(bytes, prefetch) };
+        }
+    }
+    let _ = prefetch;
+    let words =
+        bytes.chunks_exact(8).map(|word| word.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)));
+    words.fold(0, |a, b| a ^ b)
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64 {
+    use std::arch::asm;
+    use std::arch::x86_64::*;
+
+    use super::PREFETCH_BYTES;
+
+    /// The xor of all 64-byte lines.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn sum_avx512(bytes: &[u8], prefetch: bool) -> u64 {
+        let mut sums = [_mm512_setzero_si512(); 8];
+        for lines in bytes.chunks_exact(512) {
+            if prefetch {
+                for line in (0..512).step_by(64) {
+                    // A hint: an address outside of the map is ignored.
+                    _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_add(PREFETCH_BYTES + line).cast());
+                }
+            }
+            for (sum, line) in sums.iter_mut().zip(lines.chunks_exact(64)) {
+                // SAFETY: `line` is 64 bytes.
+                *sum = _mm512_xor_si512(*sum, unsafe { _mm512_loadu_si512(line.as_ptr().cast()) });
+            }
+        }
+        let all = sums.into_iter().fold(_mm512_setzero_si512(), |a, b| _mm512_xor_si512(a, b));
+        _mm512_reduce_add_epi64(all) as u64
+    }
+
+    /// The xor of all 32-byte halves of lines.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn sum_avx2(bytes: &[u8], prefetch: bool) -> u64 {
+        let mut sums = [_mm256_setzero_si256(); 8];
+        for lines in bytes.chunks_exact(256) {
+            if prefetch {
+                for line in (0..256).step_by(64) {
+                    // A hint: an address outside of the map is ignored.
+                    _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_add(PREFETCH_BYTES + line).cast());
+                }
+            }
+            for (sum, half) in sums.iter_mut().zip(lines.chunks_exact(32)) {
+                // SAFETY: `half` is 32 bytes.
+                *sum = _mm256_xor_si256(*sum, unsafe { _mm256_loadu_si256(half.as_ptr().cast()) });
+            }
+        }
+        let all = sums.into_iter().fold(_mm256_setzero_si256(), |a, b| _mm256_xor_si256(a, b));
+        _mm256_extract_epi64::<0>(all) as u64 ^ _mm256_extract_epi64::<2>(all) as u64
+    }
+
+    /// Ten chains that depend on nothing but themselves, so that only the instruction's throughput counts.
+    macro_rules! ten_chains {
+        ($name:ident, $features:literal, $instruction:literal, $register:literal) => {
+            #[target_feature(enable = $features)]
+            pub(super) fn $name(rounds: usize) {
+                // SAFETY: arithmetic on registers that are declared as overwritten. They are zero, so that
+                // no denormal or NaN slows them down.
+                unsafe {
+                    asm!(
+                        "vpxor xmm10, xmm10, xmm10",
+                        "vpxor xmm0, xmm0, xmm0",
+                        "vpxor xmm1, xmm1, xmm1",
+                        "vpxor xmm2, xmm2, xmm2",
+                        "vpxor xmm3, xmm3, xmm3",
+                        "vpxor xmm4, xmm4, xmm4",
+                        "vpxor xmm5, xmm5, xmm5",
+                        "vpxor xmm6, xmm6, xmm6",
+                        "vpxor xmm7, xmm7, xmm7",
+                        "vpxor xmm8, xmm8, xmm8",
+                        "vpxor xmm9, xmm9, xmm9",
+                        "2:",
+                        concat!($instruction, " ", $register, "0, ", $register, "10, ", $register, "10"),
+                        concat!($instruction, " ", $register, "1, ", $register, "10, ", $register, "10"),
+                        concat!($instruction, " ", $register, "2, ", $register, "10, ", $register, "10"),
+                        concat!($instruction, " ", $register, "3, ", $register, "10, ", $register, "10"),
+                        concat!($instruction, " ", $register, "4, ", $register, "10, ", $register, "10"),
+                        concat!($instruction, " ", $register, "5, ", $register, "10, ", $register, "10"),
+                        concat!($instruction, " ", $register, "6, ", $register, "10, ", $register, "10"),
+                        concat!($instruction, " ", $register, "7, ", $register, "10, ", $register, "10"),
+                        concat!($instruction, " ", $register, "8, ", $register, "10, ", $register, "10"),
+                        concat!($instruction, " ", $register, "9, ", $register, "10, ", $register, "10"),
+                        "dec {rounds}",
+                        "jnz 2b",
+                        rounds = inout(reg) rounds => _,
+                        out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
+                        out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+                        out("xmm10") _,
+                        options(nomem, nostack),
+                    );
+                }
+            }
+        };
+    }
+    ten_chains!(fma_avx512, "avx512f", "vfmadd231ps", "zmm");
+    ten_chains!(fma_avx2, "avx2,fma", "vfmadd231ps", "ymm");
+    ten_chains!(dot_u8_avx512, "avx512f,avx512vnni", "vpdpbusd", "zmm");
+    ten_chains!(dot_i16_avx512, "avx512f,avx512vnni", "vpdpwssd", "zmm");
+    ten_chains!(dot_bf16_avx512, "avx512f,avx512bf16", "vdpbf16ps", "zmm");
+
+    /// Operations of one instruction, a multiplication and an addition being two, by the name they are reported
+    /// under, and the chain where the CPU has it.
+    pub(super) fn chains() -> [(&'static str, f64, Option<unsafe fn(usize)>); 5] {
+        let vnni = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
+        let bf16 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
+        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        [
+            ("fma_f32_avx512_gflops", 32.0, is_x86_feature_detected!("avx512f").then_some(fma_avx512 as _)),
+            ("fma_f32_avx2_gflops", 16.0, avx2.then_some(fma_avx2 as _)),
+            ("vpdpbusd_gops", 128.0, vnni.then_some(dot_u8_avx512 as _)),
+            ("vpdpwssd_gops", 64.0, vnni.then_some(dot_i16_avx512 as _)),
+            ("vdpbf16ps_gflops", 64.0, bf16.then_some(dot_bf16_avx512 as _)),
+        ]
+    }
+}
+
+/// 10^9 operations a second of all threads together.
+#[cfg(target_arch = "x86_64")]
+fn peaks(threads: usize, result: &mut Value) {
+    const ROUNDS: usize = 20_000_000;
+    for (name, operations, chain) in x86_64::chains() {
+        let Some(chain) = chain else {
+            result[name] = Value::Null;
+            continue;
+        };
+        let mut best = f64::INFINITY;
+        for _ in 0..2 {
+            let begun = Instant::now();
+            // SAFETY: `chains` gives those alone whose instructions the CPU has.
+            (0..threads).into_par_iter().with_max_len(1).for_each(|_| unsafe { chain(ROUNDS) });
+            best = best.min(begun.elapsed().as_secs_f64());
+        }
+        result[name] = json!((threads * ROUNDS * 10) as f64 * operations / best / 1e9);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn peaks(_: usize, _: &mut Value) {}
+
+/// A map that starts at a huge page's border, of a file or of anonymous memory.
+struct Map {
+    /// What was reserved, so that there is room for the border.
+    reserved: *mut libc::c_void,
+    reserved_bytes: usize,
+    start: *mut u8,
+    len_bytes: usize,
+}
+
+impl Map {
+    /// Maps `len_bytes`, with advice for or against huge pages; `None` where the kernel refuses the advice for
+    /// them.
+    fn new(file: Option<&File>, len_bytes: usize, huge: bool) -> Outcome<Option<Self>> {
+        let reserved_bytes = len_bytes + HUGE_PAGE_BYTES;
+        let (nothing, none) = (std::ptr::null_mut(), libc::PROT_NONE);
+        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new map at an address of the kernel's choice touches no other.
+        let reserved = unsafe { libc::mmap(nothing, reserved_bytes, none, anonymous, -1, 0) };
+        if reserved == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        let start = reserved.wrapping_byte_add(reserved.align_offset(HUGE_PAGE_BYTES));
+        let map = Self { reserved, reserved_bytes, start: start.cast(), len_bytes };
+        let (protection, flags, fd) = match file {
+            Some(file) => (libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd()),
+            None => (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
+        };
+        // SAFETY: the fixed range lies in what was just reserved.
+        if unsafe { libc::mmap(start, len_bytes, protection, flags | libc::MAP_FIXED, fd, 0) } != start {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // SAFETY: the advice changes no byte, and the range is that of the map.
+        let refused = unsafe { libc::madvise(start, len_bytes, advice) } != 0;
+        Ok((!(huge && refused)).then_some(map))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the map is readable, lives as long as `self`, and its file has no name, so nobody writes.
+        unsafe { std::slice::from_raw_parts(self.start, self.len_bytes) }
+    }
+
+    /// Writes every page of an anonymous map.
+    fn fill(&mut self) {
+        // SAFETY: an anonymous map is writable, and `self` is borrowed alone.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.start, self.len_bytes) };
+        bytes
+            .par_chunks_mut(HUGE_PAGE_BYTES)
+            .enumerate()
+            .for_each(|(index, part)| part.fill(index as u8 | 1));
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: no slice outlives `self`.
+        unsafe { libc::munmap(self.reserved, self.reserved_bytes) };
+    }
+}
+
+/// KiB of the process's maps of files that whole huge pages hold.
+fn file_huge_kib() -> u64 {
+    let rollup = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("FilePmdMapped:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+fn run() -> Outcome<Value> {
+    let (mut folder, mut threads, mut mib) = (None, std::thread::available_parallelism()?.get(), 1024);
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("threads") => threads = parser.value()?.parse()?,
+            Long("mib") => mib = parser.value()?.parse()?,
+            Value(value) if folder.is_none() => folder = Some(PathBuf::from(value)),
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    let folder = folder.ok_or("name a folder to write a file in")?;
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    let len = mib << 20;
+    let mut result = json!({ "threads": threads, "read_mib": mib });
+
+    for (name, huge) in [("anonymous", false), ("anonymous_huge", true)] {
+        let mut map = Map::new(None, len, huge)?;
+        map.iter_mut().for_each(Map::fill);
+        read_map(name, map.as_ref(), threads, &mut result);
+        if let (Some(map), false) = (&map, huge) {
+            hashes(map.bytes(), threads, &mut result);
+        }
+    }
+
+    let path = folder.join(format!("probe-{}", std::process::id()));
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    // Nameless from here on, so that nothing stays behind whatever happens.
+    std::fs::remove_file(&path)?;
+    let part = vec![0x5a_u8; HUGE_PAGE_BYTES];
+    for _ in 0..len / HUGE_PAGE_BYTES {
+        file.write_all(&part)?;
+    }
+    file.sync_all()?;
+    for (name, huge) in [("file", false), ("file_huge", true)] {
+        // Huge pages are given when a file is read through a map that asks for them, not when it was written.
+        // SAFETY: a call on a file that is open; what it drops from the cache is on the disk.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        let map = Map::new(Some(&file), len, huge)?;
+        if let (Some(map), true) = (&map, huge) {
+            black_box(sum(map.bytes(), false));
+            result["file_huge_kib"] = json!(file_huge_kib());
+        }
+        read_map(name, map.as_ref(), threads, &mut result);
+    }
+    peaks(threads, &mut result);
+    Ok(result)
+}
+
+/// Without and with software prefetch; null where there is no such map.
+fn read_map(name: &str, map: Option<&Map>, threads: usize, result: &mut Value) {
+    for (how, prefetch) in [("", false), ("_prefetch", true)] {
+        result[format!("read_{name}{how}")] = json!(map.map(|map| read(map.bytes(), threads, prefetch)));
+    }
+}
+
+/// BLAKE3 of a GB that is in memory: one thread, all threads on one input, all threads on their own.
+fn hashes(bytes: &[u8], threads: usize, result: &mut Value) {
+    let rate = |len: usize, work: &dyn Fn()| {
+        let begun = Instant::now();
+        work();
+        json!(len as f64 / begun.elapsed().as_secs_f64() / 1e9)
+    };
+    let quarter = &bytes[..bytes.len() / 4];
+    result["blake3_one_thread"] = rate(quarter.len(), &|| {
+        black_box(blake3::hash(quarter));
+    });
+    result["blake3_one_input"] = rate(bytes.len(), &|| {
+        black_box(blake3::Hasher::new().update_rayon(bytes).finalize());
+    });
+    result["blake3_many_inputs"] = rate(bytes.len(), &|| {
+        let part = bytes.len().div_ceil(threads * 16);
+        bytes.par_chunks(part).for_each(|part| {
+            black_box(blake3::hash(part));
+        });
+    });
+}
+
+fn main() {
+    println!("{}", run().unwrap_or_else(|error| json!({ "error": error.to_string() })));
+}
