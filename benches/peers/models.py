@@ -3,6 +3,7 @@
 
     models.py hf SHAPE FOLDER             a synthetic model, safetensors in bf16
     models.py gguf SHAPE TYPE FILE        the same weights as Q8_0, F16 or Q4_0
+    models.py config SHAPE FILE           its config.json alone
     models.py convert FOLDER TYPE FILE    a `llama` or `mixtral` folder as GGUF
 
 Synthetic weights are N(0, 0.02), rounded to bf16, each tensor from a seed made of its name: both formats hold
@@ -290,6 +291,8 @@ def main() -> None:
         match sys.argv[1:]:
             case ["hf", shape, folder] if shape in SHAPES:
                 write_hf(SHAPES[shape], Path(folder), pool)
+            case ["config", shape, path] if shape in SHAPES:
+                Path(path).write_text(json.dumps(olmoe_config(SHAPES[shape]), indent=1))
             case ["gguf", shape, kind, path] if shape in SHAPES and kind in FILE_TYPES:
                 write_gguf(SHAPES[shape], kind, Path(path), pool)
             case ["convert", folder, kind, path] if kind in FILE_TYPES:

@@ -1,6 +1,7 @@
 //! Measures blyan through its public API: one case a process, one line of JSON each.
 //!
 //! ```text
+//! blyan-peer dtype DTYPE                    whether the library has it
 //! blyan-peer import FOLDER CHAIN DTYPE      int8, fp8, f16, bf16, int4, or kept
 //! blyan-peer sequence CHAIN [--prompt N] [--new N] [--repeat N]
 //! blyan-peer batch    CHAIN [--prompt N] [--new N] [--sequences N]
@@ -20,7 +21,7 @@ use blyan_core::format::FeedForward;
 use blyan_core::import::{self, ImportOptions};
 use blyan_core::manager::{GenerateOptions, ManagerOptions, MoEModelManager};
 use blyan_core::storage::DirMedium;
-use blyan_core::{Chain, Slot, TensorBlock, VerifyOptions};
+use blyan_core::{Chain, DType, Slot, TensorBlock, VerifyOptions};
 use lexopt::prelude::*;
 use memmap2::Mmap;
 use peers_runner::{median, memory, seconds, tokens};
@@ -124,11 +125,20 @@ fn warm_up(model: &MoEModelManager) -> Outcome<Value> {
     Ok(json!({ "blocks": all, "touched": verified, "seconds": begun.elapsed().as_secs_f64() }))
 }
 
+/// The dtype of a name; `None` keeps the checkpoint's.
+fn dtype(name: &str) -> Outcome<Option<DType>> {
+    Ok(if name == "kept" { None } else { Some(import::dtype_of_option(name)?) })
+}
+
+fn run_dtype(arguments: &Arguments) -> Outcome<Value> {
+    dtype(arguments.places.first().ok_or("name a dtype")?).map(|_| json!({}))
+}
+
 fn run_import(arguments: &Arguments) -> Outcome<Value> {
-    let [folder, chain, dtype] = &arguments.places[..] else {
+    let [folder, chain, name] = &arguments.places[..] else {
         return Err("import FOLDER CHAIN DTYPE".into());
     };
-    let dtype = if dtype == "kept" { None } else { Some(import::dtype_of_option(dtype)?) };
+    let dtype = dtype(name)?;
     let chain = Chain::open(chain)?;
     let options = ImportOptions { dtype, ..ImportOptions::default() };
     let (report, time) = seconds(|| import::checkpoint(&chain, folder, &options));
@@ -286,13 +296,14 @@ fn run_logits(arguments: &Arguments) -> Outcome<Value> {
 fn run() -> Outcome<Value> {
     let arguments = Arguments::parse()?;
     let result = match &*arguments.command {
+        "dtype" => run_dtype(&arguments),
         "import" => run_import(&arguments),
         "sequence" => run_sequence(&arguments),
         "batch" => run_batch(&arguments),
         "open" => run_open(&arguments),
         "verify" => run_verify(&arguments),
         "logits" => run_logits(&arguments),
-        _ => Err("give a command: import, sequence, batch, open, verify or logits".into()),
+        _ => Err("give a command: dtype, import, sequence, batch, open, verify or logits".into()),
     };
     let mut result = result?;
     result["memory"] = memory();

@@ -1,0 +1,402 @@
+"""Owns the page: results.json in, the part of docs/benchmarks.md between the markers out. Plain Python."""
+
+import textwrap
+from pathlib import Path
+
+from plan import CASES, MODELS
+from shapes import SHAPES
+
+BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
+
+
+def median(values: list) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def values(side: dict | None, key: str) -> list[float]:
+    return [entry[key] for entry in (side or {}).get("rounds", []) if entry.get(key) is not None]
+
+
+def number(value: float | None) -> str:
+    """Three digits, more where a number is large."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def spread(found: list[float]) -> str:
+    """The median, and the least and the most of several."""
+    if not found:
+        return "–"
+    return number(median(found)) + (f" ({number(min(found))}–{number(max(found))})" if len(found) > 1 else "")
+
+
+def best_read(entry: dict) -> float | None:
+    """The fastest read of the probes taken around a figure, of whatever kind of memory, in GB/s."""
+    found = [value for p in entry["probes"] for key, value in p.items() if key.startswith("read_") and key != "read_mib"]
+    return max((value for value in found if value), default=None)
+
+
+def best(entry: dict, key: str) -> float | None:
+    return max((p[key] for p in entry["probes"] if p.get(key)), default=None)
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    return a / b if a and b else None
+
+
+def decode_gb_per_s(side: dict) -> float | None:
+    """Weights and cache that decoding reads, times tokens."""
+    rates = []
+    for entry in side.get("rounds", []):
+        if "weight_bytes_a_token" in entry:
+            bytes_a_token = entry["weight_bytes_a_token"] + entry["kv_bytes_a_token"]
+            rates.append(bytes_a_token * entry["decode_tokens_per_s"] / 1e9)
+    return median(rates)
+
+
+def prefill_gops(entry: dict, tokens_per_s: float | None) -> float | None:
+    """Operations of the matrix products but the head's, which only the last token needs, a multiplication and an
+    addition being two; attention is left out."""
+    shape = SHAPES.get(entry["model"])
+    if shape is None or tokens_per_s is None:
+        return None
+    return 2 * (shape.weights_per_token() - shape.vocab * shape.hidden) * tokens_per_s / 1e9
+
+
+def peak_of(dtype: str) -> str:
+    return "vpdpbusd_gops" if dtype in ("int8", "int4") else "fma_f32_avx512_gflops"
+
+
+def side_of(results: dict, model: str, case: str, dtype: str, peer: str = "") -> dict | None:
+    """The entry of a case, of a pair with `peer` where one is named."""
+    for entry in results.values():
+        if (entry["model"], entry["case"], entry["dtype"]) == (model, case, dtype) and peer in ("", entry["peer"]):
+            return entry
+    return None
+
+
+class Row:
+    """One line of the targets: what was asked, what was reached."""
+
+    def __init__(self, work: str, target: str):
+        self.work, self.target, self.found = work, target, []
+
+    def line(self) -> str:
+        found = "; ".join(self.found) if self.found else "not measured"
+        return f"| {self.work} | {self.target} | {found} |"
+
+
+def compare(row: Row, entry: dict | None, metric: str, wanted: float, label: str = "", less: bool = False) -> None:
+    """Adds the ratio of blyan to the peer, or why there is none."""
+    if entry is None:
+        return
+    mine, theirs = (median(values(entry.get(side), metric)) for side in ("blyan", "theirs"))
+    if mine is None:
+        row.found.append(f"{label}{entry['blyan'].get('error', 'no figure')}")
+    elif theirs is None:
+        error = (entry.get("theirs") or {}).get("error", "no figure")
+        row.found.append(f"{label}{number(mine)}, {entry['peer']}: {error}")
+    else:
+        reached = mine / theirs
+        met = reached <= wanted if less else reached >= wanted
+        text = f"{number(mine)} against {number(theirs)}: {reached:.2f}×"
+        row.found.append(label + (text if met else f"**{text}**"))
+
+
+def share(row: Row, part: float | None, wanted: float, of: str) -> None:
+    if part is not None:
+        text = f"{part:.2f} of {of}"
+        row.found.append(text if part >= wanted else f"**{text}**")
+
+
+def targets(results: dict, model: str) -> list[str]:
+    def entry(case: str, dtype: str, peer: str = "") -> dict | None:
+        return side_of(results, model, case, dtype, peer)
+
+    rows = []
+
+    def row(work: str, target: str) -> Row:
+        rows.append(Row(work, target))
+        return rows[-1]
+
+    short = entry("short", "int8", "llama.cpp")
+    r = row("INT8 decode, short context", "≥ 1.4× llama.cpp Q8_0 and ≥ 0.9 of the fastest read")
+    compare(r, short, "decode_tokens_per_s", 1.4)
+    if short:
+        share(r, ratio(decode_gb_per_s(short["blyan"]), best_read(short)), 0.9, "the fastest read")
+    r = row("INT8 decode at context 512 and 4096", "≥ 1.6× llama.cpp Q8_0")
+    for case in ("ctx512", "ctx4096"):
+        compare(r, entry(case, "int8", "llama.cpp"), "decode_tokens_per_s", 1.6, f"{case[3:]}: ")
+    r = row("INT8, 16 sequences decoding together", "≥ 2× llama.cpp Q8_0 in total tokens/s")
+    compare(r, entry("batch16", "int8", "llama.cpp"), "batch_tokens_per_s", 2.0)
+    r = row("INT8 prefill of 512 and of 4096", "≥ 1.2× torch bf16, ≥ 3.4× llama.cpp Q8_0")
+    for case in ("ctx512", "ctx4096"):
+        for peer, wanted in (("torch", 1.2), ("llama.cpp", 3.4)):
+            compare(r, entry(case, "int8", peer), "prefill_tokens_per_s", wanted, f"{case[3:]}, {peer}: ")
+    for metric, work, wanted, case in (
+        ("decode_tokens_per_s", "decode", 1.25, "short"),
+        ("prefill_tokens_per_s", "prefill of 512", 1.5, "ctx512"),
+    ):
+        r = row(f"F16 and BF16 {work}", f"≥ {wanted}× llama.cpp F16")
+        for dtype in ("f16", "bf16"):
+            compare(r, entry(case, dtype, "llama.cpp"), metric, wanted, f"{dtype}: ")
+    r = row("FP8 decode", "≥ 0.9 of INT8's bytes/s")
+    fp8 = entry("short", "fp8")
+    if fp8 and short:
+        a, b = decode_gb_per_s(fp8["blyan"]), decode_gb_per_s(short["blyan"])
+        if a and b:
+            share(r, a / b, 0.9, f"INT8's {number(b)} GB/s ({number(a)} GB/s)")
+        else:
+            r.found.append(fp8["blyan"].get("error", "no figure"))
+    r = row("INT4 decode", "≥ 1.2× llama.cpp Q4_0")
+    compare(r, entry("short", "int4", "llama.cpp"), "decode_tokens_per_s", 1.2)
+    r = row("open to first token, 16-token prompt, warm", "≤ 1.2× llama.cpp's verified, ≤ 1.0× without")
+    for case, wanted, label in (("open", 1.2, "verified, s: "), ("open-trust", 1.0, "without, s: ")):
+        compare(r, entry(case, "int8", "llama.cpp"), "first_token_s", wanted, label, less=True)
+    r = row("first open with full verification", "≥ 0.9 of plain multi-threaded BLAKE3")
+    if verify := entry("verify", "int8"):
+        opened, plain = (median(values(verify["blyan"], f"{key}_gb_per_s")) for key in ("first_open", "blake3"))
+        share(r, ratio(opened, plain), 0.9, f"BLAKE3's {number(plain)} GB/s")
+        if "error" in verify["blyan"]:
+            r.found.append(verify["blyan"]["error"])
+    r = row("peak RSS", "≤ touched blocks + KV + 5% + 64 MiB")
+    for case in ("short", "ctx4096"):
+        found = entry(case, "int8", "llama.cpp")
+        for measured in (found or {}).get("blyan", {}).get("rounds", [])[:1]:
+            allowed = (measured["touched_bytes"] + measured["kv_bytes"]) * 1.05 + (64 << 20)
+            peak = measured["memory"]["peak_bytes"]
+            text = f"{case}: {peak / 1e6:.0f} of {allowed / 1e6:.0f} MB"
+            r.found.append(text if peak <= allowed else f"**{text}**")
+    r = row("small models: decode", "≥ 1.2× llama.cpp")
+    for small in ("tiny-kjv-moe", "smollm2"):
+        for dtype in ("bf16", "int8"):
+            compare(r, side_of(results, small, "short", dtype), "decode_tokens_per_s", 1.2, f"{small} {dtype}: ")
+    return ["| work | target | reached |", "|---|---|---|", *(r.line() for r in rows)]
+
+
+def figures(results: dict, model: str) -> list[str]:
+    lines = [
+        "| case | blyan | peer | | blyan | peer | ratio | reads or computes | of the limit | commit |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for entry in in_plan_order(results, model):
+        for metric, what in (
+            ("prefill_tokens_per_s", "prefill tok/s"),
+            ("decode_tokens_per_s", "decode tok/s"),
+            ("batch_tokens_per_s", "decode tok/s"),
+            ("first_token_s", "s, less is better"),
+        ):
+            mine, theirs = values(entry["blyan"], metric), values(entry.get("theirs"), metric)
+            if not mine and not theirs or (metric.startswith("prefill") and entry["case"] == "short"):
+                continue
+            load, limit = "", ""
+            if metric == "decode_tokens_per_s" and (rate := decode_gb_per_s(entry["blyan"])):
+                load = f"{number(rate)} GB/s"
+                limit = f"{rate / best_read(entry):.2f} of {number(best_read(entry))}" if best_read(entry) else ""
+            if metric == "prefill_tokens_per_s" and (rate := prefill_gops(entry, median(mine))):
+                load, peak = f"{number(rate)} GOP/s", best(entry, peak_of(entry["dtype"]))
+                limit = f"{rate / peak:.2f} of {number(peak)}" if peak else ""
+            times = ratio(median(mine), median(theirs))
+            variant = next((e["variant"] for e in (entry.get("theirs") or {}).get("rounds", []) if e.get("variant")), "")
+            peer = f"{entry['peer']} {entry['peer_type']}" + (f" `{variant}`" if variant else "")
+            lines.append(
+                f"| {entry['case']} | {entry['dtype']} | {peer} | {what} | {spread(mine)} | {spread(theirs)} "
+                f"| {number(times) + '×' if times else '–'} | {load} | {limit} | {entry['commit']} |"
+            )
+    return lines if len(lines) > 2 else []
+
+
+def in_plan_order(results: dict, model: str) -> list[dict]:
+    pairs = [(pair.dtype, pair.peer, pair.peer_type) for pair in MODELS[model].pairs]
+    order = list(CASES)
+    entries = [entry for entry in results.values() if entry["model"] == model and entry["case"] in CASES]
+    key = lambda entry: (entry["dtype"], entry["peer"], entry["peer_type"])
+    known = [entry for entry in entries if key(entry) in pairs]
+    return sorted(known, key=lambda entry: (pairs.index(key(entry)), order.index(entry["case"])))
+
+
+def refusals(results: dict, model: str) -> list[str]:
+    """What could not be run, each reason once."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for entry in in_plan_order(results, model):
+        for side in ("blyan", "theirs"):
+            if error := (entry.get(side) or {}).get("error"):
+                who = f"blyan {entry['dtype']}" if side == "blyan" else f"{entry['peer']} {entry['peer_type']}"
+                cases = reasons.setdefault((who, error), [])
+                if entry["case"] not in cases:
+                    cases.append(entry["case"])
+    return [f"- {who}, {', '.join(cases)}: {error}" for (who, error), cases in reasons.items()]
+
+
+def agreement(results: dict, model: str) -> list[str]:
+    lines = []
+    for entry in in_plan_order(results, model):
+        mine, theirs = values(entry["blyan"], "logits"), values(entry.get("theirs"), "logits")
+        if entry["case"] != "logits" or not mine or not theirs:
+            continue
+        a, b = mine[0], theirs[0]
+        mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+        product = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b))
+        size = (sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b)) ** 0.5
+        same = "the same" if a.index(max(a)) == b.index(max(b)) else "another"
+        lines.append(
+            f"- {model}: {entry['dtype']} and {entry['peer']} {entry['peer_type']} correlate by {product / size:.5f}, "
+            f"{same} token is the likeliest"
+        )
+    return lines
+
+
+def memory(results: dict, model: str) -> list[str]:
+    lines = ["| case | blyan | peer | blyan peak | touched blocks | KV | peer's peak |", "|---|---|---|---:|---:|---:|---:|"]
+    megabytes = lambda value: f"{value / 1e6:.0f} MB" if value else "–"
+    for entry in in_plan_order(results, model):
+        mine = entry["blyan"].get("rounds", [])
+        theirs = (entry.get("theirs") or {}).get("rounds", [])
+        if entry["case"] not in ("short", "ctx4096", "open") or not mine:
+            continue
+        peak = lambda rounds: max((e["memory"].get("peak_bytes") or 0 for e in rounds), default=0)
+        lines.append(
+            f"| {entry['case']} | {entry['dtype']} | {entry['peer']} {entry['peer_type']} | {megabytes(peak(mine))} "
+            f"| {megabytes(mine[0].get('touched_bytes'))} | {megabytes(mine[0].get('kv_bytes'))} | {megabytes(peak(theirs))} |"
+        )
+    return lines if len(lines) > 2 else []
+
+
+PROBES = {
+    "read_anonymous": "read, anonymous memory, GB/s",
+    "read_anonymous_prefetch": "the same with software prefetch",
+    "read_anonymous_huge": "read, anonymous memory in huge pages",
+    "read_anonymous_huge_prefetch": "the same with software prefetch",
+    "read_file": "read, mapped file, warm",
+    "read_file_prefetch": "the same with software prefetch",
+    "read_file_huge": "read, mapped file, `MADV_HUGEPAGE`, warm",
+    "read_file_huge_prefetch": "the same with software prefetch",
+    "fma_f32_avx512_gflops": "FMA, f32, AVX-512, GFLOP/s",
+    "fma_f32_avx2_gflops": "FMA, f32, AVX2, GFLOP/s",
+    "vpdpbusd_gops": "int8 dot, `vpdpbusd`, GOP/s",
+    "vpdpwssd_gops": "int16 dot, `vpdpwssd`, GOP/s",
+    "vdpbf16ps_gflops": "bf16 dot, `vdpbf16ps`, GFLOP/s",
+    "blake3_one_thread": "BLAKE3, one thread, GB/s",
+    "blake3_one_input": "BLAKE3, all threads on one input",
+    "blake3_many_inputs": "BLAKE3, all threads, each on its own inputs",
+}
+
+
+def probes(results: dict) -> list[str]:
+    taken = [probe for entry in results.values() for probe in entry["probes"]]
+    lines = ["| limit | median | least | most |", "|---|---:|---:|---:|"]
+    for key, what in PROBES.items():
+        found = [probe[key] for probe in taken if probe.get(key)]
+        if found:
+            lines.append(f"| {what} | {number(median(found))} | {number(min(found))} | {number(max(found))} |")
+        else:
+            lines.append(f"| {what} | not to be had here | | |")
+    return [*lines, "", f"{len(taken)} probes, taken before, between and after the rounds of every case."]
+
+
+def noise(results: dict) -> list[str]:
+    """Whether something else ran when a case began."""
+    busy = sorted(entry["busy"] for entry in results.values())
+    if not busy:
+        return []
+    disturbed = [share for share in busy if share > 0.1]
+    if not disturbed:
+        return [f"| beside it | next to nothing: at most {busy[-1]:.0%} of the CPU was busy when a case began |"]
+    return [
+        f"| beside it | **other programs: {len(disturbed)} of {len(busy)} cases began with up to {busy[-1]:.0%} of the "
+        "CPU busy, so the figures are no measurement** |"
+    ]
+
+
+def wrapped(line: str) -> str:
+    """Prose as the other pages have it; tables and code stay as they are."""
+    if line.startswith(("|", "$", "#", "`")):
+        return line
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def page(stored: dict) -> str:
+    results, machine, versions = stored.get("results", {}), stored.get("machine", {}), stored.get("versions", {})
+    model = "olmoe" if any(entry["model"] == "olmoe" for entry in results.values()) else "small"
+    times = sorted(entry["time"] for entry in results.values())
+    lines = ["## Beside its peers", ""]
+    lines += [
+        "Synthetic models with random weights in real shapes, blyan and each peer in turns, every case in a process of "
+        "its own and pinned to as many cores as it has threads; medians, with least and most behind them. Each "
+        "figure stands beside the limits that were probed around it, because memory of a shared host changes by the "
+        "minute. Bold: a target that was missed.",
+        "",
+        "```console",
+        "$ python3 benches/peers/run.py --short    # the small shape, minutes",
+        "$ python3 benches/peers/run.py --full     # all of it",
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| CPU | {machine.get('cpu')}, {machine.get('cores')} cores, {', '.join(machine.get('flags', []))} |",
+        f"| memory | {machine.get('memory_gib')} GiB |",
+        f"| system | {machine.get('system')} |",
+        f"| threads | {machine.get('threads')}, for blyan and every peer |",
+        f"| versions | {', '.join(f'{name} {version}' for name, version in sorted(versions.items()))} |",
+        f"| measured | {times[0]} to {times[-1]} |" if times else "| measured | nothing yet |",
+        *noise(results),
+        "",
+        "### Targets",
+        "",
+        f"In the shape `{model}`"
+        + ("." if model == "olmoe" else ", which is small: the targets are meant for `olmoe`, which was not run."),
+        "",
+        *targets(results, model),
+    ]
+    for name, known in MODELS.items():
+        table = figures(results, name)
+        missing = refusals(results, name)
+        if not table and not missing:
+            continue
+        lines += ["", f"### {name}", ""]
+        if shape := known.shape:
+            lines += [
+                f"{shape.layers} layers, hidden {shape.hidden}, {shape.heads} heads, {shape.experts} experts, "
+                f"top-{shape.experts_per_token}, expert {shape.expert_width}, vocabulary {shape.vocab}; positions up to "
+                f"{shape.context}, so that there is room after a prompt of 4096.",
+                "",
+            ]
+        lines += table
+        if missing:
+            lines += ["", "Not run:", "", *missing]
+        if table := memory(results, name):
+            lines += ["", "Peak resident memory, maps of files included:", "", *table]
+    lines += ["", "### Limits", "", *probes(results)]
+    if agreed := [line for name in MODELS for line in agreement(results, name)]:
+        lines += ["", "### The same models", "", "Logits after the same 16 tokens:", "", *agreed]
+    lines += [
+        "",
+        "### How to read it",
+        "",
+        *(f"- `{case.name}`: {case.what}; `{' '.join(case.words)}`" for case in CASES.values()),
+        "- Decoding: bytes are those of the blocks that one token is computed with, with all of the keys and values "
+        "before it, times tokens a second; the limit is the fastest read of any kind that the probes around the figure "
+        "found.",
+        "- Prefill: operations are those of the matrix products without the head and without attention; the limit is "
+        "`vpdpbusd` for int8 and int4, an f32 FMA for floats.",
+        "- Every model is warmed up by 512 tokens first, until every block was verified and touched. A peer's open "
+        "starts at its library's load call, as blyan's starts at `Chain::open_read_only`: not at the process's start.",
+        "- 16 sequences: blyan's time is that of `generate_batch` less that of the same call for one token; the others "
+        "are timed from the end of their prefill.",
+        "- llama.cpp's files have norms and routers in F32 and every other tensor in the named type, the head and the "
+        "embedding included; flash attention on and off were tried once each and the faster kept, as with torch the "
+        "implementations of routed experts. torch makes its own random weights.",
+    ]
+    return "\n".join(map(wrapped, lines)) + "\n"
+
+
+def write(stored: dict, docs: Path) -> None:
+    """Replaces what is between the markers and nothing else."""
+    text = docs.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{docs} lacks the markers {BEGIN} and {END}")
+    docs.write_text(f"{before}{BEGIN}\n{page(stored)}{END}{after}")

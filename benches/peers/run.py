@@ -1,0 +1,404 @@
+#!/usr/bin/env python3
+"""Measures blyan beside its peers on this machine and writes docs/benchmarks.md: see README.md.
+
+    python3 benches/peers/run.py --short            the small shape, minutes
+    python3 benches/peers/run.py --full             OLMoE-1B-7B's shape too, pair by pair
+
+Plain Python; what the peers need goes into a venv under target/peers. Results are merged into
+target/peers/results.json under the name of what was measured, so a long run can be made in parts.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import report
+from plan import CASES, MODELS, Case, Model, Pair
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+TARGET = ROOT / "target" / "peers"
+# Pinned, so that a figure can be made again.
+PACKAGES = ["numpy==2.4.6", "gguf==0.19.0", "safetensors==0.8.0", "torch==2.15.0", "transformers==5.23.0"]
+# Its build asks for cmake and ninja by itself.
+LLAMA = "llama-cpp-python==0.3.36"
+STEP_SECONDS = 600
+MEMORY_BYTES = 22 << 30
+
+
+def say(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+class Failure(Exception):
+    """A step that gave no result; the text is the line of the report."""
+
+
+class Bench:
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.data = options.data
+        self.bin = TARGET / "build" / "release"
+        self.python = options.venv / "bin" / "python"
+        self.store = TARGET / "results.json"
+        self.results = self.load()
+        self.made: list[Path] = []
+        self.cores = set(sorted(os.sched_getaffinity(0))[: options.threads])
+        # The variant of a peer that was the fastest, by what it was tried for.
+        self.fastest: dict[tuple, tuple[str, ...]] = {}
+
+    # Setting up
+
+    def prepare(self) -> None:
+        TARGET.mkdir(parents=True, exist_ok=True)
+        self.data.mkdir(parents=True, exist_ok=True)
+        if not self.python.exists():
+            say("making a venv")
+            subprocess.run([sys.executable, "-m", "venv", self.options.venv], check=True)
+        if not self.options.no_install:
+            pip = [self.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            say("installing the peers (llama.cpp is compiled for this CPU: some ten minutes the first time)")
+            packages = [p for p in PACKAGES if not (self.options.no_torch and p.startswith(("torch", "transformers")))]
+            subprocess.run([*pip, *packages], check=True)
+            native = os.environ | {"CMAKE_ARGS": "-DGGML_NATIVE=ON"}
+            subprocess.run([*pip, "--no-binary", "llama-cpp-python", LLAMA], check=True, env=native)
+        say("building blyan and the probe")
+        build = ["cargo", "build", "--release", "--locked", "--manifest-path", HERE / "runner" / "Cargo.toml"]
+        build += ["--target-dir", TARGET / "build"]
+        if not self.options.no_candle:
+            build += ["--features", "candle"]
+        subprocess.run(build, check=True)
+        self.results["machine"] = machine(self.options.threads)
+        self.results["versions"] = self.versions()
+
+    def versions(self) -> dict:
+        listed = subprocess.run([self.python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
+        wanted = {"numpy", "gguf", "torch", "transformers", "llama-cpp-python", "llama_cpp_python"}
+        found = {p["name"].replace("_", "-"): p["version"] for p in json.loads(listed.stdout) if p["name"] in wanted}
+        rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
+        found |= dict(rustc=rustc, python=platform.python_version())
+        lock = (HERE / "runner" / "Cargo.lock").read_text().split("[[package]]")
+        for package in lock:
+            if 'name = "candle-core"' in package:
+                found["candle-core"] = package.split('version = "')[1].split('"')[0]
+        return found
+
+    # Running
+
+    def run(self, command: list, pinned: bool = True) -> dict:
+        """One step in a process of its own, pinned to as many cores as it has threads; its line of JSON."""
+
+        def limits() -> None:
+            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+            if pinned:
+                os.sched_setaffinity(0, self.cores)
+
+        threads = str(self.options.threads)
+        environment = os.environ | dict(RAYON_NUM_THREADS=threads, OMP_NUM_THREADS=threads, HF_HUB_OFFLINE="1")
+        try:
+            done = subprocess.run(
+                [str(part) for part in command],
+                capture_output=True, text=True, timeout=STEP_SECONDS, preexec_fn=limits, env=environment, cwd=HERE,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise Failure(f"took more than {STEP_SECONDS} s") from None
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        if not lines:
+            tail = (done.stderr.strip().splitlines() or [""])[-1][:200]
+            raise Failure(f"ended with status {done.returncode}: {tail}")
+        result = json.loads(lines[-1])
+        if "error" in result:
+            raise Failure(result["error"])
+        return result
+
+    def tool(self, *command) -> None:
+        done = subprocess.run([str(part) for part in (self.python, HERE / "models.py", *command)], cwd=HERE)
+        if done.returncode:
+            raise Failure("models.py " + " ".join(map(str, command[:3])) + " failed")
+
+    def probe(self) -> dict:
+        return self.run([self.bin / "probe", self.data, "--threads", self.options.threads])
+
+    # Models
+
+    def chain(self, model: Model, dtype: str) -> Path:
+        chain = self.data / f"{model.name}-{dtype}"
+        if chain.exists():
+            return chain
+        # Before a folder is written for nothing.
+        self.run([self.bin / "blyan-peer", "dtype", dtype])
+        folder = self.folder(model)
+        say(f"importing {model.name} as {dtype}")
+        partial = chain.with_name(chain.name + ".part")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            self.run([self.bin / "blyan-peer", "import", folder, partial, dtype], pinned=False)
+        except Failure:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            self.drop_folder(model)
+        partial.rename(chain)
+        # Written pages are small ones; read again, they may be huge.
+        evict([chain])
+        self.made.append(chain)
+        return chain
+
+    def folder(self, model: Model) -> Path:
+        if model.folder:
+            folder = ROOT / model.folder
+            if not (folder / "config.json").exists():
+                raise Failure(f"{model.folder} is not there: {model.how_to_get}")
+            return folder
+        folder = self.data / f"{model.name}-hf"
+        if not (folder / "config.json").exists():
+            say(f"writing {model.name} as a Hugging Face folder")
+            self.tool("hf", model.name, folder)
+        return folder
+
+    def drop_folder(self, model: Model) -> None:
+        if not model.folder and not self.options.keep:
+            shutil.rmtree(self.data / f"{model.name}-hf", ignore_errors=True)
+
+    def gguf(self, model: Model, kind: str) -> Path:
+        path = self.data / f"{model.name}-{kind}.gguf"
+        if not path.exists():
+            say(f"writing {model.name} as {kind}")
+            source = ["convert", self.folder(model)] if model.folder else ["gguf", model.name]
+            self.tool(*source, kind, path)
+            evict([path])
+            self.made.append(path)
+        return path
+
+    def config(self, model: Model) -> Path:
+        """For a peer that makes its own weights."""
+        path = self.data / f"{model.name}-config.json"
+        self.tool("config", model.name, path)
+        return path
+
+    def clean(self, keep: list[Path]) -> None:
+        """Removes the models that this run made, so that the next pair has room."""
+        for path in [path for path in self.made if path not in keep and not self.options.keep]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            self.made.remove(path)
+
+    # Measuring
+
+    def blyan_command(self, chain: Path, case: Case) -> list:
+        return [self.bin / "blyan-peer", *case.arguments(chain), "--threads", self.options.threads]
+
+    def peer_command(self, pair: Pair, source: Path, case: Case, variant: tuple[str, ...]) -> list:
+        program = {
+            "llama.cpp": [self.python, HERE / "llama_peer.py"],
+            "torch": [self.python, HERE / "torch_peer.py"],
+            "candle": [self.bin / "candle-peer"],
+        }[pair.peer]
+        return [*program, *case.arguments(source), "--threads", self.options.threads, *variant]
+
+    def measure_peer(self, model: Model, pair: Pair, source: Path, case: Case) -> dict:
+        """Of the peer's variants the fastest; which one it is is tried once."""
+        scope = (model.name, pair.peer, pair.peer_type) + ((case.name,) if pair.peer == "llama.cpp" else ())
+        if scope in self.fastest:
+            return self.run(self.peer_command(pair, source, case, self.fastest[scope]))
+        tried, failures = [], []
+        for variant in pair.variants():
+            try:
+                result = self.run(self.peer_command(pair, source, case, variant)) | dict(variant=" ".join(variant))
+                tried.append((case.headline(result), variant, result))
+            except Failure as failure:
+                failures.append(str(failure))
+        if not tried:
+            raise Failure(failures[0])
+        _, variant, result = max(tried, key=lambda entry: entry[0])
+        self.fastest[scope] = variant
+        return result
+
+    def measure(self, model: Model, pair: Pair, case: Case, chain: Path | Failure, source: Path | Failure | None) -> None:
+        """Rounds of blyan and the peer in turns, with a probe before, between and after."""
+        key = f"{model.name}/{case.name}/{pair.name}"
+        busy = busy_share()
+        say(key + (f" ({busy:.0%} of the CPU is busy with something else)" if busy > 0.05 else ""))
+        sides: dict[str, dict] = {"blyan": dict(rounds=[]), "theirs": dict(rounds=[])}
+        for side, place in (("blyan", chain), ("theirs", source)):
+            if isinstance(place, Failure):
+                sides[side]["error"] = str(place)
+        if source is None or not case.peers:
+            del sides["theirs"]
+        probes = [self.probe()]
+        sizes = sum(size_bytes(path) for path in (chain, source) if isinstance(path, Path))
+        both_fit = sizes < 0.7 * memory_bytes()
+        # A case that is over at the first token has to find its pages in memory.
+        rounds = case.rounds(self.options.rounds) + (1 if case.discards_first else 0)
+        for number in range(rounds):
+            for side, other in (("blyan", source), ("theirs", chain)):
+                if side not in sides or "error" in sides[side]:
+                    continue
+                if not both_fit and isinstance(other, Path):
+                    evict([other])
+                try:
+                    if side == "blyan":
+                        result = self.run(self.blyan_command(chain, case))
+                    else:
+                        result = self.measure_peer(model, pair, source, case)
+                    if number or not case.discards_first:
+                        sides[side]["rounds"].append(result)
+                except Failure as failure:
+                    sides[side]["error"] = str(failure)
+                    say(f"  {'blyan' if side == 'blyan' else pair.peer}: {failure}")
+            if all("error" in side for side in sides.values()):
+                break
+            if number == rounds - 1 or not case.discards_first:
+                probes.append(self.probe())
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+        entry = dict(
+            model=model.name, case=case.name, dtype=pair.dtype, peer=pair.peer, peer_type=pair.peer_type,
+            threads=self.options.threads, commit=commit.stdout.strip(), time=time.strftime("%Y-%m-%d %H:%M"),
+            busy=busy, probes=probes, **sides,
+        )  # fmt: skip
+        self.save(key, entry)
+
+    def load(self) -> dict:
+        return json.loads(self.store.read_text()) if self.store.exists() else {}
+
+    def save(self, key: str, entry: dict) -> None:
+        """Merges one result into what is stored by now."""
+        facts = dict(machine=self.results["machine"], versions=self.results["versions"])
+        self.results = self.load() | facts
+        self.results.setdefault("results", {})[key] = entry
+        partial = self.store.with_suffix(".part")
+        partial.write_text(json.dumps(self.results))
+        partial.replace(self.store)
+
+    def measure_pair(self, model: Model, pair: Pair, cases: list[Case], keep: list[Path]) -> None:
+        chain: Path | Failure
+        source: Path | Failure | None = None
+        try:
+            chain = self.chain(model, pair.dtype)
+        except Failure as failure:
+            chain = failure
+        try:
+            if pair.peer == "torch":
+                source = self.config(model)
+            elif pair.peer:
+                source = self.gguf(model, pair.peer_type)
+        except Failure as failure:
+            source = failure
+        for case in cases:
+            self.measure(model, pair, case, chain, source)
+        self.clean(keep)
+
+    def measure_all(self) -> None:
+        o = self.options
+        left_out = {"torch": o.no_torch, "candle": o.no_candle}
+        for model in (MODELS[name] for name in o.models):
+            pairs = [pair for pair in model.pairs if not left_out.get(pair.peer)]
+            pairs = [pair for pair in pairs if not o.dtypes or pair.dtype in o.dtypes]
+            for number, pair in enumerate(pairs):
+                wanted = [CASES[name] for name in pair.cases if not o.only or name in o.only]
+                if not wanted:
+                    continue
+                # What the next pair of the model measures too stays.
+                following = pairs[number + 1 : number + 2]
+                keep = [self.data / f"{model.name}-{after.dtype}" for after in following]
+                keep += [self.data / f"{model.name}-{after.peer_type}.gguf" for after in following if after.peer]
+                self.measure_pair(model, pair, wanted, keep)
+            self.clean([])
+            self.drop_folder(model)
+
+
+def machine(threads: int) -> dict:
+    first = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    cpu = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+    flags = set(cpu.get("flags", "").split())
+    return dict(
+        cpu=f"{cpu.get('model name', platform.machine())} (family {cpu.get('cpu family')}, model {cpu.get('model')})",
+        flags=[flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags],
+        cores=os.cpu_count(), threads=threads, memory_gib=round(memory_bytes() / 2**30, 1),
+        system=f"{platform.system()} {platform.release()}, {platform.machine()}",
+    )  # fmt: skip
+
+
+def busy_share() -> float:
+    """Part of the CPU that others use, while nothing of ours runs."""
+
+    def ticks() -> tuple[int, int]:
+        fields = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
+        return fields[3] + fields[4], sum(fields)
+
+    idle, total = ticks()
+    time.sleep(1)
+    idle_after, total_after = ticks()
+    return 1 - (idle_after - idle) / max(total_after - total, 1)
+
+
+def memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def files(path: Path) -> list[Path]:
+    return [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+
+
+def size_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in files(path))
+
+
+def evict(paths: list[Path]) -> None:
+    """Drops files from the page cache."""
+    for file in (file for path in paths for file in files(path)):
+        with open(file, "rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="the small shape and the small models")
+    parser.add_argument("--full", action="store_true", help="OLMoE-1B-7B's shape as well")
+    words = lambda text: text.split(",")
+    parser.add_argument("--models", type=words, help=f"of {','.join(MODELS)}")
+    parser.add_argument("--only", type=words, help=f"cases: of {','.join(CASES)}")
+    parser.add_argument("--dtypes", type=words, help="blyan's dtypes whose pairs are measured")
+    parser.add_argument("--rounds", type=int, help="turns of blyan and the peer; of each case its own number else")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="all cores")
+    parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--no-candle", action="store_true")
+    parser.add_argument("--no-install", action="store_true", help="take the venv as it is")
+    parser.add_argument("--venv", type=Path, default=TARGET / "venv", help="a venv to use")
+    parser.add_argument("--data", type=Path, default=TARGET / "models", help="where models are made")
+    parser.add_argument("--keep", action="store_true", help="keep the models")
+    parser.add_argument("--report-only", action="store_true", help="write docs/benchmarks.md from results.json")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the page to write into")
+    o = parser.parse_args()
+    if o.models is None:
+        small = ["small", "tiny-kjv-moe", "smollm2"]
+        o.models = [*small, "olmoe"] if o.full else small
+    unknown = [name for name in o.models if name not in MODELS] + [name for name in o.only or [] if name not in CASES]
+    if unknown:
+        parser.error("unknown: " + ", ".join(unknown))
+    if not (o.short or o.full or o.report_only or o.only):
+        parser.error("give --short or --full")
+    o.data = o.data.resolve()
+    o.venv = o.venv.resolve()
+    return o
+
+
+def main() -> None:
+    o = options()
+    bench = Bench(o)
+    if not o.report_only:
+        bench.prepare()
+        bench.measure_all()
+    report.write(bench.results, o.docs)
+    say(f"wrote {o.docs}")
+
+
+if __name__ == "__main__":
+    main()
