@@ -64,8 +64,10 @@ def prefill_gops(entry: dict, tokens_per_s: float | None) -> float | None:
     return 2 * (shape.weights_per_token() - shape.vocab * shape.hidden) * tokens_per_s / 1e9
 
 
-def peak_of(dtype: str) -> str:
-    return "vpdpbusd_gops" if dtype in ("int8", "int4") else "fma_f32_avx512_gflops"
+def peak_of(entry: dict) -> float | None:
+    """The peak of the instructions that a product of the dtype can use, where the CPU has them."""
+    integer = best(entry, "vpdpbusd_gops") if entry["dtype"] in ("int8", "int4") else None
+    return integer or best(entry, "fma_f32_avx512_gflops") or best(entry, "fma_f32_avx2_gflops")
 
 
 def side_of(results: dict, model: str, case: str, dtype: str, peer: str = "") -> dict | None:
@@ -195,7 +197,7 @@ def figures(results: dict, model: str) -> list[str]:
                 load = f"{number(rate)} GB/s"
                 limit = f"{rate / best_read(entry):.2f} of {number(best_read(entry))}" if best_read(entry) else ""
             if metric == "prefill_tokens_per_s" and (rate := prefill_gops(entry, median(mine))):
-                load, peak = f"{number(rate)} GOP/s", best(entry, peak_of(entry["dtype"]))
+                load, peak = f"{number(rate)} GOP/s", peak_of(entry)
                 limit = f"{rate / peak:.2f} of {number(peak)}" if peak else ""
             times = ratio(median(mine), median(theirs))
             variant = next((e["variant"] for e in (entry.get("theirs") or {}).get("rounds", []) if e.get("variant")), "")
@@ -297,7 +299,7 @@ def probes(results: dict) -> list[str]:
 
 def noise(results: dict) -> list[str]:
     """Whether something else ran when a case began."""
-    busy = sorted(entry["busy"] for entry in results.values())
+    busy = sorted(entry.get("busy", 0.0) for entry in results.values())
     if not busy:
         return []
     disturbed = [share for share in busy if share > 0.1]

@@ -206,7 +206,8 @@ class Bench:
         """Of the peer's variants the fastest; which one it is is tried once."""
         scope = (model.name, pair.peer, pair.peer_type) + ((case.name,) if pair.peer == "llama.cpp" else ())
         if scope in self.fastest:
-            return self.run(self.peer_command(pair, source, case, self.fastest[scope]))
+            variant = self.fastest[scope]
+            return self.run(self.peer_command(pair, source, case, variant)) | dict(variant=" ".join(variant))
         tried, failures = [], []
         for variant in pair.variants():
             try:
