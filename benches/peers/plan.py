@@ -1,5 +1,6 @@
 """Owns what is measured: models, pairs of blyan and a peer, cases. Plain Python, read by the entry and the report."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,8 @@ class Case:
         """What says which variant of a peer is the fastest: larger is better."""
         if "first_token_s" in result:
             return -result["first_token_s"]
-        rates = [result[key] for key in ("decode_tokens_per_s", "prefill_tokens_per_s", "batch_tokens_per_s") if key in result]
-        product = 1.0
-        for rate in rates:
-            product *= rate
-        return product
+        rates = ("decode_tokens_per_s", "prefill_tokens_per_s", "batch_tokens_per_s")
+        return math.prod(result[rate] for rate in rates if rate in result)
 
 
 def sequence(prompt: int, new: int, repeat: int) -> tuple[str, ...]:

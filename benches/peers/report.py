@@ -33,8 +33,8 @@ def spread(found: list[float]) -> str:
 
 def best_read(entry: dict) -> float | None:
     """The fastest read of the probes taken around a figure, of whatever kind of memory, in GB/s."""
-    found = [value for p in entry["probes"] for key, value in p.items() if key.startswith("read_") and key != "read_mib"]
-    return max((value for value in found if value), default=None)
+    reads = [key for key in PROBES if key.startswith("read_")]
+    return max((probe[key] for probe in entry["probes"] for key in reads if probe.get(key)), default=None)
 
 
 def best(entry: dict, key: str) -> float | None:
