@@ -1,6 +1,5 @@
 """Owns what is measured: models, pairs of blyan and a peer, cases. Plain Python, read by the entry and the report."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +24,9 @@ class Case:
     def rounds(self, wanted: int | None) -> int:
         return wanted or self.turns
 
-    def headline(self, result: dict) -> float:
-        """What says which variant of a peer is the fastest: larger is better."""
-        if "first_token_s" in result:
-            return -result["first_token_s"]
-        rates = ("decode_tokens_per_s", "prefill_tokens_per_s", "batch_tokens_per_s")
-        return math.prod(result[rate] for rate in rates if rate in result)
+
+# What a peer's variants are compared by, and whether more or less is better.
+METRICS = dict(prefill_tokens_per_s=1, decode_tokens_per_s=1, batch_tokens_per_s=1, first_token_s=-1)
 
 
 def sequence(prompt: int, new: int, repeat: int) -> tuple[str, ...]:
@@ -75,8 +71,8 @@ class Pair:
         if self.peer == "llama.cpp":
             return [("--flash", "1"), ("--flash", "0")]
         if self.peer == "torch":
-            # `batched_mm` copies the experts of every token: tens of GB in a prefill.
-            return [("--experts", "grouped_mm"), ("--experts", "eager")]
+            # `batched_mm` copies the experts of every token: tens of GB in a long prefill, which it is refused.
+            return [("--experts", name) for name in ("grouped_mm", "eager", "batched_mm")]
         return [()]
 
 

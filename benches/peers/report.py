@@ -388,8 +388,8 @@ def page(stored: dict) -> str:
         "- 16 sequences: blyan's time is that of `generate_batch` less that of the same call for one token; the others "
         "are timed from the end of their prefill.",
         "- llama.cpp's files have norms and routers in F32 and every other tensor in the named type, the head and the "
-        "embedding included; flash attention on and off were tried once each and the faster kept, as with torch the "
-        "implementations of routed experts. torch makes its own random weights.",
+        "embedding included. Flash attention on and off were both tried, as with torch the implementations of routed "
+        "experts: each figure is that of the best variant. torch makes its own random weights.",
     ]
     return "\n".join(map(wrapped, lines)) + "\n"
 

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import report
-from plan import CASES, MODELS, Case, Model, Pair
+from plan import CASES, METRICS, MODELS, Case, Model, Pair
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -51,8 +51,8 @@ class Bench:
         self.results = self.load()
         self.made: list[Path] = []
         self.cores = set(sorted(os.sched_getaffinity(0))[: options.threads])
-        # The variant of a peer that was the fastest, by what it was tried for.
-        self.fastest: dict[tuple, tuple[str, ...]] = {}
+        # The variants of a peer that were the fastest, by what they were tried for.
+        self.fastest: dict[tuple, list[tuple[str, ...]]] = {}
 
     # Setting up
 
@@ -203,23 +203,28 @@ class Bench:
         return [*program, *case.arguments(source), "--threads", self.options.threads, *variant]
 
     def measure_peer(self, model: Model, pair: Pair, source: Path, case: Case) -> dict:
-        """Of the peer's variants the fastest; which one it is is tried once."""
-        scope = (model.name, pair.peer, pair.peer_type) + ((case.name,) if pair.peer == "llama.cpp" else ())
-        if scope in self.fastest:
-            variant = self.fastest[scope]
-            return self.run(self.peer_command(pair, source, case, variant)) | dict(variant=" ".join(variant))
+        """Of each figure the best that a variant of the peer gives. After the first round those variants are left
+        that were the best in something."""
+        scope = (model.name, pair.peer, pair.peer_type, case.name)
         tried, failures = [], []
-        for variant in pair.variants():
+        for variant in self.fastest.get(scope, pair.variants()):
             try:
-                result = self.run(self.peer_command(pair, source, case, variant)) | dict(variant=" ".join(variant))
-                tried.append((case.headline(result), variant, result))
+                tried.append((variant, self.run(self.peer_command(pair, source, case, variant))))
             except Failure as failure:
                 failures.append(str(failure))
         if not tried:
             raise Failure(failures[0])
-        _, variant, result = max(tried, key=lambda entry: entry[0])
-        self.fastest[scope] = variant
-        return result
+        merged, winners = dict(tried[0][1]), []
+        for metric, sign in METRICS.items():
+            found = [(sign * result[metric], variant) for variant, result in tried if metric in result]
+            if found:
+                value, variant = max(found)
+                merged[metric] = sign * value
+                if variant not in winners:
+                    winners.append(variant)
+        winners = winners or [tried[0][0]]
+        self.fastest[scope] = winners
+        return merged | dict(variant=", ".join(" ".join(variant) for variant in winners))
 
     def measure(self, model: Model, pair: Pair, case: Case, chain: Path | Failure, source: Path | Failure | None) -> None:
         """Rounds of blyan and the peer in turns, with a probe before, between and after."""
