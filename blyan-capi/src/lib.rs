@@ -1,0 +1,34 @@
+//! libblyan: blyan-core behind a C ABI. One file per concept; no logic on this side of the door.
+//!
+//! The rules of the ABI are written once, at the top of include/blyan.h, which `cargo xtask header`
+//! generates from this crate: the doc comments here are the header's.
+
+#![expect(non_camel_case_types, reason = "the names are those that C sees")]
+#![expect(
+    clippy::missing_safety_doc,
+    reason = "the rules at the top of the header are the contract of every function"
+)]
+
+pub mod block;
+pub mod cancel;
+pub mod chain;
+pub mod chat;
+mod edge;
+pub mod error;
+pub mod export;
+pub mod generate;
+pub mod hash;
+pub mod import;
+pub mod log;
+pub mod model;
+pub mod receipt;
+pub mod session;
+pub mod signature;
+pub mod snapshot;
+pub mod stream;
+pub mod tensor;
+pub mod text;
+pub mod usage;
+pub mod verify;
+pub mod version;
+pub mod writer;

@@ -1,0 +1,105 @@
+//! Owns sessions: generations that share one KV cache.
+
+#![expect(unsafe_code, reason = "exported symbols and pointers of the caller")]
+
+use std::sync::Mutex;
+
+use blyan_core::manager::Session;
+
+use crate::edge::{free, lock, new_handle, out, read};
+use crate::error::{blyan_status, edge};
+use crate::generate::{asked, blyan_generate_options, blyan_generation, blyan_prompt, prompt_of};
+use crate::model::blyan_model;
+use crate::text::blyan_tokens;
+
+/// A sequence of generations, each of which goes on where the last one stopped; for one thread at a
+/// time.
+pub struct blyan_session(Mutex<Session>);
+
+/// Begins a session of a model.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_model_session(
+    model: *const blyan_model,
+    session: *mut *mut blyan_session,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (session, model) = unsafe { (new_handle(session, "session")?, read(model, "model")?) };
+        session.set(blyan_session(Mutex::new(model.manager.session())));
+        Ok(())
+    })
+}
+
+/// Continues a session with a prompt, which may be empty if there is something to continue; `options`
+/// may be NULL. With `BLYAN_STATUS_STOPPED` there is a generation, too. After any other error the
+/// session is as it was before the token that failed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_session_generate(
+    session: *const blyan_session,
+    prompt: *const blyan_prompt,
+    options: *const blyan_generate_options,
+    generation: *mut *mut blyan_generation,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (generation, session, prompt, asked) = unsafe {
+            (
+                new_handle(generation, "generation")?,
+                read(session, "session")?,
+                prompt_of(prompt)?,
+                asked(options)?,
+            )
+        };
+        let mut session = lock(&session.0, "session")?;
+        asked.run(session.stream(prompt, &asked.options)?, generation)
+    })
+}
+
+/// Every token said so far, prompts and outputs.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_session_tokens(
+    session: *const blyan_session,
+    tokens: *mut *mut blyan_tokens,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (tokens, session) = unsafe { (new_handle(tokens, "tokens")?, read(session, "session")?) };
+        tokens.set(blyan_tokens(lock(&session.0, "session")?.tokens().to_vec()));
+        Ok(())
+    })
+}
+
+/// Bytes of keys and values that the session holds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_session_cache_bytes(
+    session: *const blyan_session,
+    bytes: *mut usize,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (session, bytes) = unsafe { (read(session, "session")?, out(bytes, "bytes")?) };
+        bytes.set(lock(&session.0, "session")?.cache_bytes());
+        Ok(())
+    })
+}
+
+/// Forgets everything from a token on: an edited question, another try. A length beyond the end changes
+/// nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_session_truncate(session: *const blyan_session, len: usize) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointer, as the header asks.
+        let session = unsafe { read(session, "session") }?;
+        let mut session = lock(&session.0, "session")?;
+        let len = len.min(session.tokens().len());
+        session.truncate(len);
+        Ok(())
+    })
+}
+
+/// Ends a session; nothing for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_session_free(session: *mut blyan_session) {
+    // SAFETY: NULL or a handle that was not freed.
+    unsafe { free(session) }
+}

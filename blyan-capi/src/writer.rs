@@ -1,0 +1,151 @@
+//! Owns transactions: several blocks that become durable and visible together, or not at all.
+
+#![expect(unsafe_code, reason = "exported symbols and pointers of the caller")]
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
+
+use blyan_core::Writer;
+
+use crate::block::{blyan_draft, draft_of};
+use crate::chain::blyan_chain;
+use crate::edge::{free, lock, new_handle, out, read};
+use crate::error::{Failure, Outcome, blyan_status, edge};
+use crate::hash::blyan_hash;
+use crate::signature::blyan_signature;
+
+/// A transaction of a chain, for one thread at a time. Freed without `blyan_writer_commit`, nothing of
+/// it remains.
+pub struct blyan_writer(Mutex<Open>);
+
+struct Open {
+    /// None once it is committed.
+    writer: Option<Writer>,
+    writing: Arc<Mutex<Option<ThreadId>>>,
+}
+
+impl Open {
+    fn writer(&mut self) -> Outcome<&mut Writer> {
+        self.writer.as_mut().ok_or_else(committed)
+    }
+
+    /// Ends the transaction, so that others can begin.
+    fn take(&mut self) -> Option<Writer> {
+        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.writer.take()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.writer.is_some() {
+            drop(self.take());
+        }
+    }
+}
+
+fn committed() -> Failure {
+    Failure::argument("the writer was committed: begin another one")
+}
+
+/// What an append did.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct blyan_appended {
+    /// The block.
+    pub hash: blyan_hash,
+    /// Whether the chain did not have it before.
+    pub new_block: bool,
+    /// Whether its payload had to be written: new, or damaged and now repaired.
+    pub new_payload: bool,
+}
+
+/// Begins a transaction, waiting for one of another thread to end. `BLYAN_STATUS_BUSY` if this thread
+/// has one already.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_chain_writer(
+    chain: *const blyan_chain,
+    writer: *mut *mut blyan_writer,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (writer, chain) = unsafe { (new_handle(writer, "writer")?, read(chain, "chain")?) };
+        let begun = chain.to_write()?.writer()?;
+        let writing = chain.writing();
+        *writing.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current().id());
+        writer.set(blyan_writer(Mutex::new(Open { writer: Some(begun), writing })));
+        Ok(())
+    })
+}
+
+/// Adds a block; its parents may be of the same transaction. A refused draft leaves the transaction
+/// usable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_writer_append(
+    writer: *const blyan_writer,
+    draft: *const blyan_draft,
+    appended: *mut blyan_appended,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (writer, draft, place) =
+            unsafe { (read(writer, "writer")?, draft_of(draft)?, out(appended, "appended")?) };
+        let appended = lock(&writer.0, "writer")?.writer()?.append(draft)?;
+        place.set(blyan_appended {
+            hash: appended.hash.into(),
+            new_block: appended.new_block,
+            new_payload: appended.new_payload,
+        });
+        Ok(())
+    })
+}
+
+/// Puts a signature beside a block, which may be of the same transaction.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_writer_add_signature(
+    writer: *const blyan_writer,
+    block: *const blyan_hash,
+    signature: *const blyan_signature,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (writer, block, signature) =
+            unsafe { (read(writer, "writer")?, read(block, "block")?, read(signature, "signature")?) };
+        Ok(lock(&writer.0, "writer")?.writer()?.add_signature(&block.block(), signature.record())?)
+    })
+}
+
+/// Whether a block is in the chain or in this transaction.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_writer_contains(
+    writer: *const blyan_writer,
+    block: *const blyan_hash,
+    contains: *mut bool,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (writer, block, contains) =
+            unsafe { (read(writer, "writer")?, read(block, "block")?, out(contains, "contains")?) };
+        contains.set(lock(&writer.0, "writer")?.writer()?.contains(&block.block())?);
+        Ok(())
+    })
+}
+
+/// Makes everything appended durable and visible, together, and ends the transaction; the handle can
+/// only be freed after that.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_writer_commit(writer: *const blyan_writer) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointer, as the header asks.
+        let writer = unsafe { read(writer, "writer") }?;
+        let open = lock(&writer.0, "writer")?.take();
+        Ok(open.ok_or_else(committed)?.commit()?)
+    })
+}
+
+/// Frees a transaction, undoing it if it was not committed; nothing for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_writer_free(writer: *mut blyan_writer) {
+    // SAFETY: NULL or a handle that was not freed.
+    unsafe { free(writer) }
+}
