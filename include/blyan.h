@@ -385,7 +385,7 @@ typedef struct blyan_verify_report blyan_verify_report;
 typedef struct blyan_writer blyan_writer;
 
 // A BLAKE3 hash: the name of a block, a payload, a receipt, or whatever the field says.
-typedef struct blyan_hash {
+typedef struct {
     // The bytes.
     uint8_t bytes[32];
 } blyan_hash;
@@ -394,7 +394,7 @@ typedef struct blyan_hash {
 //
 // One that the library gives belongs to the handle it was asked of and lives as long; a NUL follows its
 // last byte, and it may hold others. In one that is given to the library, `len` may be `BLYAN_NUL`.
-typedef struct blyan_str {
+typedef struct {
     // First byte.
     const char *data;
     // Number of bytes.
@@ -402,33 +402,33 @@ typedef struct blyan_str {
 } blyan_str;
 
 // A block that another one depends on.
-typedef struct blyan_parent {
+typedef struct {
     // The parent block.
-    struct blyan_hash hash;
+    blyan_hash hash;
     // What it is to the child: a `blyan_role`.
     int32_t role;
 } blyan_parent;
 
 // What a block says about itself. Texts and parents live as long as the block's handle.
-typedef struct blyan_block_info {
+typedef struct {
     // Names the block, everything below included.
-    struct blyan_hash hash;
+    blyan_hash hash;
     // Names the payload: what `b3sum` prints of it.
-    struct blyan_hash payload;
+    blyan_hash payload;
     // Length of the payload in bytes.
     uint64_t payload_bytes;
     // Length of the longest path to a block without parents.
     uint64_t height;
     // Slot or other name.
-    struct blyan_str name;
+    blyan_str name;
     // Name of the kind, such as "expert".
-    struct blyan_str kind_name;
+    blyan_str kind_name;
     // SemVer version of what the block holds.
-    struct blyan_str version;
+    blyan_str version;
     // What the payload's bytes are.
-    struct blyan_str media_type;
+    blyan_str media_type;
     // Blocks it depends on, ascending by hash.
-    const struct blyan_parent *parents;
+    const blyan_parent *parents;
     // Number of parents.
     size_t parents_len;
     // A `blyan_lane`.
@@ -438,7 +438,7 @@ typedef struct blyan_block_info {
 } blyan_block_info;
 
 // A block that is not in a chain yet. Fill it with `blyan_draft_init` first.
-typedef struct blyan_draft {
+typedef struct {
     // `sizeof(blyan_draft)`.
     size_t size;
     // Lane to append to: a `blyan_lane`; by default `BLYAN_LANE_PARAMETER`.
@@ -446,13 +446,13 @@ typedef struct blyan_draft {
     // Number of the kind; by default 0, which no block has.
     uint32_t kind;
     // Slot or other name: 1 to 128 bytes of `[a-z0-9_.-]`.
-    struct blyan_str name;
+    blyan_str name;
     // SemVer version without build metadata; by default "1.0.0".
-    struct blyan_str version;
+    blyan_str version;
     // What the bytes are; by default NULL: it follows from the kind.
-    struct blyan_str media_type;
+    blyan_str media_type;
     // Blocks it depends on, in any order.
-    const struct blyan_parent *parents;
+    const blyan_parent *parents;
     // Number of parents.
     size_t parents_len;
     // The bytes it carries, copied by the call.
@@ -462,7 +462,7 @@ typedef struct blyan_draft {
 } blyan_draft;
 
 // How a chain is opened. Fill it with `blyan_chain_options_init` first.
-typedef struct blyan_chain_options {
+typedef struct {
     // `sizeof(blyan_chain_options)`.
     size_t size;
     // Not 0: for reading only, also while another process writes. By default 0: for writing, creating
@@ -473,7 +473,7 @@ typedef struct blyan_chain_options {
 } blyan_chain_options;
 
 // A date and time of day, in whatever time zone the user lives in.
-typedef struct blyan_time {
+typedef struct {
     // 1 to 9999; 0: no time at all.
     uint32_t year;
     // From 1.
@@ -489,24 +489,24 @@ typedef struct blyan_time {
 } blyan_time;
 
 // What a chat template is given beside messages. Fill it with `blyan_chat_options_init` first.
-typedef struct blyan_chat_options {
+typedef struct {
     // `sizeof(blyan_chat_options)`.
     size_t size;
     // JSON array of the schemas of functions that the model may call; by default NULL.
-    struct blyan_str tools;
+    blyan_str tools;
     // JSON array of documents with "title" and "text"; by default NULL.
-    struct blyan_str documents;
+    blyan_str documents;
     // JSON object of further variables, such as {"enable_thinking": false}; by default NULL.
-    struct blyan_str variables;
+    blyan_str variables;
     // Name of the template; by default NULL: "tool_use" if there are tools and it exists, or else
     // "default".
-    struct blyan_str template_name;
+    blyan_str template_name;
     // What the template takes for now; by default year 0: none.
-    struct blyan_time now;
+    blyan_time now;
 } blyan_chat_options;
 
 // A token with the logarithm of its probability under the raw logits, before any sampler.
-typedef struct blyan_token_logprob {
+typedef struct {
     // The token.
     uint32_t token;
     // Natural logarithm of its probability.
@@ -514,21 +514,21 @@ typedef struct blyan_token_logprob {
 } blyan_token_logprob;
 
 // Log probabilities at one position.
-typedef struct blyan_logprobs {
+typedef struct {
     // The token that was chosen.
-    struct blyan_token_logprob chosen;
+    blyan_token_logprob chosen;
     // The most probable tokens, best first.
-    const struct blyan_token_logprob *top;
+    const blyan_token_logprob *top;
     // How many.
     size_t top_len;
 } blyan_logprobs;
 
 // Text that became certain with one token.
-typedef struct blyan_piece {
+typedef struct {
     // The text: often empty, never half a character, never part of a stop string.
-    struct blyan_str text;
+    blyan_str text;
     // Its log probability and the best alternatives; NULL if they were not asked for.
-    const struct blyan_logprobs *logprobs;
+    const blyan_logprobs *logprobs;
     // The token.
     uint32_t token;
     // A `blyan_finish_reason`: other than `BLYAN_FINISH_REASON_NONE` with the last piece.
@@ -538,11 +538,11 @@ typedef struct blyan_piece {
 // Hears of each token as it is made, on the thread that made the call. Returns 0 to go on; anything
 // else ends the generation: the call returns `BLYAN_STATUS_STOPPED` and gives what there is so far.
 // What `piece` points to is gone when it returns.
-typedef int32_t (*blyan_token_fn)(void *user, const struct blyan_piece *piece);
+typedef int32_t (*blyan_token_fn)(void *user, const blyan_piece *piece);
 
 // What one generation is asked for. Fill it with `blyan_generate_options_init` first: the defaults are
 // greedy, until the model ends the text.
-typedef struct blyan_generate_options {
+typedef struct {
     // `sizeof(blyan_generate_options)`.
     size_t size;
     // Most new tokens; by default `BLYAN_NONE`: as many as the context has room for.
@@ -560,7 +560,7 @@ typedef struct blyan_generate_options {
     // Makes tokens that were seen already less likely if above 1, the default.
     float repetition_penalty;
     // Texts that end the generation; they are not part of its text.
-    const struct blyan_str *stop;
+    const blyan_str *stop;
     // How many.
     size_t stop_len;
     // Log probabilities of each token and of this many best ones; by default `BLYAN_NONE`: none.
@@ -575,11 +575,11 @@ typedef struct blyan_generate_options {
     void *user;
     // Ends the generation at the next token when set; may be NULL. The call still returns
     // `BLYAN_STATUS_OK` and a generation that says so.
-    const struct blyan_cancel *cancel;
+    const blyan_cancel *cancel;
 } blyan_generate_options;
 
 // The last error of a thread.
-typedef struct blyan_error {
+typedef struct {
     // What the failed call returned.
     blyan_status status;
     // What went wrong and what to do about it, UTF-8, ends with NUL.
@@ -587,11 +587,11 @@ typedef struct blyan_error {
     // Bytes of the message, without the NUL.
     size_t message_len;
     // The block that it is about; NULL if it is about none.
-    const struct blyan_hash *block;
+    const blyan_hash *block;
 } blyan_error;
 
 // How far a call is.
-typedef struct blyan_progress {
+typedef struct {
     // Blocks done; 0 for an export.
     uint64_t blocks;
     // Blocks to do; 0 for an export.
@@ -606,10 +606,10 @@ typedef struct blyan_progress {
 // `BLYAN_STATUS_STOPPED`. What `progress` points to is gone when it returns.
 //
 // It may be called from other threads than the one that made the call, but never twice at once.
-typedef int32_t (*blyan_progress_fn)(void *user, const struct blyan_progress *progress);
+typedef int32_t (*blyan_progress_fn)(void *user, const blyan_progress *progress);
 
 // How to export a model. Fill it with `blyan_export_options_init` first.
-typedef struct blyan_export_options {
+typedef struct {
     // `sizeof(blyan_export_options)`.
     size_t size;
     // Not 0: a folder that is not empty may be written to.
@@ -623,11 +623,11 @@ typedef struct blyan_export_options {
     // Given to `on_progress`.
     void *user;
     // Ends the export when set; may be NULL. If `on_progress` ends it, this is set, too.
-    const struct blyan_cancel *cancel;
+    const blyan_cancel *cancel;
 } blyan_export_options;
 
 // What an export wrote, in numbers.
-typedef struct blyan_export_info {
+typedef struct {
     // Number of tensors.
     uint64_t tensors;
     // Bytes of tensors.
@@ -637,7 +637,7 @@ typedef struct blyan_export_info {
 } blyan_export_info;
 
 // What to continue: a text, or token ids taken as they are. The other pointer is NULL.
-typedef struct blyan_prompt {
+typedef struct {
     // A text; the tokenizer adds the tokens that every text of the model starts with.
     const char *text;
     // Its bytes, or `BLYAN_NUL`.
@@ -649,9 +649,9 @@ typedef struct blyan_prompt {
 } blyan_prompt;
 
 // A finished generation. Text and tokens live as long as its handle.
-typedef struct blyan_generation_info {
+typedef struct {
     // The new text; empty for a model without a tokenizer.
-    struct blyan_str text;
+    blyan_str text;
     // The new tokens, a token that ended the text included.
     const uint32_t *tokens;
     // How many.
@@ -667,7 +667,7 @@ typedef struct blyan_generation_info {
 } blyan_generation_info;
 
 // How to import a checkpoint. Fill it with `blyan_import_options_init` first.
-typedef struct blyan_import_options {
+typedef struct {
     // `sizeof(blyan_import_options)`.
     size_t size;
     // Type of the projections, a `blyan_dtype`; `BLYAN_DTYPE_KEEP` by default.
@@ -680,7 +680,7 @@ typedef struct blyan_import_options {
     // 0.
     int32_t reserved;
     // Keys of config.json that are unknown but known not to change the arithmetic.
-    const struct blyan_str *ignore_config_keys;
+    const blyan_str *ignore_config_keys;
     // Number of these keys.
     size_t ignore_config_keys_len;
     // Called after each block; may be NULL.
@@ -688,17 +688,17 @@ typedef struct blyan_import_options {
     // Given to `on_progress`.
     void *user;
     // Ends the import when set; may be NULL. If `on_progress` ends it, this is set, too.
-    const struct blyan_cancel *cancel;
+    const blyan_cancel *cancel;
 } blyan_import_options;
 
 // What an import appended, or would append.
-typedef struct blyan_import_info {
+typedef struct {
     // The model block.
-    struct blyan_hash model;
+    blyan_hash model;
     // The spec block.
-    struct blyan_hash spec;
+    blyan_hash spec;
     // Root of the model's snapshot.
-    struct blyan_hash root;
+    blyan_hash root;
     // Blocks that the chain did not have.
     uint64_t blocks_new;
     // Blocks that it had.
@@ -713,24 +713,21 @@ typedef struct blyan_import_info {
 
 // Hears log messages, from any thread and from several at once. `level` is a `blyan_log_level`,
 // `target` the part of the library; both texts are gone when it returns.
-typedef void (*blyan_log_fn)(void *user,
-                             int32_t level,
-                             struct blyan_str target,
-                             struct blyan_str message);
+typedef void (*blyan_log_fn)(void *user, int32_t level, blyan_str target, blyan_str message);
 
 // How a model is opened. Fill it with `blyan_model_options_init` first.
-typedef struct blyan_model_options {
+typedef struct {
     // `sizeof(blyan_model_options)`.
     size_t size;
     // The model block; by default NULL: the chain's only model.
-    const struct blyan_hash *model;
+    const blyan_hash *model;
     // Threads that compute; by default `BLYAN_NONE`: all cores. It never changes a result.
     uint64_t threads;
     // Most tokens in one forward pass, 512 by default. It never changes a result.
     uint64_t prefill_chunk;
     // Instruction set: "scalar", "avx2", "avx512" or "neon"; by default NULL: what the environment
     // variable BLYAN_ISA says, or else the best of this CPU. It never changes a result.
-    struct blyan_str isa;
+    blyan_str isa;
     // A `blyan_kv_cache`.
     int32_t kv_cache;
     // Not 0, as by default: usage is kept in the chain's directory.
@@ -738,13 +735,13 @@ typedef struct blyan_model_options {
 } blyan_model_options;
 
 // What a model is and how it runs. Texts live as long as the model's handle.
-typedef struct blyan_model_info {
+typedef struct {
     // The model block; of a snapshot in memory the one that it would be published as.
-    struct blyan_hash model;
+    blyan_hash model;
     // The spec block.
-    struct blyan_hash spec;
+    blyan_hash spec;
     // Root of its snapshot.
-    struct blyan_hash root;
+    blyan_hash root;
     // Number of token ids; the width of a row of logits.
     uint64_t vocab_size;
     // Positions of its context.
@@ -754,7 +751,7 @@ typedef struct blyan_model_info {
     // Threads that compute.
     uint64_t threads;
     // Instruction set that computes.
-    struct blyan_str isa;
+    blyan_str isa;
     // A `blyan_kv_cache`.
     int32_t kv_cache;
     // Not 0 if it has a tokenizer, so that it takes and gives text.
@@ -766,7 +763,7 @@ typedef struct blyan_model_info {
 } blyan_model_info;
 
 // What a model has touched so far.
-typedef struct blyan_residency {
+typedef struct {
     // Weight blocks whose payload was verified and mapped.
     uint64_t blocks_verified;
     // Their payloads' bytes.
@@ -777,17 +774,17 @@ typedef struct blyan_residency {
 
 // What a receipt claims. Text and tokens live as long as its handle; the options of the run are in its
 // JSON.
-typedef struct blyan_receipt_info {
+typedef struct {
     // Names the receipt.
-    struct blyan_hash hash;
+    blyan_hash hash;
     // The model block.
-    struct blyan_hash model;
+    blyan_hash model;
     // Spec and slots of the model that ran.
-    struct blyan_hash snapshot;
+    blyan_hash snapshot;
     // The spec block.
-    struct blyan_hash spec;
+    blyan_hash spec;
     // Digest of the logits that each output token was chosen from.
-    struct blyan_hash logits;
+    blyan_hash logits;
     // Tokens of the prompt.
     const uint32_t *prompt_tokens;
     // How many.
@@ -797,7 +794,7 @@ typedef struct blyan_receipt_info {
     // How many.
     size_t output_tokens_len;
     // The output as text; empty if the model has no tokenizer.
-    struct blyan_str text;
+    blyan_str text;
     // Blocks that were touched; `blyan_receipt_block` names them.
     size_t blocks_len;
     // A `blyan_finish_reason`.
@@ -807,20 +804,20 @@ typedef struct blyan_receipt_info {
 } blyan_receipt_info;
 
 // One leaf in which two receipts differ. Texts live as long as the list.
-typedef struct blyan_difference {
+typedef struct {
     // JSON pointer (RFC 6901) into the receipt.
-    struct blyan_str path;
+    blyan_str path;
     // JSON of what the receipt says; empty if it lacks the leaf.
-    struct blyan_str claimed;
+    blyan_str claimed;
     // JSON of what was recomputed; empty if there is no such leaf, or if all that is known is that the
     // claimed value was edited after the receipt was sealed.
-    struct blyan_str recomputed;
+    blyan_str recomputed;
     // All of this for people.
-    struct blyan_str message;
+    blyan_str message;
 } blyan_difference;
 
 // Somebody's ed25519 signature on a block: they vouch for it as of a time they name.
-typedef struct blyan_signature {
+typedef struct {
     // The public key.
     uint8_t public_key[32];
     // The signature.
@@ -830,13 +827,13 @@ typedef struct blyan_signature {
 } blyan_signature;
 
 // What a snapshot is.
-typedef struct blyan_snapshot_info {
+typedef struct {
     // Names spec and slots together.
-    struct blyan_hash root;
+    blyan_hash root;
     // The spec block.
-    struct blyan_hash spec;
+    blyan_hash spec;
     // The model block that it came from.
-    struct blyan_hash base;
+    blyan_hash base;
     // Number of slots; `blyan_snapshot_slot` names them.
     size_t slots_len;
     // Not 0 if `base` is one.
@@ -846,25 +843,25 @@ typedef struct blyan_snapshot_info {
 } blyan_snapshot_info;
 
 // A slot and the block that fills it. The name lives as long as the snapshot's handle.
-typedef struct blyan_slot {
+typedef struct {
     // Name of the slot, such as "layer3.expert7".
-    struct blyan_str name;
+    blyan_str name;
     // The block.
-    struct blyan_hash block;
+    blyan_hash block;
     // Its payload.
-    struct blyan_hash payload;
+    blyan_hash payload;
     // The payload's length in bytes.
     uint64_t payload_bytes;
 } blyan_slot;
 
 // A slot in which two snapshots differ. The name lives as long as the list.
-typedef struct blyan_slot_change {
+typedef struct {
     // Name of the slot.
-    struct blyan_str name;
+    blyan_str name;
     // The block before.
-    struct blyan_hash before;
+    blyan_hash before;
     // The block after.
-    struct blyan_hash after;
+    blyan_hash after;
     // Not 0 if `before` is one.
     int32_t has_before;
     // Not 0 if `after` is one.
@@ -873,9 +870,9 @@ typedef struct blyan_slot_change {
 
 // One tensor: where its elements are, nothing copied. Valid as long as the `blyan_tensors` that it came
 // from.
-typedef struct blyan_tensor {
+typedef struct {
     // Its name inside the block, such as "gate_proj.weight".
-    struct blyan_str name;
+    blyan_str name;
     // The elements: little-endian, row-major, read-only. In blocks that an import made they are aligned
     // to 64 bytes.
     const void *data;
@@ -892,11 +889,11 @@ typedef struct blyan_tensor {
 } blyan_tensor;
 
 // What is known of one expert. Its slot lives as long as the list.
-typedef struct blyan_expert_usage {
+typedef struct {
     // Its block.
-    struct blyan_hash block;
+    blyan_hash block;
     // Name of its slot, such as "layer0.expert1".
-    struct blyan_str slot;
+    blyan_str slot;
     // Forward steps that used it.
     uint64_t calls;
     // Tokens that used it.
@@ -918,7 +915,7 @@ typedef struct blyan_expert_usage {
 } blyan_expert_usage;
 
 // How many tokens used two experts of a layer both.
-typedef struct blyan_co_use {
+typedef struct {
     // Tokens that used both.
     uint64_t tokens;
     // The layer.
@@ -932,7 +929,7 @@ typedef struct blyan_co_use {
 } blyan_co_use;
 
 // What to verify. Fill it with `blyan_verify_options_init` first.
-typedef struct blyan_verify_options {
+typedef struct {
     // `sizeof(blyan_verify_options)`.
     size_t size;
     // Not 0, as by default: payload files, too. 0: the index alone.
@@ -944,11 +941,11 @@ typedef struct blyan_verify_options {
     // Given to `on_progress`.
     void *user;
     // Ends it when set; may be NULL. If `on_progress` ends it, this is set, too.
-    const struct blyan_cancel *cancel;
+    const blyan_cancel *cancel;
 } blyan_verify_options;
 
 // What a verification found, in numbers.
-typedef struct blyan_verify_info {
+typedef struct {
     // Blocks whose headers are intact.
     uint64_t blocks;
     // Bytes of payload files hashed, each file once.
@@ -958,19 +955,19 @@ typedef struct blyan_verify_info {
 } blyan_verify_info;
 
 // A block that is not what was appended. Texts live as long as the report.
-typedef struct blyan_bad_block {
+typedef struct {
     // The block; zeros for an entry of the index that belongs to none.
-    struct blyan_hash block;
+    blyan_hash block;
     // Its name; empty where its header cannot be read.
-    struct blyan_str name;
+    blyan_str name;
     // What is wrong with it.
-    struct blyan_str reason;
+    blyan_str reason;
 } blyan_bad_block;
 
 // What an append did.
-typedef struct blyan_appended {
+typedef struct {
     // The block.
-    struct blyan_hash hash;
+    blyan_hash hash;
     // Whether the chain did not have it before.
     bool new_block;
     // Whether its payload had to be written: new, or damaged and now repaired.
@@ -982,304 +979,291 @@ extern "C" {
 #endif // __cplusplus
 
 // Name of a kind of block, such as "expert" or "kind4096".
-blyan_status blyan_kind_name(uint16_t kind, struct blyan_text **name);
+blyan_status blyan_kind_name(uint16_t kind, blyan_text **name);
 
 // The kind of that name.
 blyan_status blyan_kind_from_name(const char *name, size_t name_len, uint16_t *kind);
 
 // What a block says about itself; `size` is `sizeof *info`.
-blyan_status blyan_block_describe(const struct blyan_block *block,
-                                  struct blyan_block_info *info,
-                                  size_t size);
+blyan_status blyan_block_describe(const blyan_block *block, blyan_block_info *info, size_t size);
 
 // Frees a block's handle; nothing for NULL.
-void blyan_block_free(struct blyan_block *block);
+void blyan_block_free(blyan_block *block);
 
 // Number of blocks; 0 for NULL.
-size_t blyan_block_list_len(const struct blyan_block_list *list);
+size_t blyan_block_list_len(const blyan_block_list *list);
 
 // One of the blocks; to be freed on its own.
-blyan_status blyan_block_list_get(const struct blyan_block_list *list,
-                                  size_t index,
-                                  struct blyan_block **block);
+blyan_status blyan_block_list_get(const blyan_block_list *list, size_t index, blyan_block **block);
 
 // Frees a list of blocks; nothing for NULL.
-void blyan_block_list_free(struct blyan_block_list *list);
+void blyan_block_list_free(blyan_block_list *list);
 
 // First byte of a payload; NULL for NULL.
-const void *blyan_payload_data(const struct blyan_payload *payload);
+const void *blyan_payload_data(const blyan_payload *payload);
 
 // Number of bytes of a payload; 0 for NULL.
-size_t blyan_payload_len(const struct blyan_payload *payload);
+size_t blyan_payload_len(const blyan_payload *payload);
 
 // Frees a payload's handle; nothing for NULL.
-void blyan_payload_free(struct blyan_payload *payload);
+void blyan_payload_free(blyan_payload *payload);
 
 // Fills a draft with its defaults; `size` is `sizeof *draft`.
-blyan_status blyan_draft_init(struct blyan_draft *draft, size_t size);
+blyan_status blyan_draft_init(blyan_draft *draft, size_t size);
 
 // The hash that the block of a draft will have.
-blyan_status blyan_draft_hash(const struct blyan_draft *draft, struct blyan_hash *hash);
+blyan_status blyan_draft_hash(const blyan_draft *draft, blyan_hash *hash);
 
 // A flag that is not set.
-blyan_status blyan_cancel_new(struct blyan_cancel **cancel);
+blyan_status blyan_cancel_new(blyan_cancel **cancel);
 
 // Sets the flag, or clears it for another use. Only stores one value: a signal handler may call it.
 // Nothing for NULL.
-void blyan_cancel_set(const struct blyan_cancel *cancel, bool cancelled);
+void blyan_cancel_set(const blyan_cancel *cancel, bool cancelled);
 
 // Whether the flag is set; false for NULL.
-bool blyan_cancel_is_set(const struct blyan_cancel *cancel);
+bool blyan_cancel_is_set(const blyan_cancel *cancel);
 
 // Frees a flag, which calls that have it keep until they end; nothing for NULL.
-void blyan_cancel_free(struct blyan_cancel *cancel);
+void blyan_cancel_free(blyan_cancel *cancel);
 
 // Fills options with their defaults; `size` is `sizeof *options`.
-blyan_status blyan_chain_options_init(struct blyan_chain_options *options, size_t size);
+blyan_status blyan_chain_options_init(blyan_chain_options *options, size_t size);
 
 // Opens the chain in a directory; `options` may be NULL.
 blyan_status blyan_chain_open(const char *dir,
                               size_t dir_len,
-                              const struct blyan_chain_options *options,
-                              struct blyan_chain **chain);
+                              const blyan_chain_options *options,
+                              blyan_chain **chain);
 
 // A new chain in memory, gone when it and everything opened from it are freed.
-blyan_status blyan_chain_in_memory(struct blyan_chain **chain);
+blyan_status blyan_chain_in_memory(blyan_chain **chain);
 
 // Closes a chain; nothing for NULL.
-void blyan_chain_free(struct blyan_chain *chain);
+void blyan_chain_free(blyan_chain *chain);
 
 // The chain's directory; empty in memory and for NULL. Lives as long as the handle.
-struct blyan_str blyan_chain_dir(const struct blyan_chain *chain);
+blyan_str blyan_chain_dir(const blyan_chain *chain);
 
 // Whether blocks can be appended; false for NULL.
-bool blyan_chain_is_writable(const struct blyan_chain *chain);
+bool blyan_chain_is_writable(const blyan_chain *chain);
 
 // Number of blocks in all lanes.
-blyan_status blyan_chain_len(const struct blyan_chain *chain, uint64_t *len);
+blyan_status blyan_chain_len(const blyan_chain *chain, uint64_t *len);
 
 // Whether the chain has a block.
-blyan_status blyan_chain_contains(const struct blyan_chain *chain,
-                                  const struct blyan_hash *block,
+blyan_status blyan_chain_contains(const blyan_chain *chain,
+                                  const blyan_hash *block,
                                   bool *contains);
 
 // The block of that hash.
-blyan_status blyan_chain_get(const struct blyan_chain *chain,
-                             const struct blyan_hash *hash,
-                             struct blyan_block **block);
+blyan_status blyan_chain_get(const blyan_chain *chain, const blyan_hash *hash, blyan_block **block);
 
 // The payload of the block of that hash, verified: mapped, or a copy of what lies in the index.
-blyan_status blyan_chain_payload(const struct blyan_chain *chain,
-                                 const struct blyan_hash *hash,
-                                 struct blyan_payload **payload);
+blyan_status blyan_chain_payload(const blyan_chain *chain,
+                                 const blyan_hash *hash,
+                                 blyan_payload **payload);
 
 // Appends one block, durably, and gives its hash. One that the chain has already stays as it is, its
 // payload repaired if it is damaged.
-blyan_status blyan_chain_append(const struct blyan_chain *chain,
-                                const struct blyan_draft *draft,
-                                struct blyan_hash *hash);
+blyan_status blyan_chain_append(const blyan_chain *chain,
+                                const blyan_draft *draft,
+                                blyan_hash *hash);
 
 // The blocks of a lane, a `blyan_lane`.
-blyan_status blyan_chain_blocks(const struct blyan_chain *chain,
-                                int32_t lane,
-                                struct blyan_blocks **blocks);
+blyan_status blyan_chain_blocks(const blyan_chain *chain, int32_t lane, blyan_blocks **blocks);
 
 // The blocks of a kind.
-blyan_status blyan_chain_blocks_of_kind(const struct blyan_chain *chain,
+blyan_status blyan_chain_blocks_of_kind(const blyan_chain *chain,
                                         uint16_t kind,
-                                        struct blyan_blocks **blocks);
+                                        blyan_blocks **blocks);
 
 // All blocks.
-blyan_status blyan_chain_all_blocks(const struct blyan_chain *chain, struct blyan_blocks **blocks);
+blyan_status blyan_chain_all_blocks(const blyan_chain *chain, blyan_blocks **blocks);
 
 // The next block of a walk; `BLYAN_STATUS_END` and NULL after the last. After an error about one block
 // the walk can go on.
-blyan_status blyan_blocks_next(const struct blyan_blocks *blocks,
-                               struct blyan_block **block);
+blyan_status blyan_blocks_next(const blyan_blocks *blocks,
+                               blyan_block **block);
 
 // Ends a walk; nothing for NULL.
-void blyan_blocks_free(struct blyan_blocks *blocks);
+void blyan_blocks_free(blyan_blocks *blocks);
 
 // The blocks of a name that no block of the same name has as its predecessor, by hash: the newest in
 // a slot.
-blyan_status blyan_chain_heads(const struct blyan_chain *chain,
+blyan_status blyan_chain_heads(const blyan_chain *chain,
                                const char *name,
                                size_t name_len,
-                               struct blyan_block_list **heads);
+                               blyan_block_list **heads);
 
 // Every block that this one depends on, directly or not, parents before children.
-blyan_status blyan_chain_ancestors(const struct blyan_chain *chain,
-                                   const struct blyan_hash *block,
-                                   struct blyan_block_list **ancestors);
+blyan_status blyan_chain_ancestors(const blyan_chain *chain,
+                                   const blyan_hash *block,
+                                   blyan_block_list **ancestors);
 
 // The blocks that have this one as a parent, by hash.
-blyan_status blyan_chain_children(const struct blyan_chain *chain,
-                                  const struct blyan_hash *block,
-                                  struct blyan_hashes **children);
+blyan_status blyan_chain_children(const blyan_chain *chain,
+                                  const blyan_hash *block,
+                                  blyan_hashes **children);
 
 // The blocks of a lane, a `blyan_lane`, without a child in the same lane, by hash.
-blyan_status blyan_chain_tips(const struct blyan_chain *chain,
-                              int32_t lane,
-                              struct blyan_hashes **tips);
+blyan_status blyan_chain_tips(const blyan_chain *chain, int32_t lane, blyan_hashes **tips);
 
 // Names the whole chain: a hash over its tips.
-blyan_status blyan_chain_root(const struct blyan_chain *chain, struct blyan_hash *root);
+blyan_status blyan_chain_root(const blyan_chain *chain, blyan_hash *root);
 
 // Fills options with their defaults; `size` is `sizeof *options`.
-blyan_status blyan_chat_options_init(struct blyan_chat_options *options, size_t size);
+blyan_status blyan_chat_options_init(blyan_chat_options *options, size_t size);
 
 // What the model's chat template makes of a conversation: `messages` is a JSON array of objects with
 // "role", "content" and whatever else the template reads. `options` may be NULL.
-blyan_status blyan_model_chat_prompt(const struct blyan_model *model,
+blyan_status blyan_model_chat_prompt(const blyan_model *model,
                                      const char *messages,
                                      size_t messages_len,
-                                     const struct blyan_chat_options *options,
+                                     const blyan_chat_options *options,
                                      bool add_generation_prompt,
-                                     struct blyan_text **prompt);
+                                     blyan_text **prompt);
 
 // Answers a conversation, a JSON array as for `blyan_model_chat_prompt`; both options may be NULL. With
 // `BLYAN_STATUS_STOPPED` there is a generation, too.
-blyan_status blyan_model_chat(const struct blyan_model *model,
+blyan_status blyan_model_chat(const blyan_model *model,
                               const char *messages,
                               size_t messages_len,
-                              const struct blyan_chat_options *chat_options,
-                              const struct blyan_generate_options *options,
-                              struct blyan_generation **generation);
+                              const blyan_chat_options *chat_options,
+                              const blyan_generate_options *options,
+                              blyan_generation **generation);
 
 // Begins to answer a conversation, a JSON array as for `blyan_model_chat_prompt`; both options may be
 // NULL and have no `on_token`.
-blyan_status blyan_model_chat_stream(const struct blyan_model *model,
+blyan_status blyan_model_chat_stream(const blyan_model *model,
                                      const char *messages,
                                      size_t messages_len,
-                                     const struct blyan_chat_options *chat_options,
-                                     const struct blyan_generate_options *options,
-                                     struct blyan_stream **stream);
+                                     const blyan_chat_options *chat_options,
+                                     const blyan_generate_options *options,
+                                     blyan_stream **stream);
 
 // The last error of the calling thread: that of the last call that returned neither `BLYAN_STATUS_OK`
 // nor `BLYAN_STATUS_END`; NULL if there was none. Calls that succeed leave it as it is.
 //
 // What it points to stays until the next error of this thread.
-const struct blyan_error *blyan_last_error(void);
+const blyan_error *blyan_last_error(void);
 
 // Name of a status in lower case, such as "not_found"; "unknown" for a number that is none. Ends with
 // NUL, lives forever.
 const char *blyan_status_name(int32_t status);
 
 // Fills options with their defaults; `size` is `sizeof *options`.
-blyan_status blyan_export_options_init(struct blyan_export_options *options, size_t size);
+blyan_status blyan_export_options_init(blyan_export_options *options, size_t size);
 
 // Writes a model as a checkpoint folder that transformers loads; the folder is complete or untouched.
 // `options` and `report` may be NULL.
-blyan_status blyan_export_checkpoint(const struct blyan_chain *chain,
-                                     const struct blyan_hash *model,
+blyan_status blyan_export_checkpoint(const blyan_chain *chain,
+                                     const blyan_hash *model,
                                      const char *dir,
                                      size_t dir_len,
-                                     const struct blyan_export_options *options,
-                                     struct blyan_export_report **report);
+                                     const blyan_export_options *options,
+                                     blyan_export_report **report);
 
 // What an export wrote, in numbers; `size` is `sizeof *info`.
-blyan_status blyan_export_report_describe(const struct blyan_export_report *report,
-                                          struct blyan_export_info *info,
+blyan_status blyan_export_report_describe(const blyan_export_report *report,
+                                          blyan_export_info *info,
                                           size_t size);
 
 // Name of a file that was written, in their order. Lives as long as the report.
-blyan_status blyan_export_report_file(const struct blyan_export_report *report,
+blyan_status blyan_export_report_file(const blyan_export_report *report,
                                       size_t index,
-                                      struct blyan_str *file);
+                                      blyan_str *file);
 
 // Frees a report; nothing for NULL.
-void blyan_export_report_free(struct blyan_export_report *report);
+void blyan_export_report_free(blyan_export_report *report);
 
 // Name of a `blyan_finish_reason` as receipts spell it, such as "max_tokens"; "none" for
 // `BLYAN_FINISH_REASON_NONE`, "unknown" for a number that is none. Ends with NUL, lives forever.
 const char *blyan_finish_reason_name(int32_t reason);
 
 // Fills options with their defaults; `size` is `sizeof *options`.
-blyan_status blyan_generate_options_init(struct blyan_generate_options *options, size_t size);
+blyan_status blyan_generate_options_init(blyan_generate_options *options, size_t size);
 
 // Continues a prompt; `options` may be NULL. With `BLYAN_STATUS_STOPPED` there is a generation, too.
-blyan_status blyan_model_generate(const struct blyan_model *model,
-                                  const struct blyan_prompt *prompt,
-                                  const struct blyan_generate_options *options,
-                                  struct blyan_generation **generation);
+blyan_status blyan_model_generate(const blyan_model *model,
+                                  const blyan_prompt *prompt,
+                                  const blyan_generate_options *options,
+                                  blyan_generation **generation);
 
 // Continues several prompts beside each other; each result is what the prompt alone would give.
 // `options` may be NULL and has no `on_token`. One bad prompt refuses the batch.
-blyan_status blyan_model_generate_batch(const struct blyan_model *model,
-                                        const struct blyan_prompt *prompts,
+blyan_status blyan_model_generate_batch(const blyan_model *model,
+                                        const blyan_prompt *prompts,
                                         size_t prompts_len,
-                                        const struct blyan_generate_options *options,
-                                        struct blyan_generations **generations);
+                                        const blyan_generate_options *options,
+                                        blyan_generations **generations);
 
 // Number of generations; 0 for NULL.
-size_t blyan_generations_len(const struct blyan_generations *generations);
+size_t blyan_generations_len(const blyan_generations *generations);
 
 // One of the generations, in the order of the prompts; to be freed on its own.
-blyan_status blyan_generations_get(const struct blyan_generations *generations,
+blyan_status blyan_generations_get(const blyan_generations *generations,
                                    size_t index,
-                                   struct blyan_generation **generation);
+                                   blyan_generation **generation);
 
 // Frees a list of generations; nothing for NULL.
-void blyan_generations_free(struct blyan_generations *generations);
+void blyan_generations_free(blyan_generations *generations);
 
 // What was generated; `size` is `sizeof *info`.
-blyan_status blyan_generation_describe(const struct blyan_generation *generation,
-                                       struct blyan_generation_info *info,
+blyan_status blyan_generation_describe(const blyan_generation *generation,
+                                       blyan_generation_info *info,
                                        size_t size);
 
 // Log probabilities of a new token; `size` is `sizeof *logprobs`. They live as long as the handle.
-blyan_status blyan_generation_logprobs(const struct blyan_generation *generation,
+blyan_status blyan_generation_logprobs(const blyan_generation *generation,
                                        size_t index,
-                                       struct blyan_logprobs *logprobs,
+                                       blyan_logprobs *logprobs,
                                        size_t size);
 
 // The receipt of a generation: what ran, complete enough to run it again.
-blyan_status blyan_generation_receipt(const struct blyan_generation *generation,
-                                      struct blyan_receipt **receipt);
+blyan_status blyan_generation_receipt(const blyan_generation *generation, blyan_receipt **receipt);
 
 // Frees a generation; nothing for NULL.
-void blyan_generation_free(struct blyan_generation *generation);
+void blyan_generation_free(blyan_generation *generation);
 
 // Writes 64 lowercase hexadecimal digits and a NUL; `size` must be `BLYAN_HASH_HEX_SIZE`.
-blyan_status blyan_hash_to_hex(const struct blyan_hash *hash, char *hex, size_t size);
+blyan_status blyan_hash_to_hex(const blyan_hash *hash, char *hex, size_t size);
 
 // Reads 64 lowercase hexadecimal digits.
-blyan_status blyan_hash_from_hex(const char *hex, size_t hex_len, struct blyan_hash *hash);
+blyan_status blyan_hash_from_hex(const char *hex, size_t hex_len, blyan_hash *hash);
 
 // Number of hashes; 0 for NULL.
-size_t blyan_hashes_len(const struct blyan_hashes *hashes);
+size_t blyan_hashes_len(const blyan_hashes *hashes);
 
 // One of the hashes.
-blyan_status blyan_hashes_get(const struct blyan_hashes *hashes,
-                              size_t index,
-                              struct blyan_hash *hash);
+blyan_status blyan_hashes_get(const blyan_hashes *hashes, size_t index, blyan_hash *hash);
 
 // Frees a list of hashes; nothing for NULL.
-void blyan_hashes_free(struct blyan_hashes *hashes);
+void blyan_hashes_free(blyan_hashes *hashes);
 
 // Fills options with their defaults; `size` is `sizeof *options`.
-blyan_status blyan_import_options_init(struct blyan_import_options *options, size_t size);
+blyan_status blyan_import_options_init(blyan_import_options *options, size_t size);
 
 // Imports a checkpoint folder as one transaction; nothing is appended if it fails or is stopped.
 // `options` and `report` may be NULL.
-blyan_status blyan_import_checkpoint(const struct blyan_chain *chain,
+blyan_status blyan_import_checkpoint(const blyan_chain *chain,
                                      const char *dir,
                                      size_t dir_len,
-                                     const struct blyan_import_options *options,
-                                     struct blyan_import_report **report);
+                                     const blyan_import_options *options,
+                                     blyan_import_report **report);
 
 // What an import appended; `size` is `sizeof *info`.
-blyan_status blyan_import_report_describe(const struct blyan_import_report *report,
-                                          struct blyan_import_info *info,
+blyan_status blyan_import_report_describe(const blyan_import_report *report,
+                                          blyan_import_info *info,
                                           size_t size);
 
 // Name of a file of the folder that is no part of the model. Lives as long as the report.
-blyan_status blyan_import_report_ignored_file(const struct blyan_import_report *report,
+blyan_status blyan_import_report_ignored_file(const blyan_import_report *report,
                                               size_t index,
-                                              struct blyan_str *file);
+                                              blyan_str *file);
 
 // Frees a report; nothing for NULL.
-void blyan_import_report_free(struct blyan_import_report *report);
+void blyan_import_report_free(blyan_import_report *report);
 
 // Sets the callback that hears messages up to a level, a `blyan_log_level`; NULL ends it, and nothing is
 // heard then, as from the start. When this returns, the callback before is not running any more and is
@@ -1289,318 +1273,307 @@ blyan_status blyan_set_log_callback(blyan_log_fn callback,
                                     int32_t level);
 
 // Fills options with their defaults; `size` is `sizeof *options`.
-blyan_status blyan_model_options_init(struct blyan_model_options *options, size_t size);
+blyan_status blyan_model_options_init(blyan_model_options *options, size_t size);
 
 // Opens a model of a chain; `options` may be NULL.
-blyan_status blyan_model_open(const struct blyan_chain *chain,
-                              const struct blyan_model_options *options,
-                              struct blyan_model **model);
+blyan_status blyan_model_open(const blyan_chain *chain,
+                              const blyan_model_options *options,
+                              blyan_model **model);
 
 // Opens a snapshot, such as one with another expert; the options' model is not looked at, and they may
 // be NULL.
-blyan_status blyan_model_open_snapshot(const struct blyan_chain *chain,
-                                       const struct blyan_snapshot *snapshot,
-                                       const struct blyan_model_options *options,
-                                       struct blyan_model **model);
+blyan_status blyan_model_open_snapshot(const blyan_chain *chain,
+                                       const blyan_snapshot *snapshot,
+                                       const blyan_model_options *options,
+                                       blyan_model **model);
 
 // Closes a model; nothing for NULL. Streams, sessions and generations made from it stay usable.
-void blyan_model_free(struct blyan_model *model);
+void blyan_model_free(blyan_model *model);
 
 // What a model is and how it runs; `size` is `sizeof *info`.
-blyan_status blyan_model_describe(const struct blyan_model *model,
-                                  struct blyan_model_info *info,
-                                  size_t size);
+blyan_status blyan_model_describe(const blyan_model *model, blyan_model_info *info, size_t size);
 
 // What a model has touched so far; `size` is `sizeof *residency`.
-blyan_status blyan_model_residency(const struct blyan_model *model,
-                                   struct blyan_residency *residency,
+blyan_status blyan_model_residency(const blyan_model *model,
+                                   blyan_residency *residency,
                                    size_t size);
 
 // Token ids of a text, with those that every text of the model starts with.
-blyan_status blyan_model_tokenize(const struct blyan_model *model,
+blyan_status blyan_model_tokenize(const blyan_model *model,
                                   const char *text,
                                   size_t text_len,
-                                  struct blyan_tokens **tokens);
+                                  blyan_tokens **tokens);
 
 // How many tokens a text is.
-blyan_status blyan_model_count_tokens(const struct blyan_model *model,
+blyan_status blyan_model_count_tokens(const blyan_model *model,
                                       const char *text,
                                       size_t text_len,
                                       size_t *tokens);
 
 // Text of token ids, without special tokens.
-blyan_status blyan_model_detokenize(const struct blyan_model *model,
+blyan_status blyan_model_detokenize(const blyan_model *model,
                                     const uint32_t *tokens,
                                     size_t tokens_len,
-                                    struct blyan_text **text);
+                                    blyan_text **text);
 
 // The id of a token by its spelling in the vocabulary.
-blyan_status blyan_model_token_id(const struct blyan_model *model,
+blyan_status blyan_model_token_id(const blyan_model *model,
                                   const char *token,
                                   size_t token_len,
                                   uint32_t *id);
 
 // The spelling of a token in the vocabulary.
-blyan_status blyan_model_token(const struct blyan_model *model,
-                               uint32_t id,
-                               struct blyan_text **token);
+blyan_status blyan_model_token(const blyan_model *model, uint32_t id, blyan_text **token);
 
 // Logits of every position, (tokens, vocab_size), row-major; `logits_len` must be
 // `tokens_len * vocab_size`.
-blyan_status blyan_model_logits(const struct blyan_model *model,
+blyan_status blyan_model_logits(const blyan_model *model,
                                 const uint32_t *tokens,
                                 size_t tokens_len,
                                 float *logits,
                                 size_t logits_len);
 
 // The model's spec and slots.
-blyan_status blyan_model_snapshot(const struct blyan_model *model,
-                                  struct blyan_snapshot **snapshot);
+blyan_status blyan_model_snapshot(const blyan_model *model, blyan_snapshot **snapshot);
 
 // Reads a receipt, in any spelling of its JSON. Whether it is true is for a replay to find out.
-blyan_status blyan_receipt_from_json(const char *json,
-                                     size_t json_len,
-                                     struct blyan_receipt **receipt);
+blyan_status blyan_receipt_from_json(const char *json, size_t json_len, blyan_receipt **receipt);
 
 // The canonical JSON of a receipt: the bytes that its hash names.
-blyan_status blyan_receipt_to_json(const struct blyan_receipt *receipt, struct blyan_text **json);
+blyan_status blyan_receipt_to_json(const blyan_receipt *receipt, blyan_text **json);
 
 // What a receipt claims; `size` is `sizeof *info`.
-blyan_status blyan_receipt_describe(const struct blyan_receipt *receipt,
-                                    struct blyan_receipt_info *info,
+blyan_status blyan_receipt_describe(const blyan_receipt *receipt,
+                                    blyan_receipt_info *info,
                                     size_t size);
 
 // One of the blocks that were touched, and the name of its slot, in byte order of these names. The name
 // lives as long as the receipt's handle.
-blyan_status blyan_receipt_block(const struct blyan_receipt *receipt,
+blyan_status blyan_receipt_block(const blyan_receipt *receipt,
                                  size_t index,
-                                 struct blyan_str *slot,
-                                 struct blyan_hash *block);
+                                 blyan_str *slot,
+                                 blyan_hash *block);
 
 // Frees a receipt; nothing for NULL.
-void blyan_receipt_free(struct blyan_receipt *receipt);
+void blyan_receipt_free(blyan_receipt *receipt);
 
 // Runs a receipt's inputs again, on the chain's blocks and this machine, and lists what differs; an
 // empty list says that the receipt is true. `options` say how to run and may be NULL; model and cache
 // are the receipt's.
-blyan_status blyan_receipt_replay(const struct blyan_receipt *receipt,
-                                  const struct blyan_chain *chain,
-                                  const struct blyan_model_options *options,
-                                  struct blyan_differences **differences);
+blyan_status blyan_receipt_replay(const blyan_receipt *receipt,
+                                  const blyan_chain *chain,
+                                  const blyan_model_options *options,
+                                  blyan_differences **differences);
 
 // Every leaf in which `recomputed`, the receipt of running another one's inputs again, differs from
 // that one, and every field of that one that was edited after it was sealed.
-blyan_status blyan_receipt_diff(const struct blyan_receipt *receipt,
-                                const struct blyan_receipt *recomputed,
-                                struct blyan_differences **differences);
+blyan_status blyan_receipt_diff(const blyan_receipt *receipt,
+                                const blyan_receipt *recomputed,
+                                blyan_differences **differences);
 
 // Number of differences; 0 for NULL.
-size_t blyan_differences_len(const struct blyan_differences *differences);
+size_t blyan_differences_len(const blyan_differences *differences);
 
 // One of the differences; `size` is `sizeof *difference`.
-blyan_status blyan_differences_get(const struct blyan_differences *differences,
+blyan_status blyan_differences_get(const blyan_differences *differences,
                                    size_t index,
-                                   struct blyan_difference *difference,
+                                   blyan_difference *difference,
                                    size_t size);
 
 // Frees a list of differences; nothing for NULL.
-void blyan_differences_free(struct blyan_differences *differences);
+void blyan_differences_free(blyan_differences *differences);
 
 // Begins a session of a model.
-blyan_status blyan_model_session(const struct blyan_model *model, struct blyan_session **session);
+blyan_status blyan_model_session(const blyan_model *model, blyan_session **session);
 
 // Continues a session with a prompt, which may be empty if there is something to continue; `options`
 // may be NULL. With `BLYAN_STATUS_STOPPED` there is a generation, too. After any other error the
 // session is as it was before the token that failed.
-blyan_status blyan_session_generate(const struct blyan_session *session,
-                                    const struct blyan_prompt *prompt,
-                                    const struct blyan_generate_options *options,
-                                    struct blyan_generation **generation);
+blyan_status blyan_session_generate(const blyan_session *session,
+                                    const blyan_prompt *prompt,
+                                    const blyan_generate_options *options,
+                                    blyan_generation **generation);
 
 // Every token said so far, prompts and outputs.
-blyan_status blyan_session_tokens(const struct blyan_session *session,
-                                  struct blyan_tokens **tokens);
+blyan_status blyan_session_tokens(const blyan_session *session, blyan_tokens **tokens);
 
 // Bytes of keys and values that the session holds.
-blyan_status blyan_session_cache_bytes(const struct blyan_session *session, size_t *bytes);
+blyan_status blyan_session_cache_bytes(const blyan_session *session, size_t *bytes);
 
 // Forgets everything from a token on: an edited question, another try. A length beyond the end changes
 // nothing.
-blyan_status blyan_session_truncate(const struct blyan_session *session,
+blyan_status blyan_session_truncate(const blyan_session *session,
                                     size_t len);
 
 // Ends a session; nothing for NULL.
-void blyan_session_free(struct blyan_session *session);
+void blyan_session_free(blyan_session *session);
 
 // Signs a block's hash; `secret_key_size` must be `BLYAN_SECRET_KEY_SIZE`.
 blyan_status blyan_sign(const uint8_t *secret_key,
                         size_t secret_key_size,
-                        const struct blyan_hash *block,
+                        const blyan_hash *block,
                         uint64_t time_ms,
-                        struct blyan_signature *signature);
+                        blyan_signature *signature);
 
 // Whether a signature is of this block, its time and its key.
-blyan_status blyan_signature_verifies(const struct blyan_signature *signature,
-                                      const struct blyan_hash *block,
+blyan_status blyan_signature_verifies(const blyan_signature *signature,
+                                      const blyan_hash *block,
                                       bool *verifies);
 
 // Puts a signature beside a block, durably.
-blyan_status blyan_chain_add_signature(const struct blyan_chain *chain,
-                                       const struct blyan_hash *block,
-                                       const struct blyan_signature *signature);
+blyan_status blyan_chain_add_signature(const blyan_chain *chain,
+                                       const blyan_hash *block,
+                                       const blyan_signature *signature);
 
 // The signatures beside a block, each verified again, by key and time.
-blyan_status blyan_chain_signatures(const struct blyan_chain *chain,
-                                    const struct blyan_hash *block,
-                                    struct blyan_signatures **signatures);
+blyan_status blyan_chain_signatures(const blyan_chain *chain,
+                                    const blyan_hash *block,
+                                    blyan_signatures **signatures);
 
 // Number of signatures; 0 for NULL.
-size_t blyan_signatures_len(const struct blyan_signatures *signatures);
+size_t blyan_signatures_len(const blyan_signatures *signatures);
 
 // One of the signatures.
-blyan_status blyan_signatures_get(const struct blyan_signatures *signatures,
+blyan_status blyan_signatures_get(const blyan_signatures *signatures,
                                   size_t index,
-                                  struct blyan_signature *signature);
+                                  blyan_signature *signature);
 
 // Frees a list of signatures; nothing for NULL.
-void blyan_signatures_free(struct blyan_signatures *signatures);
+void blyan_signatures_free(blyan_signatures *signatures);
 
 // The model that a model block pins; `model` may be NULL for the chain's only model.
-blyan_status blyan_snapshot_open(const struct blyan_chain *chain,
-                                 const struct blyan_hash *model,
-                                 struct blyan_snapshot **snapshot);
+blyan_status blyan_snapshot_open(const blyan_chain *chain,
+                                 const blyan_hash *model,
+                                 blyan_snapshot **snapshot);
 
 // A snapshot with another block in the slot that the block's name says, in memory only.
-blyan_status blyan_snapshot_with_block(const struct blyan_snapshot *snapshot,
-                                       const struct blyan_chain *chain,
-                                       const struct blyan_hash *block,
-                                       struct blyan_snapshot **changed);
+blyan_status blyan_snapshot_with_block(const blyan_snapshot *snapshot,
+                                       const blyan_chain *chain,
+                                       const blyan_hash *block,
+                                       blyan_snapshot **changed);
 
 // What a snapshot is; `size` is `sizeof *info`.
-blyan_status blyan_snapshot_describe(const struct blyan_snapshot *snapshot,
-                                     struct blyan_snapshot_info *info,
+blyan_status blyan_snapshot_describe(const blyan_snapshot *snapshot,
+                                     blyan_snapshot_info *info,
                                      size_t size);
 
 // One of the slots, in their order; `size` is `sizeof *slot`.
-blyan_status blyan_snapshot_slot(const struct blyan_snapshot *snapshot,
+blyan_status blyan_snapshot_slot(const blyan_snapshot *snapshot,
                                  size_t index,
-                                 struct blyan_slot *slot,
+                                 blyan_slot *slot,
                                  size_t size);
 
 // The canonical JSON of a snapshot's spec: the parts of the decoder.
-blyan_status blyan_snapshot_spec_json(const struct blyan_snapshot *snapshot,
-                                      struct blyan_text **json);
+blyan_status blyan_snapshot_spec_json(const blyan_snapshot *snapshot, blyan_text **json);
 
 // The model block that publishing a snapshot would give, without appending it.
-blyan_status blyan_snapshot_model_block(const struct blyan_snapshot *snapshot,
-                                        const struct blyan_chain *chain,
-                                        struct blyan_hash *model);
+blyan_status blyan_snapshot_model_block(const blyan_snapshot *snapshot,
+                                        const blyan_chain *chain,
+                                        blyan_hash *model);
 
 // Appends a snapshot as a model block that follows the one it came from. One that was not changed is
 // its own model block already.
-blyan_status blyan_snapshot_publish(const struct blyan_snapshot *snapshot,
-                                    const struct blyan_chain *chain,
-                                    struct blyan_hash *model);
+blyan_status blyan_snapshot_publish(const blyan_snapshot *snapshot,
+                                    const blyan_chain *chain,
+                                    blyan_hash *model);
 
 // Frees a snapshot; nothing for NULL.
-void blyan_snapshot_free(struct blyan_snapshot *snapshot);
+void blyan_snapshot_free(blyan_snapshot *snapshot);
 
 // The slots in which two snapshots differ, in slot order.
-blyan_status blyan_snapshot_diff(const struct blyan_snapshot *before,
-                                 const struct blyan_snapshot *after,
-                                 struct blyan_slot_changes **changes);
+blyan_status blyan_snapshot_diff(const blyan_snapshot *before,
+                                 const blyan_snapshot *after,
+                                 blyan_slot_changes **changes);
 
 // Number of changes; 0 for NULL.
-size_t blyan_slot_changes_len(const struct blyan_slot_changes *changes);
+size_t blyan_slot_changes_len(const blyan_slot_changes *changes);
 
 // One of the changes; `size` is `sizeof *change`.
-blyan_status blyan_slot_changes_get(const struct blyan_slot_changes *changes,
+blyan_status blyan_slot_changes_get(const blyan_slot_changes *changes,
                                     size_t index,
-                                    struct blyan_slot_change *change,
+                                    blyan_slot_change *change,
                                     size_t size);
 
 // Frees a list of changes; nothing for NULL.
-void blyan_slot_changes_free(struct blyan_slot_changes *changes);
+void blyan_slot_changes_free(blyan_slot_changes *changes);
 
 // Names a model: appends a release block, whose version is SemVer, and gives its hash.
-blyan_status blyan_chain_release(const struct blyan_chain *chain,
-                                 const struct blyan_hash *model,
+blyan_status blyan_chain_release(const blyan_chain *chain,
+                                 const blyan_hash *model,
                                  const char *name,
                                  size_t name_len,
                                  const char *version,
                                  size_t version_len,
-                                 struct blyan_hash *release);
+                                 blyan_hash *release);
 
 // Begins to continue a prompt; `options` may be NULL and has no `on_token`.
-blyan_status blyan_model_stream(const struct blyan_model *model,
-                                const struct blyan_prompt *prompt,
-                                const struct blyan_generate_options *options,
-                                struct blyan_stream **stream);
+blyan_status blyan_model_stream(const blyan_model *model,
+                                const blyan_prompt *prompt,
+                                const blyan_generate_options *options,
+                                blyan_stream **stream);
 
 // Computes the next piece; `BLYAN_STATUS_END` after the last. Its text lives until the next call with
 // this stream; `size` is `sizeof *piece`.
-blyan_status blyan_stream_next(const struct blyan_stream *stream,
-                               struct blyan_piece *piece,
+blyan_status blyan_stream_next(const blyan_stream *stream,
+                               blyan_piece *piece,
                                size_t size);
 
 // The generation so far: cancelled, if the stream was not read to its end. The handle can only be freed
 // after that.
-blyan_status blyan_stream_finish(const struct blyan_stream *stream,
-                                 struct blyan_generation **generation);
+blyan_status blyan_stream_finish(const blyan_stream *stream,
+                                 blyan_generation **generation);
 
 // Frees a stream, ending it; nothing for NULL.
-void blyan_stream_free(struct blyan_stream *stream);
+void blyan_stream_free(blyan_stream *stream);
 
 // Opens the tensors of a weight block; its payload is verified, once per open chain.
-blyan_status blyan_tensors_open(const struct blyan_chain *chain,
-                                const struct blyan_hash *block,
-                                struct blyan_tensors **tensors);
+blyan_status blyan_tensors_open(const blyan_chain *chain,
+                                const blyan_hash *block,
+                                blyan_tensors **tensors);
 
 // Reads the tensors of a payload that the program holds, a safetensors file; it is copied.
-blyan_status blyan_tensors_parse(const void *payload,
-                                 size_t payload_len,
-                                 struct blyan_tensors **tensors);
+blyan_status blyan_tensors_parse(const void *payload, size_t payload_len, blyan_tensors **tensors);
 
 // Number of tensors; 0 for NULL.
-size_t blyan_tensors_len(const struct blyan_tensors *tensors);
+size_t blyan_tensors_len(const blyan_tensors *tensors);
 
 // One of the tensors, in byte order of names; `size` is `sizeof *tensor`.
-blyan_status blyan_tensors_get(const struct blyan_tensors *tensors,
+blyan_status blyan_tensors_get(const blyan_tensors *tensors,
                                size_t index,
-                               struct blyan_tensor *tensor,
+                               blyan_tensor *tensor,
                                size_t size);
 
 // The tensor of a name; `size` is `sizeof *tensor`.
-blyan_status blyan_tensors_find(const struct blyan_tensors *tensors,
+blyan_status blyan_tensors_find(const blyan_tensors *tensors,
                                 const char *name,
                                 size_t name_len,
-                                struct blyan_tensor *tensor,
+                                blyan_tensor *tensor,
                                 size_t size);
 
 // The scales of the quantized tensor of a name, (rows, 1) of F32; `BLYAN_STATUS_NOT_FOUND` for a float
 // tensor. `size` is `sizeof *scale`.
-blyan_status blyan_tensors_scale(const struct blyan_tensors *tensors,
+blyan_status blyan_tensors_scale(const blyan_tensors *tensors,
                                  const char *name,
                                  size_t name_len,
-                                 struct blyan_tensor *scale,
+                                 blyan_tensor *scale,
                                  size_t size);
 
 // Widens a tensor's elements to float, exactly; quantized ones are not multiplied by their scale.
 // `values_len` must be the number of elements.
-blyan_status blyan_tensors_to_f32(const struct blyan_tensors *tensors,
+blyan_status blyan_tensors_to_f32(const blyan_tensors *tensors,
                                   const char *name,
                                   size_t name_len,
                                   float *values,
                                   size_t values_len);
 
 // Frees the tensors of a block; nothing for NULL.
-void blyan_tensors_free(struct blyan_tensors *tensors);
+void blyan_tensors_free(blyan_tensors *tensors);
 
 // Writes tensors as the payload of a weight block: canonical safetensors, the same bytes for the same
 // tensors whatever their order.
-blyan_status blyan_tensors_write(const struct blyan_tensor *tensors,
+blyan_status blyan_tensors_write(const blyan_tensor *tensors,
                                  size_t tensors_len,
-                                 struct blyan_payload **payload);
+                                 blyan_payload **payload);
 
 // Rounds elements to another float type, to nearest even; `out_len` must be the bytes that they need.
 // Both are a `blyan_dtype`.
@@ -1611,9 +1584,9 @@ blyan_status blyan_convert(int32_t from,
                            void *out,
                            size_t out_len);
 
-// Quantizes a float matrix to `BLYAN_DTYPE_I8` or `BLYAN_DTYPE_F8_E4_M3`, one scale a row, as an import
+// Quantizes a float matrix to `BLYAN_DTYPE_I8` or `BLYAN_DTYPE_F8E4M3`, one scale a row, as an import
 // does; `data_len` must be its elements, `scales_len` its rows.
-blyan_status blyan_quantize(const struct blyan_tensor *source,
+blyan_status blyan_quantize(const blyan_tensor *source,
                             int32_t to,
                             void *data,
                             size_t data_len,
@@ -1621,92 +1594,88 @@ blyan_status blyan_quantize(const struct blyan_tensor *source,
                             size_t scales_len);
 
 // The text; an empty one for NULL.
-struct blyan_str blyan_text_get(const struct blyan_text *text);
+blyan_str blyan_text_get(const blyan_text *text);
 
 // Frees a text; nothing for NULL.
-void blyan_text_free(struct blyan_text *text);
+void blyan_text_free(blyan_text *text);
 
 // The token ids, `blyan_tokens_len` of them; NULL for NULL.
-const uint32_t *blyan_tokens_data(const struct blyan_tokens *tokens);
+const uint32_t *blyan_tokens_data(const blyan_tokens *tokens);
 
 // Number of token ids; 0 for NULL.
-size_t blyan_tokens_len(const struct blyan_tokens *tokens);
+size_t blyan_tokens_len(const blyan_tokens *tokens);
 
 // Frees a list of token ids; nothing for NULL.
-void blyan_tokens_free(struct blyan_tokens *tokens);
+void blyan_tokens_free(blyan_tokens *tokens);
 
 // The `n` experts that most tokens used, most used first; none that were never used.
-blyan_status blyan_usage_top(const struct blyan_model *model,
-                             size_t n,
-                             struct blyan_experts **experts);
+blyan_status blyan_usage_top(const blyan_model *model, size_t n, blyan_experts **experts);
 
 // Every expert, used or not, by layer and place.
-blyan_status blyan_usage_experts(const struct blyan_model *model, struct blyan_experts **experts);
+blyan_status blyan_usage_experts(const blyan_model *model, blyan_experts **experts);
 
 // The expert in a slot such as "layer0.expert1", as a list of one.
-blyan_status blyan_usage_expert(const struct blyan_model *model,
+blyan_status blyan_usage_expert(const blyan_model *model,
                                 const char *slot,
                                 size_t slot_len,
-                                struct blyan_experts **experts);
+                                blyan_experts **experts);
 
 // Number of experts; 0 for NULL.
-size_t blyan_experts_len(const struct blyan_experts *experts);
+size_t blyan_experts_len(const blyan_experts *experts);
 
 // One of the experts; `size` is `sizeof *usage`.
-blyan_status blyan_experts_get(const struct blyan_experts *experts,
+blyan_status blyan_experts_get(const blyan_experts *experts,
                                size_t index,
-                               struct blyan_expert_usage *usage,
+                               blyan_expert_usage *usage,
                                size_t size);
 
 // Frees a list of experts; nothing for NULL.
-void blyan_experts_free(struct blyan_experts *experts);
+void blyan_experts_free(blyan_experts *experts);
 
 // Pairs of experts that worked together, by layer and experts.
-blyan_status blyan_usage_co_use(const struct blyan_model *model, struct blyan_co_uses **pairs);
+blyan_status blyan_usage_co_use(const blyan_model *model, blyan_co_uses **pairs);
 
 // Number of pairs; 0 for NULL.
-size_t blyan_co_uses_len(const struct blyan_co_uses *pairs);
+size_t blyan_co_uses_len(const blyan_co_uses *pairs);
 
 // One of the pairs.
-blyan_status blyan_co_uses_get(const struct blyan_co_uses *pairs,
-                               size_t index,
-                               struct blyan_co_use *pair);
+blyan_status blyan_co_uses_get(const blyan_co_uses *pairs, size_t index, blyan_co_use *pair);
 
 // Frees a list of pairs; nothing for NULL.
-void blyan_co_uses_free(struct blyan_co_uses *pairs);
+void blyan_co_uses_free(blyan_co_uses *pairs);
 
 // Everything that is known of a model's use, as JSON.
-blyan_status blyan_usage_json(const struct blyan_model *model, struct blyan_text **json);
+blyan_status blyan_usage_json(const blyan_model *model, blyan_text **json);
 
 // Starts all counts at 0, stored ones included.
-blyan_status blyan_usage_reset(const struct blyan_model *model);
+blyan_status blyan_usage_reset(const blyan_model *model);
 
 // Stores what was counted since the last time, and takes note of what other processes stored.
-blyan_status blyan_usage_flush(const struct blyan_model *model);
+blyan_status blyan_usage_flush(const blyan_model *model);
 
 // Fills options with their defaults; `size` is `sizeof *options`.
-blyan_status blyan_verify_options_init(struct blyan_verify_options *options, size_t size);
+blyan_status blyan_verify_options_init(blyan_verify_options *options, size_t size);
 
 // Verifies a chain, going on after each bad block; `options` may be NULL. A damaged chain is no error
 // of the call: look at the report.
-blyan_status blyan_chain_verify(const struct blyan_chain *chain,
-                                const struct blyan_verify_options *options,
-                                struct blyan_verify_report **report);
+blyan_status blyan_chain_verify(const blyan_chain *chain,
+                                const blyan_verify_options *options,
+                                blyan_verify_report **report);
 
 // What a verification found, in numbers; `size` is `sizeof *info`.
-blyan_status blyan_verify_report_describe(const struct blyan_verify_report *report,
-                                          struct blyan_verify_info *info,
+blyan_status blyan_verify_report_describe(const blyan_verify_report *report,
+                                          blyan_verify_info *info,
                                           size_t size);
 
 // One of the things that are bad, by block; one block may be bad in several ways. `size` is
 // `sizeof *bad`.
-blyan_status blyan_verify_report_bad(const struct blyan_verify_report *report,
+blyan_status blyan_verify_report_bad(const blyan_verify_report *report,
                                      size_t index,
-                                     struct blyan_bad_block *bad,
+                                     blyan_bad_block *bad,
                                      size_t size);
 
 // Frees a report; nothing for NULL.
-void blyan_verify_report_free(struct blyan_verify_report *report);
+void blyan_verify_report_free(blyan_verify_report *report);
 
 // Version of the binary interface that the library has; a program works with it if it equals
 // `BLYAN_ABI_VERSION`.
@@ -1717,31 +1686,31 @@ const char *blyan_version(void);
 
 // Begins a transaction, waiting for one of another thread to end. `BLYAN_STATUS_BUSY` if this thread
 // has one already.
-blyan_status blyan_chain_writer(const struct blyan_chain *chain,
-                                struct blyan_writer **writer);
+blyan_status blyan_chain_writer(const blyan_chain *chain,
+                                blyan_writer **writer);
 
 // Adds a block; its parents may be of the same transaction. A refused draft leaves the transaction
 // usable.
-blyan_status blyan_writer_append(const struct blyan_writer *writer,
-                                 const struct blyan_draft *draft,
-                                 struct blyan_appended *appended);
+blyan_status blyan_writer_append(const blyan_writer *writer,
+                                 const blyan_draft *draft,
+                                 blyan_appended *appended);
 
 // Puts a signature beside a block, which may be of the same transaction.
-blyan_status blyan_writer_add_signature(const struct blyan_writer *writer,
-                                        const struct blyan_hash *block,
-                                        const struct blyan_signature *signature);
+blyan_status blyan_writer_add_signature(const blyan_writer *writer,
+                                        const blyan_hash *block,
+                                        const blyan_signature *signature);
 
 // Whether a block is in the chain or in this transaction.
-blyan_status blyan_writer_contains(const struct blyan_writer *writer,
-                                   const struct blyan_hash *block,
+blyan_status blyan_writer_contains(const blyan_writer *writer,
+                                   const blyan_hash *block,
                                    bool *contains);
 
 // Makes everything appended durable and visible, together, and ends the transaction; the handle can
 // only be freed after that.
-blyan_status blyan_writer_commit(const struct blyan_writer *writer);
+blyan_status blyan_writer_commit(const blyan_writer *writer);
 
 // Frees a transaction, undoing it if it was not committed; nothing for NULL.
-void blyan_writer_free(struct blyan_writer *writer);
+void blyan_writer_free(blyan_writer *writer);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -311,7 +311,7 @@ pub unsafe extern "C" fn blyan_convert(
     })
 }
 
-/// Quantizes a float matrix to `BLYAN_DTYPE_I8` or `BLYAN_DTYPE_F8_E4_M3`, one scale a row, as an import
+/// Quantizes a float matrix to `BLYAN_DTYPE_I8` or `BLYAN_DTYPE_F8E4M3`, one scale a row, as an import
 /// does; `data_len` must be its elements, `scales_len` its rows.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_quantize(

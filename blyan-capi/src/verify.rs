@@ -10,7 +10,7 @@ use blyan_core::chain::VerifyProgress;
 
 use crate::cancel::{Watch, blyan_cancel, blyan_progress, blyan_progress_fn};
 use crate::chain::blyan_chain;
-use crate::edge::{Options, describe, free, init_options, new_handle, options, read};
+use crate::edge::{Options, check_room, describe, free, init_options, new_handle, options, read};
 use crate::error::{Failure, blyan_status, edge};
 use crate::hash::{at, blyan_hash};
 use crate::text::{EMPTY, Text, blyan_str};
@@ -158,7 +158,10 @@ pub unsafe extern "C" fn blyan_verify_report_bad(
 ) -> blyan_status {
     edge(|| {
         // SAFETY: the caller's pointer, as the header asks.
-        let found = at(&unsafe { read(report, "report") }?.bad, index)?;
+        let report = unsafe { read(report, "report") }?;
+        // Also where there is nothing bad to write.
+        check_room(bad, size, "bad")?;
+        let found = at(&report.bad, index)?;
         let name = found.name.as_ref().map_or(EMPTY, Text::view);
         let description = blyan_bad_block { block: found.block, name, reason: found.reason.view() };
         // SAFETY: as above.

