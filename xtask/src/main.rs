@@ -1,7 +1,8 @@
-//! The project's own chores: `cargo xtask test | check | capi | header | install-c | layers | smollm2`.
+//! The project's own chores: `cargo xtask test | check | bench-c | capi | header | install-c | layers | smollm2`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod bench_c;
 mod capi;
 mod header;
 mod install;
@@ -16,6 +17,7 @@ cargo xtask <command>
 
   test      everything that is tested: unit tests, public API, examples, docs, real chat models
   check     what CI runs: format, lints, layers, docs, then test
+  bench-c   tokens a second through C beside those of Rust
   capi      the tests of the C and C++ bindings alone
   header    write include/blyan.h; with --check, compare it with the sources
   install-c --prefix DIR [--profile release|dev]
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let outcome = match words[..] {
         ["test"] => test(),
         ["check"] => check(),
+        ["bench-c"] => bench_c::bench(&root()),
         ["capi"] => capi::test(&root()),
         ["install-c", "--prefix", prefix] => {
             install::install(&root(), &absolute(prefix), install::Profile::Release)
