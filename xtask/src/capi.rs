@@ -29,15 +29,16 @@ const COMPILERS: [Compiler; 4] = [
     Compiler { program: "clang++", cpp: true },
 ];
 
-/// Programs that are given the quickstart's model and an empty folder.
-const PROGRAMS: [(&str, &str); 7] = [
-    ("quickstart", "examples/c/quickstart.c"),
-    ("quickstart_cpp", "examples/cpp/quickstart.cpp"),
-    ("session", "examples/c/session.c"),
-    ("session_cpp", "examples/cpp/session.cpp"),
-    ("every_function", "blyan-capi/tests/c/every_function.c"),
-    ("misuse", "blyan-capi/tests/c/misuse.c"),
-    ("api", "blyan-capi/tests/c/api.cpp"),
+/// Programs that are given the quickstart's model and an empty folder, and whether valgrind, which takes
+/// its time, runs them too: those that reach most of the library with the least computing.
+const PROGRAMS: [(&str, &str, bool); 7] = [
+    ("quickstart", "examples/c/quickstart.c", true),
+    ("quickstart_cpp", "examples/cpp/quickstart.cpp", true),
+    ("session", "examples/c/session.c", false),
+    ("session_cpp", "examples/cpp/session.cpp", false),
+    ("every_function", "blyan-capi/tests/c/every_function.c", true),
+    ("misuse", "blyan-capi/tests/c/misuse.c", true),
+    ("api", "blyan-capi/tests/c/api.cpp", false),
 ];
 
 /// What is built here, where, and against what.
@@ -47,6 +48,8 @@ struct Tests<'a> {
     work: PathBuf,
     prefix: PathBuf,
     model: PathBuf,
+    /// How to compile and link against the installed tree.
+    flags: Vec<OsString>,
 }
 
 /// Runs all of it; what is not on this machine is named and left out.
@@ -56,8 +59,9 @@ pub(crate) fn test(root: &Path) -> Outcome {
         return Ok(());
     }
     let work = target_dir(root).join("capi");
-    let tests = Tests {
+    let mut tests = Tests {
         root,
+        flags: Vec::new(),
         prefix: work.join("prefix"),
         model: root.join("models/tiny-kjv-moe"),
         work: work.join("work"),
@@ -68,9 +72,11 @@ pub(crate) fn test(root: &Path) -> Outcome {
     fs::create_dir_all(&tests.work).map_err(|error| format!("{}: {error}", tests.work.display()))?;
     header::check(root)?;
     install(root, &tests.prefix, Profile::Dev)?;
+    tests.flags = tests.flags()?;
     tests.check_symbols()?;
     tests.check_coverage()?;
     tests.compile_headers()?;
+    tests.run_readme()?;
     tests.run_programs()?;
     tests.run_cmake()?;
     println!("\nthe C and C++ bindings are sound");
@@ -190,7 +196,7 @@ impl Tests<'_> {
         command.arg(if cpp { "-std=c++17" } else { "-std=c99" }).args(WARNINGS).args(extra);
         // Threads and file names longer than the C standard has.
         command.arg("-D_POSIX_C_SOURCE=200809L").arg("-O1").arg(self.root.join(source));
-        run(command.args(self.flags()?).arg("-o").arg(&program))?;
+        run(command.args(&self.flags).arg("-o").arg(&program))?;
         Ok(program)
     }
 
@@ -217,7 +223,7 @@ impl Tests<'_> {
         let session = self.start(session)?;
         let (cpp, valgrind) = (has("g++"), has("valgrind"));
         let mut quickstarts = Vec::new();
-        for (name, source) in PROGRAMS {
+        for (name, source, with_valgrind) in PROGRAMS {
             if source.ends_with(".cpp") && !cpp {
                 continue;
             }
@@ -231,7 +237,7 @@ impl Tests<'_> {
                 return Err(format!("{source} prints other JSON than Rust, see {}", self.work.display()));
             }
             self.run_sanitized(name, source, &printed)?;
-            if valgrind {
+            if valgrind && with_valgrind {
                 self.start(under_valgrind(&program))?;
             }
             if name.starts_with("quickstart") {
@@ -239,6 +245,17 @@ impl Tests<'_> {
             }
         }
         check_quickstarts(&quickstarts)
+    }
+
+    /// The README's program in C, as it is written there.
+    fn run_readme(&self) -> Outcome {
+        let readme = self.read("README.md")?;
+        let code = readme.split_once("```c\n").and_then(|(_, rest)| rest.split_once("```\n"));
+        let (code, _) = code.ok_or("README.md has no program in C")?;
+        let source = self.work.join("readme.c");
+        fs::write(&source, code).map_err(|error| format!("{}: {error}", source.display()))?;
+        let program = self.build(&source.to_string_lossy(), "readme", &[])?;
+        output(Command::new(program).current_dir(self.root)).map(|printed| println!("{printed}"))
     }
 
     fn run_sanitized(&self, name: &str, source: &str, printed: &str) -> Outcome {
