@@ -23,7 +23,10 @@ pub(crate) fn bench(root: &Path) -> Outcome {
 
     let in_rust = target_dir(root).join("release/examples/bench");
     let rate = |program: &Path| {
-        let output = Command::new(program).arg(root.join("models/tiny-kjv-moe")).output();
+        // Cargo points it to its own folders, where another build of the library may be.
+        let mut command = Command::new(program);
+        command.env_remove("LD_LIBRARY_PATH").arg(root.join("models/tiny-kjv-moe"));
+        let output = command.output();
         let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let parsed = text.trim().parse::<f64>();
