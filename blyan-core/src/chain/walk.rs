@@ -158,6 +158,11 @@ impl Chain {
         Blocks::new(self, &ChainId::ALL, Some(kind))
     }
 
+    /// The blocks of a kind in one lane by height, then hash.
+    pub fn blocks_of_kind_in(&self, lane: ChainId, kind: BlockKind) -> Blocks {
+        Blocks::new(self, &[lane], Some(kind))
+    }
+
     /// All blocks, every parent before its children: by height, then hash.
     pub fn topological_order(&self) -> Blocks {
         Blocks::new(self, &ChainId::ALL, None)

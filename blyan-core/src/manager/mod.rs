@@ -4,6 +4,7 @@
 //! needed no more, so a loaded model holds no lock. Weights are mapped and verified when a token
 //! first needs them.
 
+mod assemble;
 mod job;
 mod options;
 mod replay;
@@ -17,8 +18,8 @@ pub mod sampling;
 pub mod text;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use job::Piece;
 pub use options::{GenerateOptions, ManagerOptions, Prompt};
@@ -29,17 +30,18 @@ pub use session::{Generation, Session, Stream};
 pub use snapshot::{PinnedBlock, Release, SlotChange, Snapshot, release};
 
 use crate::chain::{Chain, ChainError};
-use crate::format::{BlockKind, FeedForward, ManifestError, ParseSlotError, Slot, SpecError};
+use crate::format::{BlockKind, ManifestError, ParseSlotError, Slot, SpecError};
 use crate::hash::BlockHash;
 use crate::kernels::{Isa, KernelError, NUMERICS_VERSION};
-use crate::model::{
-    BlockSource, Decoder, KvCache, KvDType, LayerRouting, Logits, ModelError, ResidencyReport, Step,
-};
+use crate::model::{Decoder, KvCache, KvDType, LayerRouting, Logits, ModelError, ResidencyReport, Step};
 use crate::storage::PayloadStore;
 use crate::storage::trust::TrustRecord;
 use crate::tensor::{TensorBlock, TensorError};
 use crate::usage::{ExpertUse, UsageError, UsageLayout, UsageTracker};
+use crate::tensor::TensorError;
+use crate::usage::{ExpertUse, UsageError, UsageTracker};
 
+use assemble::{USAGE_FOLDER, decoder, usage_tracker};
 use chat::{ChatError, ChatRequest, ChatTemplates};
 use job::Job;
 use receipt::{Claim, ReceiptError, ReceiptOptions};
@@ -63,6 +65,9 @@ struct Model {
     usage: UsageTracker,
     kv_cache: KvDType,
     prefill_chunk: usize,
+    /// Where the decoder's blocks and the counts of use come from; for [`MoEModelManager::reopen`].
+    payloads: Arc<PayloadStore>,
+    usage_dir: Option<PathBuf>,
 }
 
 /// What can go wrong with a model.
@@ -308,19 +313,18 @@ impl MoEModelManager {
         let source = PinnedBlocks { payloads, snapshot: snapshot.clone(), record };
         let block = snapshot.model_block(chain)?;
         let usage_dir = chain.dir().filter(|_| options.persist_usage).map(|dir| dir.join(USAGE_FOLDER));
-        let usage = UsageTracker::open(usage_layout(&snapshot, block), usage_dir.as_deref())
-            .flush_every(USAGE_INTERVAL);
-        let decoder = Decoder::new(Arc::clone(snapshot.spec()), Box::new(source), isa, threads)
-            .map_err(ManagerError::Threads)?;
+        let payloads = Arc::clone(chain.payloads());
         Ok(Self(Arc::new(Model {
             block,
-            decoder,
+            decoder: decoder(&snapshot, &payloads, isa, threads)?,
+            usage: usage_tracker(&snapshot, block, usage_dir.as_deref()),
             snapshot,
             tokenizer,
             chat_templates,
-            usage,
             kv_cache: options.kv_cache,
             prefill_chunk: options.prefill_chunk,
+            payloads,
+            usage_dir,
         })))
     }
 

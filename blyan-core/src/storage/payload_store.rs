@@ -35,6 +35,11 @@ impl PayloadStore {
         Self { medium, verified: Mutex::default() }
     }
 
+    /// A store of the same payloads that shares no lock and no map with this one.
+    pub(crate) fn reopen(&self) -> Self {
+        Self::new(self.medium.clone())
+    }
+
     /// The directory of the chain, where there is one.
     pub fn dir(&self) -> Option<&Path> {
         self.medium.dir()
