@@ -1,0 +1,622 @@
+//! Owns `blyan.Chain` and the walk over its blocks: open, append, look up, walk, sign, verify, close.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::thread::ThreadId;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use blyan_core::chain::{self as core, ChainError};
+use blyan_core::format::ChainId;
+use blyan_core::hash::BlockHash;
+use blyan_core::{BlockKind, Chain as CoreChain, Draft, SignatureRecord, VerifyOptions};
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+
+use crate::args::{BlockArg, Count, Kind, Lane, ParentArg};
+pub(crate) use crate::block::Block;
+use crate::door::{CancelToken, Silent, Watch, lock, run, run_watched};
+use crate::failure::Failure;
+use crate::fork::Local;
+use crate::progress::Progress;
+use crate::snapshot::Snapshot;
+use crate::{tensor, values};
+
+/// What a handle's open iterators and writers are, so that closing it closes them.
+type Slot<T> = Mutex<Option<T>>;
+
+trait Close: Send + Sync {
+    fn close(&self);
+}
+
+impl<T: Send> Close for Slot<T> {
+    fn close(&self) {
+        drop(lock(self).take());
+    }
+}
+
+/// An open chain, shared by Python's objects. Closing it takes it from all of them.
+pub(crate) struct ChainHandle {
+    open: Local<RwLock<Option<CoreChain>>>,
+    /// Iterators and writers that keep the chain open.
+    users: Mutex<Vec<Weak<dyn Close>>>,
+    /// The open transaction, and the thread that began it.
+    writer: Mutex<Option<(ThreadId, Weak<Slot<core::Writer>>)>>,
+    dir: Option<PathBuf>,
+    writable: bool,
+}
+
+impl ChainHandle {
+    fn new(chain: CoreChain) -> Arc<Self> {
+        let dir = chain.dir().map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
+        let writable = chain.is_writable();
+        let open = Local::new(RwLock::new(Some(chain)));
+        Arc::new(Self { open, users: Mutex::default(), writer: Mutex::default(), dir, writable })
+    }
+
+    pub(crate) fn dir(&self) -> Option<&PathBuf> {
+        self.dir.as_ref()
+    }
+
+    /// The chain, if it is open and of this process.
+    pub(crate) fn chain(&self) -> Result<CoreChain, Failure> {
+        let open = self.open.get("chain")?.read().unwrap_or_else(PoisonError::into_inner);
+        open.clone().ok_or(Failure::Closed("chain"))
+    }
+
+    pub(crate) fn get(&self, py: Python<'_>) -> PyResult<CoreChain> {
+        self.chain().map_err(|failure| failure.into_py(py))
+    }
+
+    /// The chain, to append to. A thread that would wait for a transaction of its own is refused.
+    pub(crate) fn to_append(&self, py: Python<'_>) -> PyResult<CoreChain> {
+        let chain = self.get(py)?;
+        let writer = lock(&self.writer);
+        let own = writer.as_ref().filter(|(thread, _)| *thread == std::thread::current().id());
+        let slot = own.and_then(|(_, slot)| slot.upgrade());
+        if slot.is_some_and(|slot| lock(&slot).is_some()) {
+            let message = "this thread has an open writer on the chain: commit it first, or append to it";
+            return Err(Failure::Busy(message).into_py(py));
+        }
+        Ok(chain)
+    }
+
+    /// Keeps something that holds the chain open, until it is closed.
+    pub(crate) fn keep<T: Send + 'static>(&self, value: T) -> Arc<Slot<T>> {
+        let slot = Arc::new(Mutex::new(Some(value)));
+        let mut users = lock(&self.users);
+        users.retain(|user| user.strong_count() > 0);
+        let user: Arc<dyn Close> = slot.clone();
+        users.push(Arc::downgrade(&user));
+        slot
+    }
+
+    fn close(&self) {
+        let Ok(open) = self.open.get("chain") else { return };
+        let users = std::mem::take(&mut *lock(&self.users));
+        users.iter().filter_map(Weak::upgrade).for_each(|user| user.close());
+        drop(open.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.chain(), Err(Failure::Closed(_)))
+    }
+}
+
+/// A DAG of content-addressed blocks in a directory, or in memory.
+///
+/// `Chain(path)` opens the chain for reading and writing and creates it if there is none; one process
+/// at a time can do that. `Chain(path, read_only=True)` works beside a writer. A chain is a context
+/// manager, can be iterated (every block, parents first), and knows `len` and `in`. All methods may be
+/// called from several threads.
+///
+/// Pickled, a chain is its path; unpickled, it is open for reading.
+///
+/// >>> with blyan.Chain.in_memory() as empty:
+/// ...     len(empty)
+/// 0
+#[pyclass(frozen, module = "blyan")]
+pub(crate) struct Chain {
+    pub(crate) handle: Arc<ChainHandle>,
+}
+
+impl Chain {
+    pub(crate) fn new(chain: CoreChain) -> Self {
+        Self { handle: ChainHandle::new(chain) }
+    }
+
+    fn wrap<'py>(&self, py: Python<'py>, block: core::Block) -> PyResult<Bound<'py, PyAny>> {
+        Ok(Bound::new(py, Block::new(&self.handle, block))?.into_any())
+    }
+
+    fn walk(&self, walk: impl FnOnce(&CoreChain) -> core::Blocks, py: Python<'_>) -> PyResult<Blocks> {
+        let chain = self.handle.get(py)?;
+        let slot = self.handle.keep(walk(&chain));
+        Ok(Blocks { slot: Local::new(slot), handle: Arc::clone(&self.handle) })
+    }
+}
+
+#[pymethods]
+impl Chain {
+    #[new]
+    #[pyo3(signature = (path, *, read_only=false))]
+    fn open(py: Python<'_>, path: PathBuf, read_only: bool) -> PyResult<Self> {
+        let opened = run(py, move || match read_only {
+            false => CoreChain::open(path),
+            true => CoreChain::open_read_only(path),
+        });
+        opened.map(Self::new)
+    }
+
+    /// A chain in memory, gone when nothing uses it any more.
+    #[classmethod]
+    fn in_memory(_class: &Bound<'_, PyType>, py: Python<'_>) -> PyResult<Self> {
+        run(py, CoreChain::in_memory).map(Self::new)
+    }
+
+    /// The chain's directory; `None` in memory.
+    #[getter]
+    fn path<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let pathlib = py.import("pathlib")?;
+        self.handle.dir.as_ref().map(|dir| pathlib.call_method1("Path", (dir,))).transpose()
+    }
+
+    /// Whether blocks can be appended.
+    #[getter]
+    fn writable(&self) -> bool {
+        self.handle.writable
+    }
+
+    /// Whether the chain was closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.handle.is_closed()
+    }
+
+    /// Closes the chain, its iterators and its writers; another process can open it for writing then.
+    /// Models that were opened from it go on working, and so do views of tensors. Closing twice is fine.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.handle.close());
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        slf.get().handle.get(slf.py())?;
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
+        self.close(py);
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        let chain = self.handle.get(py)?;
+        let len = run(py, move || chain.len())?;
+        Ok(usize::try_from(len).unwrap_or(usize::MAX))
+    }
+
+    fn __bool__(&self) -> bool {
+        // An empty chain is a chain.
+        true
+    }
+
+    fn __contains__(&self, py: Python<'_>, block: BlockArg) -> PyResult<bool> {
+        let chain = self.handle.get(py)?;
+        run(py, move || chain.contains(&block.0))
+    }
+
+    fn __iter__(&self, py: Python<'_>) -> PyResult<Blocks> {
+        self.topological_order(py)
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, block: BlockArg) -> PyResult<Bound<'py, PyAny>> {
+        self.block(py, block)
+    }
+
+    /// The block of that hash (text, 32 bytes, or a block).
+    ///
+    /// Raises `BlockNotFoundError` (a `KeyError`) or `DamagedBlockError`. Its header is hashed again.
+    ///
+    /// >>> chain.block(model.model).kind
+    /// 'model'
+    fn block<'py>(&self, py: Python<'py>, block: BlockArg) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.get(py)?;
+        let found = run(py, move || chain.get(&block.0))?;
+        self.wrap(py, found)
+    }
+
+    /// The block of that hash, or `default` if there is none.
+    #[pyo3(signature = (block, default=None))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        block: BlockArg,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        match self.block(py, block) {
+            Ok(block) => Ok(Some(block)),
+            Err(error) if error.is_instance_of::<PyKeyError>(py) => Ok(default),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The verified payload of a block: bytes that are mapped, not copied.
+    fn payload(&self, py: Python<'_>, block: BlockArg) -> PyResult<tensor::Payload> {
+        let chain = self.handle.get(py)?;
+        run(py, move || chain.payload(&block.0)).map(tensor::Payload::new)
+    }
+
+    /// The blocks of a lane, of a kind, or all, by height, then hash; parents come before children.
+    ///
+    /// `lane` is "A" (meta), "B" (parameters) or "D" (data sets), `kind` a name such as "expert" or a
+    /// number.
+    ///
+    /// >>> [block.name for block in chain.blocks(lane="B", kind="expert")][0][:5]
+    /// 'layer'
+    #[pyo3(signature = (*, lane=None, kind=None))]
+    fn blocks(&self, py: Python<'_>, lane: Option<Lane>, kind: Option<Kind>) -> PyResult<Blocks> {
+        self.walk(
+            move |chain| match (lane, kind) {
+                (None, None) => chain.topological_order(),
+                (Some(lane), None) => chain.blocks(lane.0),
+                (None, Some(kind)) => chain.blocks_of_kind(kind.0),
+                (Some(lane), Some(kind)) => chain.blocks_of_kind_in(lane.0, kind.0),
+            },
+            py,
+        )
+    }
+
+    /// Every block, parents before children.
+    fn topological_order(&self, py: Python<'_>) -> PyResult<Blocks> {
+        self.walk(CoreChain::topological_order, py)
+    }
+
+    /// The blocks of a name that no block of the same name has as its predecessor.
+    fn heads<'py>(&self, py: Python<'py>, name: String) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.get(py)?;
+        let heads = run(py, move || chain.heads(&name))?;
+        Ok(values::list(py, heads, |py, block| self.wrap(py, block))?.into_any())
+    }
+
+    /// Hashes of the blocks that have this one as a parent.
+    fn children<'py>(&self, py: Python<'py>, block: BlockArg) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.get(py)?;
+        let children = run(py, move || chain.children(&block.0))?;
+        Ok(values::list(py, &children, values::block_hash)?.into_any())
+    }
+
+    /// Every block that this one depends on, directly or not, parents first.
+    fn ancestors<'py>(&self, py: Python<'py>, block: BlockArg) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.get(py)?;
+        let ancestors = run(py, move || chain.ancestors(&block.0))?;
+        Ok(values::list(py, ancestors, |py, block| self.wrap(py, block))?.into_any())
+    }
+
+    /// Hashes of the blocks of a lane without a child in the same lane; of all lanes without one.
+    #[pyo3(signature = (lane=None))]
+    fn tips<'py>(&self, py: Python<'py>, lane: Option<Lane>) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.get(py)?;
+        let lanes = lane.map_or_else(|| ChainId::ALL.to_vec(), |lane| vec![lane.0]);
+        let tips = run(py, move || {
+            let tips: Result<Vec<_>, ChainError> = lanes.iter().map(|lane| chain.tips(*lane)).collect();
+            tips.map(|tips| tips.concat())
+        })?;
+        Ok(values::list(py, &tips, values::block_hash)?.into_any())
+    }
+
+    /// Names the whole DAG: a hash over the tips of all lanes.
+    fn root<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.get(py)?;
+        let root = run(py, move || chain.root())?;
+        values::chain_root(py, &root)
+    }
+
+    /// The model that a model block pins, or the chain's only one.
+    #[pyo3(signature = (model=None))]
+    fn snapshot(&self, py: Python<'_>, model: Option<BlockArg>) -> PyResult<Snapshot> {
+        Snapshot::load(py, &self.handle, model.map(|model| model.0))
+    }
+
+    /// Appends a block, durably, and returns it. One that the chain holds already stays as it is, its
+    /// payload repaired if it is damaged.
+    ///
+    /// >>> with blyan.Chain.in_memory() as notes:
+    /// ...     note = notes.append(blyan.Draft("D", 4096, "note", b"hello"))
+    /// ...     bytes(note.payload), note in notes
+    /// (b'hello', True)
+    fn append<'py>(&self, py: Python<'py>, draft: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.to_append(py)?;
+        let draft = read_draft(draft)?;
+        let block = run_watched(py, &Watch::default(), move |_: &crate::door::Job<Silent>| {
+            let hash = chain.append(draft)?;
+            chain.get(&hash)
+        })?;
+        self.wrap(py, block)
+    }
+
+    /// Begins a transaction: a context manager that commits at its end, and rolls back if an exception
+    /// leaves it. Waits for another transaction of this process.
+    fn writer(&self, py: Python<'_>) -> PyResult<Writer> {
+        let chain = self.handle.to_append(py)?;
+        let writer = run_watched(py, &Watch::default(), move |_: &crate::door::Job<Silent>| chain.writer())?;
+        let slot = self.handle.keep(writer);
+        *lock(&self.handle.writer) = Some((std::thread::current().id(), Arc::downgrade(&slot)));
+        Ok(Writer { slot: Local::new(slot) })
+    }
+
+    /// Signs a block with an ed25519 key (32 secret bytes) and puts the signature beside it; `time_ms`
+    /// is now if it is not given.
+    #[pyo3(signature = (block, key, *, time_ms=None))]
+    fn sign<'py>(
+        &self,
+        py: Python<'py>,
+        block: BlockArg,
+        key: [u8; 32],
+        time_ms: Option<Count<u64>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let record = sign(&block.0, &key, time_ms);
+        let signature = values::signature(py, &record)?;
+        self.add_signature(py, block, &signature)?;
+        Ok(signature)
+    }
+
+    /// Puts a signature beside a block, durably. Raises `RefusedBlockError` if it is not valid.
+    fn add_signature(&self, py: Python<'_>, block: BlockArg, signature: &Bound<'_, PyAny>) -> PyResult<()> {
+        let chain = self.handle.to_append(py)?;
+        let record = read_signature(signature)?;
+        run_watched(py, &Watch::default(), move |_: &crate::door::Job<Silent>| {
+            chain.add_signature(&block.0, record)
+        })
+    }
+
+    /// The signatures beside a block, each verified again, by key and time.
+    fn signatures<'py>(&self, py: Python<'py>, block: BlockArg) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.get(py)?;
+        let records = run(py, move || chain.signatures(&block.0))?;
+        Ok(values::list(py, &records, values::signature)?.into_any())
+    }
+
+    /// Verifies every block and every entry of the index; `full` also reads every payload file, on all
+    /// cores. Damage is in the report, not an exception.
+    ///
+    /// `progress` is called with a `VerifyProgress`; `True` shows a bar, `False` nothing, `None` a bar
+    /// in a terminal or a notebook.
+    ///
+    /// >>> report = chain.verify(full=True)
+    /// >>> report.ok, report.bad
+    /// (True, [])
+    #[pyo3(signature = (full=false, *, progress=None, cancel=None))]
+    fn verify<'py>(
+        &self,
+        py: Python<'py>,
+        full: bool,
+        progress: Option<Bound<'py, PyAny>>,
+        cancel: Option<Py<CancelToken>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.get(py)?;
+        let progress = Progress::open(py, progress, "verify")?;
+        let watch = Watch { callback: progress.callback(), cancel: cancel.map(|token| token.get().flag()) };
+        let watched = watch.callback.is_some();
+        let report = run_watched(py, &watch, move |job: &crate::door::Job<_>| {
+            let report = |progress| job.report(progress);
+            let progress: Option<&(dyn Fn(_) + Sync)> = if watched { Some(&report) } else { None };
+            chain.verify(&VerifyOptions { full, progress, cancel: Some(&job.cancel) })
+        });
+        progress.close(py)?;
+        values::verify_report(py, &report?)
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (PathBuf,))> {
+        let py = slf.py();
+        let path = pickled_path(py, slf.get().handle.dir.as_ref(), "chain")?;
+        Ok((py.import("blyan._pickle")?.getattr("chain")?, (path,)))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let place = match &self.handle.dir {
+            Some(dir) => format!("Chain({:?}", dir.display().to_string()),
+            None => "Chain.in_memory(".to_owned(),
+        };
+        let mode = if self.handle.writable || self.handle.dir.is_none() { "" } else { ", read_only=True" };
+        let state = match self.handle.chain() {
+            Ok(chain) => run(py, move || chain.len()).map_or(String::new(), |len| format!(" {len} blocks")),
+            Err(Failure::Closed(_)) => " closed".to_owned(),
+            Err(_) => " of another process".to_owned(),
+        };
+        format!("<{place}{mode}){state}>")
+    }
+
+    fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("blyan._html")?.call_method1("chain", (slf,))
+    }
+}
+
+/// The path that a pickle holds.
+pub(crate) fn pickled_path(py: Python<'_>, dir: Option<&PathBuf>, what: &str) -> PyResult<PathBuf> {
+    let error = || -> PyResult<PyErr> {
+        let class = py.import("pickle")?.getattr("PicklingError")?;
+        let message = format!("a {what} of a chain in memory cannot be pickled: it has no path");
+        Ok(PyErr::from_value(class.call1((message,))?))
+    };
+    dir.cloned().map_or_else(|| Err(error().unwrap_or_else(|error| error)), Ok)
+}
+
+/// A walk over blocks, parents before children; made by `Chain.blocks`.
+///
+/// After a block that is damaged it goes on with the next one. It sees the chain as it was when its
+/// first block was asked for.
+#[pyclass(frozen, module = "blyan")]
+pub(crate) struct Blocks {
+    slot: Local<Arc<Slot<core::Blocks>>>,
+    handle: Arc<ChainHandle>,
+}
+
+#[pymethods]
+impl Blocks {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Block>> {
+        // Says that the chain is closed, or another process's.
+        self.handle.get(py)?;
+        let slot = self.slot.get("walk").map_err(|failure| failure.into_py(py))?;
+        let next = run(py, || match &mut *lock(slot) {
+            Some(blocks) => blocks.next().transpose().map_err(Failure::from),
+            None => Err(Failure::Closed("walk")),
+        })?;
+        Ok(next.map(|block| Block::new(&self.handle, block)))
+    }
+
+    fn __repr__(&self) -> String {
+        "<Blocks: iterate over it>".to_owned()
+    }
+}
+
+/// A transaction: everything appended becomes durable and visible together, or not at all.
+///
+/// >>> with blyan.Chain.in_memory() as notes:
+/// ...     with notes.writer() as writer:
+/// ...         first = writer.append(blyan.Draft("D", 4096, "note", b"1"))
+/// ...         second = writer.append(blyan.Draft("D", 4096, "note", b"2", parents=[first.hash]))
+/// ...     len(notes)
+/// 2
+#[pyclass(frozen, module = "blyan")]
+pub(crate) struct Writer {
+    slot: Local<Arc<Slot<core::Writer>>>,
+}
+
+impl Writer {
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut core::Writer) -> Result<T, ChainError> + Send,
+    ) -> PyResult<T> {
+        let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
+        run(py, || match &mut *lock(slot) {
+            Some(writer) => work(writer).map_err(Failure::from),
+            None => Err(Failure::Closed("writer")),
+        })
+    }
+}
+
+#[pymethods]
+impl Writer {
+    /// Adds a block; its parents may be of the same transaction. A refused one leaves the transaction
+    /// usable.
+    fn append<'py>(&self, py: Python<'py>, draft: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let draft = read_draft(draft)?;
+        let appended = self.with(py, move |writer| writer.append(draft))?;
+        let hash = values::block_hash(py, &appended.hash)?;
+        values::make(py, "Appended", (hash, appended.new_block, appended.new_payload))
+    }
+
+    /// Puts a signature beside a block, which may be of the same transaction.
+    fn add_signature(&self, py: Python<'_>, block: BlockArg, signature: &Bound<'_, PyAny>) -> PyResult<()> {
+        let record = read_signature(signature)?;
+        self.with(py, move |writer| writer.add_signature(&block.0, record))
+    }
+
+    fn __contains__(&self, py: Python<'_>, block: BlockArg) -> PyResult<bool> {
+        self.with(py, move |writer| writer.contains(&block.0))
+    }
+
+    /// Makes everything appended durable and visible, and ends the transaction.
+    fn commit(&self, py: Python<'_>) -> PyResult<()> {
+        let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
+        run(py, || match lock(slot).take() {
+            Some(writer) => writer.commit().map_err(Failure::from),
+            None => Err(Failure::Closed("writer")),
+        })
+    }
+
+    /// Ends the transaction and leaves the chain as it was. Does nothing after `commit`.
+    fn rollback(&self, py: Python<'_>) -> PyResult<()> {
+        let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
+        py.detach(|| drop(lock(slot).take()));
+        Ok(())
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (exception_type=None, *_exception))]
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        exception_type: Option<Bound<'_, PyAny>>,
+        _exception: &Bound<'_, PyTuple>,
+    ) -> PyResult<()> {
+        let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
+        let ended = py.detach(|| lock(slot).is_none());
+        match exception_type {
+            // Committed or rolled back by hand.
+            None if ended => Ok(()),
+            None => self.commit(py),
+            Some(_) => self.rollback(py),
+        }
+    }
+}
+
+/// A `blyan.Draft`.
+pub(crate) fn read_draft(draft: &Bound<'_, PyAny>) -> PyResult<Draft> {
+    let py = draft.py();
+    let refuse = |message: String| Failure::Argument(message).into_py(py);
+    let attribute = |name: &str| draft.getattr(name);
+    let lane: Lane = attribute("lane")?.extract()?;
+    let kind: BlockKind = attribute("kind")?.extract::<Kind>()?.0;
+    let name: String = attribute("name")?.extract()?;
+    let payload = tensor::bytes_of(&attribute("payload")?)?;
+    let mut made = Draft::new(lane.0, kind, name, payload);
+    let version: String = attribute("version")?.extract()?;
+    made.version = version.parse().map_err(|error| refuse(format!("version {version:?}: {error}")))?;
+    let parents = attribute("parents")?;
+    for parent in parents.try_iter()? {
+        made.parents.push(parent?.extract::<ParentArg>()?.0);
+    }
+    if let Some(media_type) = attribute("media_type")?.extract::<Option<String>>()? {
+        made.media_type = media_type;
+    }
+    Ok(made)
+}
+
+/// Hash that the block of a draft will have.
+#[pyfunction]
+pub(crate) fn draft_hash<'py>(py: Python<'py>, draft: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let draft = read_draft(draft)?;
+    let hash = run(py, move || draft.hash())?;
+    values::block_hash(py, &hash)
+}
+
+fn sign(block: &BlockHash, key: &[u8; 32], time_ms: Option<Count<u64>>) -> SignatureRecord {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let time_ms = time_ms.map_or_else(|| u64::try_from(now()).unwrap_or(u64::MAX), |time| time.0);
+    SignatureRecord::sign(&ed25519_dalek::SigningKey::from_bytes(key), block, time_ms)
+}
+
+/// Signs a block with an ed25519 key (32 secret bytes), without putting it anywhere.
+#[pyfunction]
+#[pyo3(signature = (key, block, time_ms=None))]
+pub(crate) fn sign_block<'py>(
+    py: Python<'py>,
+    key: [u8; 32],
+    block: BlockArg,
+    time_ms: Option<Count<u64>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    values::signature(py, &sign(&block.0, &key, time_ms))
+}
+
+fn read_signature(signature: &Bound<'_, PyAny>) -> PyResult<SignatureRecord> {
+    Ok(SignatureRecord {
+        public_key: signature.getattr("public_key")?.extract()?,
+        time_ms: signature.getattr("time_ms")?.extract::<Count<u64>>()?.0,
+        signature: signature.getattr("signature")?.extract()?,
+    })
+}
+
+/// Whether a signature is of this block, this time and this key.
+#[pyfunction]
+pub(crate) fn signature_verifies(signature: &Bound<'_, PyAny>, block: BlockArg) -> PyResult<bool> {
+    Ok(read_signature(signature)?.verifies(&block.0))
+}

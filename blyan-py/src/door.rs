@@ -1,0 +1,234 @@
+//! The one door out of Python: every call of the core goes through here. It lets go of the interpreter,
+//! catches panics, maps errors, hands over what was logged, and hears of signals.
+//!
+//! Short work runs on the calling thread ([`run`]). Work that may take long runs on a thread of its own
+//! ([`run_watched`]) while the calling thread waits, looks for signals, and calls back: so Ctrl-C is
+//! heard whatever the core is busy with, and a callback runs on the thread of its caller.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use crate::failure::Failure;
+use crate::{fork, logs};
+
+/// How often a waiting call looks for signals.
+pub(crate) const POLL: Duration = Duration::from_millis(20);
+/// How long an interrupted call waits for its work to stop, before it leaves it to end by itself.
+const GRACE: Duration = Duration::from_millis(50);
+/// Reports that may wait for a slow callback before the work waits too.
+const PENDING_REPORTS: usize = 16;
+/// As deep as a main thread's stack.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Calls `work`; a panic is an error.
+pub(crate) fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    // What a panic left half done is dropped with the values it belongs to; the core's own locks hold
+    // nothing half done.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(Failure::Panic(message.unwrap_or_else(|| "no message".to_owned())))
+    })
+}
+
+/// Work that takes no longer than reading and hashing a block.
+pub(crate) fn run<T: Send, E: Into<Failure>>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> PyResult<T> {
+    let done = py.detach(|| caught(|| fork::with_threads(|| work().map_err(Into::into))?));
+    logs::deliver(py);
+    done.map_err(|failure| failure.into_py(py))
+}
+
+/// A flag that ends work, for callers of their own.
+#[pyclass(frozen, module = "blyan")]
+#[derive(Debug, Default)]
+pub(crate) struct CancelToken {
+    flag: Arc<AtomicBool>,
+}
+
+#[pymethods]
+impl CancelToken {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends the work that this token was given to: a generation ends with its next token, an import
+    /// or a verification raises `Cancelled`. Can be called from any thread.
+    fn cancel(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `cancel` was called.
+    #[getter]
+    fn cancelled(&self) -> bool {
+        self.flag.load(Ordering::Relaxed)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("CancelToken(cancelled={})", if self.cancelled() { "True" } else { "False" })
+    }
+}
+
+impl CancelToken {
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.flag)
+    }
+}
+
+/// What becomes of a report of progress.
+pub(crate) trait Report: Send + 'static {
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>>;
+}
+
+/// For work that reports nothing.
+pub(crate) enum Silent {}
+
+impl Report for Silent {
+    fn to_python<'py>(&self, _: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match *self {}
+    }
+}
+
+/// What work is handed.
+pub(crate) struct Job<P> {
+    /// Set when the work should end.
+    pub(crate) cancel: Arc<AtomicBool>,
+    report: Box<dyn Fn(P) + Send + Sync>,
+}
+
+impl<P> Job<P> {
+    pub(crate) fn report(&self, report: P) {
+        (self.report)(report);
+    }
+}
+
+/// Who watches work.
+#[derive(Default)]
+pub(crate) struct Watch<'a, 'py> {
+    /// Called with each report.
+    pub(crate) callback: Option<&'a Bound<'py, PyAny>>,
+    /// Ends the work when it is set.
+    pub(crate) cancel: Option<Arc<AtomicBool>>,
+}
+
+enum Message<T, P> {
+    Report(P),
+    Done(Result<T, Failure>),
+}
+
+/// Work of any length. Interrupted, it is told to end, and this returns soon after even if it has not.
+pub(crate) fn run_watched<T, E, P>(
+    py: Python<'_>,
+    watch: &Watch<'_, '_>,
+    work: impl FnOnce(&Job<P>) -> Result<T, E> + Send + 'static,
+) -> PyResult<T>
+where
+    T: Send + 'static,
+    E: Into<Failure>,
+    P: Report,
+{
+    let (sender, receiver) = sync_channel::<Message<T, P>>(PENDING_REPORTS);
+    let given_up = watch.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+    let cancel = Arc::new(AtomicBool::new(given_up));
+    let job = Job { cancel: Arc::clone(&cancel), report: reporter(&sender) };
+    spawn("blyan call", move || {
+        let done = caught(|| fork::with_threads(|| work(&job).map_err(Into::into))?);
+        // A caller that went away needs no result.
+        let _ = sender.send(Message::Done(done));
+    })
+    .map_err(|failure| failure.into_py(py))?;
+    // One thread uses the receiver, this one; the lock is what the type system asks for.
+    let receiver = Mutex::new(receiver);
+    let done = wait(py, watch, &cancel, &receiver);
+    // What the work sends after this is lost, and never waited for.
+    py.detach(|| drop(receiver));
+    logs::deliver(py);
+    done?.map_err(|failure| failure.into_py(py))
+}
+
+fn reporter<T: Send + 'static, P: Send + 'static>(
+    sender: &SyncSender<Message<T, P>>,
+) -> Box<dyn Fn(P) + Send + Sync> {
+    let sender = sender.clone();
+    Box::new(move |report| {
+        let _ = sender.send(Message::Report(report));
+    })
+}
+
+/// Starts a thread.
+pub(crate) fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, Failure> {
+    let builder = thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+    builder.spawn(work).map_err(|error| Failure::Threads(error.to_string()))
+}
+
+/// Waits for the result; `Err` is an exception that came up meanwhile.
+fn wait<T: Send, P: Report>(
+    py: Python<'_>,
+    watch: &Watch<'_, '_>,
+    cancel: &AtomicBool,
+    messages: &Mutex<Receiver<Message<T, P>>>,
+) -> PyResult<Result<T, Failure>> {
+    let mut raised: Option<(PyErr, Option<Instant>)> = None;
+    let mut looked = Instant::now();
+    loop {
+        let message = py.detach(|| lock(messages).recv_timeout(POLL));
+        if looked.elapsed() >= POLL {
+            looked = Instant::now();
+            logs::deliver(py);
+            if watch.cancel.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
+                cancel.store(true, Ordering::Relaxed);
+            }
+            if let Err(interrupt) = py.check_signals() {
+                cancel.store(true, Ordering::Relaxed);
+                raised = Some((interrupt, Some(Instant::now() + GRACE)));
+            }
+        }
+        match message {
+            Ok(Message::Report(report)) if raised.is_none() => {
+                let called = watch.callback.map_or(Ok(()), |callback| {
+                    let report = report.to_python(py)?;
+                    callback.call1((report,)).map(|_| ())
+                });
+                if let Err(error) = called {
+                    cancel.store(true, Ordering::Relaxed);
+                    // The work was asked to end and is waited for, so that its caller finds it ended.
+                    raised = Some((error, None));
+                }
+            }
+            Ok(Message::Report(_)) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Message::Done(done)) => {
+                return match raised {
+                    Some((error, _)) => {
+                        py.detach(|| drop(done));
+                        Err(error)
+                    }
+                    None => Ok(done),
+                };
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Ok(Err(Failure::Panic("the thread of the call ended early".to_owned())));
+            }
+        }
+        match raised {
+            Some((error, Some(deadline))) if Instant::now() >= deadline => return Err(error),
+            other => raised = other,
+        }
+    }
+}
+
+/// Locks; a panic under one of this crate's locks leaves nothing half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

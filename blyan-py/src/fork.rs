@@ -1,0 +1,96 @@
+//! Owns what happens after `fork`: the child has the memory of its parent and none of its threads.
+//!
+//! Handles remember the process that opened them. In another one they are neither used nor dropped,
+//! since both could wait for threads that are not there; and work that wants the threads of rayon's
+//! global pool, which only the parent has, gets a pool of the child's own.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use pyo3::Python;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::door::lock;
+use crate::failure::Failure;
+
+/// This process.
+pub(crate) fn here() -> u32 {
+    std::process::id()
+}
+
+/// The process that loaded the module.
+static HOME: OnceLock<u32> = OnceLock::new();
+/// Threads of a process made by `fork`, and its id.
+static CHILD_THREADS: Mutex<Option<(u32, Arc<ThreadPool>)>> = Mutex::new(None);
+
+/// Notes which process loads the module.
+pub(crate) fn note_home() {
+    let _ = HOME.set(here());
+}
+
+/// Runs work where rayon has threads.
+pub(crate) fn with_threads<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+    if HOME.get().is_none_or(|home| *home == here()) {
+        return Ok(work());
+    }
+    Ok(child_threads()?.install(work))
+}
+
+fn child_threads() -> Result<Arc<ThreadPool>, Failure> {
+    let mut threads = lock(&CHILD_THREADS);
+    if let Some((process, pool)) = &*threads
+        && *process == here()
+    {
+        return Ok(Arc::clone(pool));
+    }
+    let builder = ThreadPoolBuilder::new().thread_name(|index| format!("blyan child {index}"));
+    let pool = Arc::new(builder.build().map_err(|error| Failure::Threads(error.to_string()))?);
+    // One of a parent that was a child itself is forgotten: dropping it would wake its threads.
+    std::mem::forget(threads.replace((here(), Arc::clone(&pool))));
+    Ok(pool)
+}
+
+/// A value that belongs to the process that made it, and is dropped there alone, without the
+/// interpreter's lock: dropping may wait for threads.
+///
+/// Held by Python's objects alone, never by a thread of work: the drop needs the interpreter.
+#[derive(Debug)]
+pub(crate) struct Local<T: Send> {
+    /// Taken by `drop` and by nothing else.
+    value: Option<T>,
+    process: u32,
+}
+
+impl<T: Send> Local<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self { value: Some(value), process: here() }
+    }
+
+    /// The value; `what` names it in the error if it belongs to another process.
+    pub(crate) fn get(&self, what: &'static str) -> Result<&T, Failure> {
+        let value = self.value.as_ref().filter(|_| self.is_here());
+        value.ok_or(Failure::Forked(what, self.process))
+    }
+
+    /// The value, whoever it belongs to.
+    pub(crate) fn anywhere(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+
+    pub(crate) fn is_here(&self) -> bool {
+        self.process == here()
+    }
+}
+
+impl<T: Send> Drop for Local<T> {
+    fn drop(&mut self) {
+        let value = self.value.take();
+        if !self.is_here() {
+            std::mem::forget(value);
+        } else if value.is_some() {
+            let mut value = Some(value);
+            // Not during the end of the interpreter, which takes the memory back anyway.
+            Python::try_attach(|py| py.detach(|| drop(value.take())));
+            std::mem::forget(value);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The Python module `blyan._blyan`: blyan-core as Python users expect it. No logic on this side of the
+//! door.
+//!
+//! Each file owns one concept: it converts arguments (`args`), goes through the [`door`], and converts
+//! results (`values`). Plain values are Python dataclasses (`blyan._values`), handles are classes of this
+//! crate; what an error is in Python is in `describe`.
+
+mod args;
+mod block;
+mod buffer;
+mod chain;
+mod checkpoint;
+mod describe;
+mod dlpack;
+mod door;
+mod failure;
+mod fork;
+mod logs;
+mod model;
+mod progress;
+mod receipt;
+mod session;
+mod snapshot;
+mod tensor;
+mod usage;
+mod values;
+
+use pyo3::prelude::*;
+
+/// blyan's compiled part; import `blyan` instead.
+#[pymodule]
+mod _blyan {
+    #[pymodule_export]
+    use crate::block::Block;
+    #[pymodule_export]
+    use crate::chain::{Blocks, Chain, Writer, draft_hash, sign_block, signature_verifies};
+    #[pymodule_export]
+    use crate::checkpoint::{export_checkpoint, import_checkpoint};
+    #[pymodule_export]
+    use crate::door::CancelToken;
+    #[pymodule_export]
+    use crate::logs::deliver_logs;
+    #[pymodule_export]
+    use crate::model::{MoEModelManager, available_isas};
+    #[pymodule_export]
+    use crate::receipt::Receipt;
+    #[pymodule_export]
+    use crate::session::{Session, Stream};
+    #[pymodule_export]
+    use crate::snapshot::{Snapshot, release};
+    #[pymodule_export]
+    use crate::tensor::{Payload, TensorBlock, TensorView, payload_from_bytes, quantize, write_tensors};
+    #[pymodule_export]
+    use crate::usage::UsageTracker;
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::fork::note_home();
+        crate::logs::listen();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("NUMERICS_VERSION", blyan_core::kernels::NUMERICS_VERSION)
+    }
+}

@@ -1,0 +1,188 @@
+//! Owns `blyan.Snapshot`: the slot → block map of a model, compared, changed and published.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use blyan_core::hash::BlockHash;
+use blyan_core::manager::{Snapshot as CoreSnapshot, release as core_release};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyType};
+
+use crate::args::BlockArg;
+use crate::chain::{Block, Chain, ChainHandle, pickled_path};
+use crate::door::{Job, Silent, Watch, run, run_watched};
+use crate::failure::Failure;
+use crate::values;
+
+/// One model: a spec, and a block for each slot. Made by `Chain.snapshot`.
+///
+/// `with_block` makes another one in memory to try; a manager opens it like a model, `publish` appends
+/// it. Equal snapshots have equal roots.
+///
+/// >>> snapshot = chain.snapshot()
+/// >>> snapshot == model.snapshot, snapshot.diff(model.snapshot)
+/// (True, [])
+#[pyclass(frozen, module = "blyan")]
+pub(crate) struct Snapshot {
+    pub(crate) snapshot: CoreSnapshot,
+    handle: Arc<ChainHandle>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(handle: &Arc<ChainHandle>, snapshot: CoreSnapshot) -> Self {
+        Self { snapshot, handle: Arc::clone(handle) }
+    }
+
+    pub(crate) fn load(
+        py: Python<'_>,
+        handle: &Arc<ChainHandle>,
+        model: Option<BlockHash>,
+    ) -> PyResult<Self> {
+        let chain = handle.get(py)?;
+        let snapshot = run(py, move || match model {
+            Some(model) => CoreSnapshot::of_model(&chain, &model),
+            None => CoreSnapshot::only_model(&chain),
+        })?;
+        Ok(Self::new(handle, snapshot))
+    }
+}
+
+#[pymethods]
+impl Snapshot {
+    /// The model that a model block pins.
+    #[classmethod]
+    fn of_model(
+        _class: &Bound<'_, PyType>,
+        py: Python<'_>,
+        chain: &Bound<'_, Chain>,
+        model: BlockArg,
+    ) -> PyResult<Self> {
+        Self::load(py, &chain.get().handle, Some(model.0))
+    }
+
+    /// The chain's only model; `NoModelError` if there is none or several.
+    #[classmethod]
+    fn only_model(_class: &Bound<'_, PyType>, py: Python<'_>, chain: &Bound<'_, Chain>) -> PyResult<Self> {
+        Self::load(py, &chain.get().handle, None)
+    }
+
+    /// This model with another block in the slot that the block's name says, in memory only.
+    fn with_block(&self, py: Python<'_>, block: BlockArg) -> PyResult<Self> {
+        let (chain, snapshot) = (self.handle.get(py)?, self.snapshot.clone());
+        let changed = run(py, move || snapshot.with_block(&chain, &block.0))?;
+        Ok(Self::new(&self.handle, changed))
+    }
+
+    /// The slots in which two snapshots differ.
+    fn diff<'py>(&self, py: Python<'py>, after: &Self) -> PyResult<Bound<'py, PyAny>> {
+        let changes = self.snapshot.diff(&after.snapshot);
+        Ok(values::list(py, &changes, values::slot_change)?.into_any())
+    }
+
+    /// Appends the snapshot as a model block that follows the one it came from, and returns the block.
+    fn publish(&self, py: Python<'_>) -> PyResult<Block> {
+        let (chain, snapshot) = (self.handle.to_append(py)?, self.snapshot.clone());
+        let block = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
+            let hash = snapshot.publish(&chain)?;
+            chain.get(&hash).map_err(blyan_core::manager::ManagerError::from)
+        })?;
+        Ok(Block::new(&self.handle, block))
+    }
+
+    /// The model block that `publish` would give.
+    fn model_block<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (chain, snapshot) = (self.handle.get(py)?, self.snapshot.clone());
+        let block = run(py, move || snapshot.model_block(&chain))?;
+        values::block_hash(py, &block)
+    }
+
+    /// Names the snapshot.
+    #[getter]
+    fn root<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        values::snapshot_root(py, &self.snapshot.root())
+    }
+
+    /// The decoder, described by its parts, as a dict.
+    #[getter]
+    fn spec<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let bytes = self.snapshot.spec().to_canonical_json();
+        values::json(py, &String::from_utf8_lossy(&bytes))
+    }
+
+    /// The spec's block.
+    #[getter]
+    fn spec_block<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        values::block_hash(py, self.snapshot.spec_block())
+    }
+
+    /// The model block that the snapshot came from.
+    #[getter]
+    fn base<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.snapshot.base().map(|base| values::block_hash(py, base)).transpose()
+    }
+
+    /// The block of each slot, by the slot's name, in slot order.
+    #[getter]
+    fn slots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let slots = PyDict::new(py);
+        for (slot, pinned) in self.snapshot.slots() {
+            slots.set_item(slot.to_string(), values::pinned(py, pinned)?)?;
+        }
+        Ok(slots)
+    }
+
+    /// The model block's content, as a dict.
+    #[getter]
+    fn manifest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let bytes = self.snapshot.manifest().to_canonical_json();
+        values::json(py, &String::from_utf8_lossy(&bytes))
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get().snapshot.root() == self.snapshot.root())
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        self.root(py)?.hash()
+    }
+
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, (PathBuf, String, Vec<String>))> {
+        let (py, this) = (slf.py(), slf.get());
+        let path = pickled_path(py, this.handle.dir(), "snapshot")?;
+        // What was changed in memory, by its blocks.
+        let base = this.snapshot.base().copied();
+        let base = base.ok_or_else(|| Failure::Argument("a snapshot without a base".into()).into_py(py))?;
+        let origin = Self::load(py, &this.handle, Some(base))?;
+        let changed = origin.snapshot.diff(&this.snapshot).into_iter().filter_map(|change| change.after);
+        let changed = changed.map(|block| block.to_string()).collect();
+        Ok((py.import("blyan._pickle")?.getattr("snapshot")?, (path, base.to_string(), changed)))
+    }
+
+    fn __repr__(&self) -> String {
+        let (root, slots) = (self.snapshot.root().short(), self.snapshot.slots().len());
+        let architecture = self.snapshot.spec().architecture.model_type();
+        format!("<Snapshot {root} {architecture}, {slots} slots>")
+    }
+}
+
+/// Names a model: appends a release block with a name and a SemVer version, and returns it.
+#[pyfunction]
+pub(crate) fn release(
+    py: Python<'_>,
+    chain: &Bound<'_, Chain>,
+    model: BlockArg,
+    name: String,
+    version: String,
+) -> PyResult<Block> {
+    let handle = &chain.get().handle;
+    let target = handle.to_append(py)?;
+    let refuse = |error| Failure::Argument(format!("version {version:?}: {error}")).into_py(py);
+    let version: semver::Version = version.parse().map_err(refuse)?;
+    let block = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
+        let hash = core_release(&target, &model.0, &name, version)?;
+        target.get(&hash).map_err(blyan_core::manager::ManagerError::from)
+    })?;
+    Ok(Block::new(handle, block))
+}

@@ -1,0 +1,215 @@
+//! Owns the way of plain values to Python: each becomes an object of `blyan._values`.
+
+use std::fmt::Display;
+
+use blyan_core::chain::{BadBlock, VerifyProgress, VerifyReport};
+use blyan_core::format::{Parent, ParentRole};
+use blyan_core::hash::{BlockHash, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot};
+use blyan_core::import::export::{ExportProgress, ExportReport};
+use blyan_core::import::{ImportProgress, ImportReport};
+use blyan_core::manager::sampling::{Logprobs, TokenLogprob};
+use blyan_core::manager::{FinishReason, Generation, Piece, PinnedBlock, SlotChange};
+use blyan_core::model::{KvDType, ResidencyReport};
+use blyan_core::usage::{CoUse, ExpertUsage};
+use blyan_core::{ChainRoot, SignatureRecord};
+use pyo3::call::PyCallArgs;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+
+use crate::describe::damage_code;
+use crate::door::Report;
+use crate::receipt::Receipt;
+
+/// An object of a class of `blyan._values`.
+pub(crate) fn make<'py>(
+    py: Python<'py>,
+    class: &str,
+    arguments: impl PyCallArgs<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    py.import("blyan._values")?.getattr(class)?.call1(arguments)
+}
+
+fn hash<'py>(py: Python<'py>, class: &str, hash: &impl Display) -> PyResult<Bound<'py, PyAny>> {
+    make(py, class, (hash.to_string(),))
+}
+
+pub(crate) fn block_hash<'py>(py: Python<'py>, block: &BlockHash) -> PyResult<Bound<'py, PyAny>> {
+    hash(py, "BlockHash", block)
+}
+
+pub(crate) fn payload_hash<'py>(py: Python<'py>, payload: &PayloadHash) -> PyResult<Bound<'py, PyAny>> {
+    hash(py, "PayloadHash", payload)
+}
+
+pub(crate) fn snapshot_root<'py>(py: Python<'py>, root: &SnapshotRoot) -> PyResult<Bound<'py, PyAny>> {
+    hash(py, "SnapshotRoot", root)
+}
+
+pub(crate) fn chain_root<'py>(py: Python<'py>, root: &ChainRoot) -> PyResult<Bound<'py, PyAny>> {
+    hash(py, "ChainRoot", root)
+}
+
+pub(crate) fn logits_digest<'py>(py: Python<'py>, digest: &LogitsDigest) -> PyResult<Bound<'py, PyAny>> {
+    hash(py, "LogitsDigest", digest)
+}
+
+pub(crate) fn receipt_hash<'py>(py: Python<'py>, receipt: &ReceiptHash) -> PyResult<Bound<'py, PyAny>> {
+    hash(py, "ReceiptHash", receipt)
+}
+
+/// Each item made, in a list.
+pub(crate) fn list<'py, T>(
+    py: Python<'py>,
+    items: impl IntoIterator<Item = T>,
+    each: impl Fn(Python<'py>, T) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyList>> {
+    let items: PyResult<Vec<_>> = items.into_iter().map(|item| each(py, item)).collect();
+    PyList::new(py, items?)
+}
+
+/// What JSON text says, in Python's own types.
+pub(crate) fn json<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("json")?.call_method1("loads", (text,))
+}
+
+/// Python's own types as JSON text.
+pub(crate) fn to_json(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let options = PyDict::new(value.py());
+    options.set_item("ensure_ascii", false)?;
+    options.set_item("allow_nan", false)?;
+    value.py().import("json")?.call_method("dumps", (value,), Some(&options))?.extract()
+}
+
+/// The name under which a value is stored.
+fn stored_name(value: &impl serde::Serialize) -> String {
+    let name = serde_json::to_value(value).ok();
+    name.and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+pub(crate) fn finish_reason(reason: FinishReason) -> String {
+    stored_name(&reason)
+}
+
+pub(crate) fn kv_dtype(dtype: KvDType) -> String {
+    stored_name(&dtype)
+}
+
+pub(crate) fn role(role: ParentRole) -> String {
+    stored_name(&role)
+}
+
+pub(crate) fn parent<'py>(py: Python<'py>, parent: &Parent) -> PyResult<Bound<'py, PyAny>> {
+    make(py, "Parent", (block_hash(py, &parent.hash)?, role(parent.role)))
+}
+
+pub(crate) fn signature<'py>(py: Python<'py>, record: &SignatureRecord) -> PyResult<Bound<'py, PyAny>> {
+    let (key, signature) = (PyBytes::new(py, &record.public_key), PyBytes::new(py, &record.signature));
+    make(py, "SignatureRecord", (key, record.time_ms, signature))
+}
+
+pub(crate) fn verify_report<'py>(py: Python<'py>, report: &VerifyReport) -> PyResult<Bound<'py, PyAny>> {
+    let bad = list(py, &report.bad, bad_block)?;
+    make(py, "VerifyReport", (report.blocks, report.payload_bytes, bad))
+}
+
+fn bad_block<'py>(py: Python<'py>, bad: &BadBlock) -> PyResult<Bound<'py, PyAny>> {
+    let block = block_hash(py, &bad.block)?;
+    make(py, "BadBlock", (block, bad.reason.to_string(), bad.name.clone(), damage_code(&bad.reason)))
+}
+
+pub(crate) fn import_report<'py>(py: Python<'py>, report: &ImportReport) -> PyResult<Bound<'py, PyAny>> {
+    let (model, spec) = (block_hash(py, &report.model)?, block_hash(py, &report.spec)?);
+    let counts = (
+        model,
+        spec,
+        snapshot_root(py, &report.root)?,
+        report.blocks_new,
+        report.blocks_known,
+        report.payload_bytes_new,
+        report.payload_bytes_known,
+        report.ignored_files.clone(),
+    );
+    make(py, "ImportReport", counts)
+}
+
+pub(crate) fn export_report<'py>(py: Python<'py>, report: &ExportReport) -> PyResult<Bound<'py, PyAny>> {
+    make(py, "ExportReport", (report.files.clone(), report.tensors, report.tensor_bytes))
+}
+
+impl Report for ImportProgress {
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let counts = (self.blocks, self.total_blocks, self.payload_bytes, self.total_payload_bytes);
+        make(py, "ImportProgress", counts)
+    }
+}
+
+impl Report for VerifyProgress {
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let counts = (self.blocks, self.total_blocks, self.payload_bytes, self.total_payload_bytes);
+        make(py, "VerifyProgress", counts)
+    }
+}
+
+impl Report for ExportProgress {
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        make(py, "ExportProgress", (self.tensor_bytes, self.total_tensor_bytes))
+    }
+}
+
+fn token_logprob<'py>(py: Python<'py>, logprob: &TokenLogprob) -> PyResult<Bound<'py, PyAny>> {
+    make(py, "TokenLogprob", (logprob.token, logprob.logprob))
+}
+
+pub(crate) fn logprobs<'py>(py: Python<'py>, logprobs: &Logprobs) -> PyResult<Bound<'py, PyAny>> {
+    let top = list(py, &logprobs.top, token_logprob)?;
+    make(py, "Logprobs", (token_logprob(py, &logprobs.chosen)?, top))
+}
+
+pub(crate) fn piece<'py>(py: Python<'py>, piece: &Piece) -> PyResult<Bound<'py, PyAny>> {
+    let logprobs = piece.logprobs.as_ref().map(|found| logprobs(py, found)).transpose()?;
+    let reason = piece.finish_reason.map(finish_reason);
+    make(py, "Piece", (piece.token, piece.text.as_str(), logprobs, reason))
+}
+
+pub(crate) fn generation<'py>(py: Python<'py>, generation: Generation) -> PyResult<Bound<'py, PyAny>> {
+    let found = list(py, &generation.logprobs, logprobs)?;
+    let reason = finish_reason(generation.finish_reason);
+    let receipt = Bound::new(py, Receipt::new(generation.receipt))?;
+    let text = PyString::new(py, &generation.text);
+    make(py, "Generation", (text, generation.tokens, generation.prompt_tokens, reason, found, receipt))
+}
+
+pub(crate) fn pinned<'py>(py: Python<'py>, pinned: &PinnedBlock) -> PyResult<Bound<'py, PyAny>> {
+    let (block, payload) = (block_hash(py, &pinned.block)?, payload_hash(py, &pinned.payload)?);
+    make(py, "PinnedBlock", (block, payload, pinned.len_bytes))
+}
+
+pub(crate) fn slot_change<'py>(py: Python<'py>, change: &SlotChange) -> PyResult<Bound<'py, PyAny>> {
+    let side = |block: &Option<BlockHash>| block.as_ref().map(|block| block_hash(py, block)).transpose();
+    make(py, "SlotChange", (change.slot.to_string(), side(&change.before)?, side(&change.after)?))
+}
+
+pub(crate) fn expert_usage<'py>(py: Python<'py>, expert: &ExpertUsage) -> PyResult<Bound<'py, PyAny>> {
+    let counts = (
+        expert.slot.as_str(),
+        expert.layer,
+        expert.expert,
+        block_hash(py, &expert.block)?,
+        expert.calls,
+        expert.tokens,
+        expert.latency_mean_ns,
+        expert.latency_p95_ns,
+        expert.weight_sum,
+        expert.weight_share,
+        expert.last_used_ms,
+    );
+    make(py, "ExpertUsage", counts)
+}
+
+pub(crate) fn co_use<'py>(py: Python<'py>, pair: &CoUse) -> PyResult<Bound<'py, PyAny>> {
+    make(py, "CoUse", (pair.layer, pair.experts, pair.tokens))
+}
+
+pub(crate) fn residency<'py>(py: Python<'py>, report: &ResidencyReport) -> PyResult<Bound<'py, PyAny>> {
+    make(py, "ResidencyReport", (report.blocks_verified, report.bytes_mapped, report.experts_touched))
+}

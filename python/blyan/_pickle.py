@@ -1,0 +1,49 @@
+"""Owns what unpickling makes: handles are a path and what names the thing in it, opened for reading."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from blyan._blyan import (
+    Block,
+    Chain,
+    MoEModelManager,
+    Payload,
+    Snapshot,
+    TensorBlock,
+    TensorView,
+    payload_from_bytes,
+)
+
+def chain(path: os.PathLike[str] | str) -> Chain:
+    return Chain(path, read_only=True)
+
+
+def block(path: os.PathLike[str] | str, hash: str) -> Block:
+    return chain(path).block(hash)
+
+
+def payload(data: bytes) -> Payload:
+    return payload_from_bytes(data)
+
+
+def tensors(place: tuple[os.PathLike[str] | str, str] | None, data: bytes | None) -> TensorBlock:
+    if place is not None:
+        return block(*place).tensors
+    return TensorBlock(data or b"")
+
+
+def tensor(place: tuple[os.PathLike[str] | str, str] | None, data: bytes | None, name: str) -> TensorView:
+    return tensors(place, data)[name]
+
+
+def snapshot(path: os.PathLike[str] | str, base: str, changed: list[str]) -> Snapshot:
+    made = chain(path).snapshot(base)
+    for other in changed:
+        made = made.with_block(other)
+    return made
+
+
+def model(path: os.PathLike[str] | str, named: str | Snapshot, options: dict[str, Any]) -> MoEModelManager:
+    return MoEModelManager(chain(path), named, **options)

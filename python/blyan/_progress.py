@@ -1,0 +1,81 @@
+"""Owns progress bars: tqdm's where it is installed, in terminals and notebooks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+class Bar:
+    """A bar of tqdm's that is told how far work is."""
+
+    def __init__(self, tqdm: Any, what: str) -> None:
+        self._bar = tqdm(desc=what, unit="B", unit_scale=True, unit_divisor=1024, leave=False)
+
+    def __call__(self, progress: Any) -> None:
+        done = getattr(progress, "payload_bytes", None)
+        total = getattr(progress, "total_payload_bytes", None)
+        if done is None or total is None:
+            done, total = progress.tensor_bytes, progress.total_tensor_bytes
+        elif not total and hasattr(progress, "blocks"):
+            # A verification of headers reads no payload.
+            done, total = progress.blocks, progress.total_blocks
+            self._bar.unit, self._bar.unit_scale = " blocks", False
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def in_notebook() -> bool:
+    """Whether output goes to a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def in_terminal() -> bool:
+    """Whether stderr, where bars go, is a terminal."""
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _tqdm() -> Any:
+    try:
+        if in_notebook():
+            # Without widgets tqdm warns about them; its plain bar does as well.
+            try:
+                import ipywidgets  # noqa: F401
+            except ImportError:
+                from tqdm.std import tqdm
+            else:
+                from tqdm.auto import tqdm
+        else:
+            from tqdm.std import tqdm
+    except ImportError:
+        return None
+    return tqdm
+
+
+def open(given: Any, what: str) -> Callable[[Any], object] | None:
+    """What hears of progress: None asks for a bar where people look, True and False decide."""
+    if given is None:
+        given = in_terminal() or in_notebook()
+    if given is False:
+        return None
+    if given is True:
+        tqdm = _tqdm()
+        return None if tqdm is None else Bar(tqdm, what)
+    if not callable(given):
+        raise TypeError(f"progress is a callable, True, False or None, not {type(given).__name__}")
+    return given  # type: ignore[no-any-return]
+
+
+def close(callback: Callable[[Any], object] | None) -> None:
+    """Ends a bar."""
+    if isinstance(callback, Bar):
+        callback.close()

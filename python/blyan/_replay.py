@@ -1,0 +1,34 @@
+"""Owns `replay`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from blyan.exceptions import ReplayError
+
+if TYPE_CHECKING:
+    from blyan._blyan import Chain, Receipt
+
+
+def replay(
+    chain: Chain,
+    receipt: Receipt,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    prefill_chunk: int = 512,
+) -> Literal[True]:
+    """Runs a receipt's inputs again: True if it is true, else `ReplayError` with what differs.
+
+    >>> blyan.replay(chain, model.generate("And", max_tokens=2).receipt)
+    True
+    """
+    differences = receipt.replay(chain, threads=threads, isa=isa, prefill_chunk=prefill_chunk)
+    if differences:
+        shown = "; ".join(str(difference) for difference in differences[:3])
+        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+        error = ReplayError(f"the receipt is not true: {shown}{more}")
+        error.code = "replay"
+        error.differences = differences
+        raise error
+    return True

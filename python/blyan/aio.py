@@ -1,0 +1,193 @@
+"""`async` use: the same calls, awaited. Cancelling a task ends its work at the next token.
+
+>>> import asyncio
+>>> async def main():
+...     generation = await blyan.aio.AsyncModel(model).generate("In the beginning", max_tokens=8)
+...     return generation.text
+>>> asyncio.run(main())
+' God created the heaven and the earth.'
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from blyan._blyan import (
+    CancelToken,
+    Chain,
+    MoEModelManager,
+    Session,
+    Stream,
+    export_checkpoint as _export_checkpoint,
+    import_checkpoint as _import_checkpoint,
+)
+from blyan._values import ExportReport, Generation, Piece, VerifyReport
+
+if TYPE_CHECKING:
+    from blyan._blyan import Block
+    from blyan._values import ImportReport
+
+__all__ = ["AsyncModel", "AsyncSession", "AsyncStream", "export_checkpoint", "import_checkpoint", "verify"]
+
+_T = TypeVar("_T")
+
+
+async def _run(call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
+    """Awaits a call on a thread; cancelled, it sets the call's token and waits for its end."""
+    token = options.get("cancel")
+    if token is None:
+        token = options["cancel"] = CancelToken()
+    work = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **options))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        token.cancel()
+        # What it was doing is over before the caller goes on; its result is nobody's.
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()
+        raise
+
+
+class AsyncStream:
+    """Text as it is made: an asynchronous iterator of `Piece`, and an asynchronous context manager."""
+
+    def __init__(self, open: Callable[[CancelToken], Stream], token: CancelToken) -> None:
+        self._open = open
+        self._token = token
+        self._stream: Stream | None = None
+
+    def _started(self) -> Stream:
+        if self._stream is None:
+            self._stream = self._open(self._token)
+        return self._stream
+
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        return self
+
+    async def __anext__(self) -> Piece:
+        stream = self._started()
+        work = asyncio.ensure_future(asyncio.to_thread(next, stream, None))
+        try:
+            piece = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._token.cancel()
+            await asyncio.wait([work])
+            if not work.cancelled():
+                work.exception()
+            raise
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    async def finish(self) -> Generation:
+        """The generation so far."""
+        return await asyncio.to_thread(self._started().finish)
+
+    def cancel(self) -> None:
+        """Ends the stream at the next token."""
+        self._token.cancel()
+
+    async def aclose(self) -> None:
+        """Ends the stream and lets go of what it holds."""
+        if self._stream is not None:
+            await asyncio.to_thread(self._stream.close)
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _stream(call: Callable[..., Stream], *arguments: Any, **options: Any) -> AsyncStream:
+    token = options.pop("cancel", None)
+    token = CancelToken() if token is None else token
+    return AsyncStream(lambda token: call(*arguments, cancel=token, **options), token)
+
+
+class AsyncSession:
+    """A `Session` whose calls are awaited, one at a time."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    async def generate(self, prompt: str | Sequence[int], max_tokens: int | None = None, **options: Any) -> Generation:
+        """As `Session.generate`."""
+        return await _run(self.session.generate, prompt, max_tokens, **options)
+
+    def stream(self, prompt: str | Sequence[int], max_tokens: int | None = None, **options: Any) -> AsyncStream:
+        """As `Session.stream`."""
+        return _stream(self.session.stream, prompt, max_tokens, **options)
+
+
+class AsyncModel:
+    """A `MoEModelManager` whose calls are awaited; `model` is the model itself."""
+
+    def __init__(self, model: MoEModelManager) -> None:
+        self.model = model
+
+    @classmethod
+    async def open(cls, chain: Chain, model: Any = None, **options: Any) -> AsyncModel:
+        """Opens a model; takes the options of `MoEModelManager`."""
+        return cls(await asyncio.to_thread(MoEModelManager, chain, model, **options))
+
+    async def generate(self, prompt: str | Sequence[int], max_tokens: int | None = None, **options: Any) -> Generation:
+        """As `MoEModelManager.generate`."""
+        return await _run(self.model.generate, prompt, max_tokens, **options)
+
+    async def generate_batch(
+        self, prompts: Sequence[str | Sequence[int]], max_tokens: int | None = None, **options: Any
+    ) -> list[Generation]:
+        """As `MoEModelManager.generate_batch`."""
+        return await _run(self.model.generate_batch, prompts, max_tokens, **options)
+
+    async def chat(
+        self, messages: Sequence[dict[str, Any]], max_tokens: int | None = None, **options: Any
+    ) -> Generation:
+        """As `MoEModelManager.chat`."""
+        return await _run(self.model.chat, messages, max_tokens, **options)
+
+    def stream(self, prompt: str | Sequence[int], max_tokens: int | None = None, **options: Any) -> AsyncStream:
+        """As `MoEModelManager.stream`: `async for piece in model.stream(...)`."""
+        return _stream(self.model.stream, prompt, max_tokens, **options)
+
+    def chat_stream(
+        self, messages: Sequence[dict[str, Any]], max_tokens: int | None = None, **options: Any
+    ) -> AsyncStream:
+        """As `MoEModelManager.chat_stream`."""
+        return _stream(self.model.chat_stream, messages, max_tokens, **options)
+
+    async def logits(self, tokens: Sequence[int]) -> Any:
+        """As `MoEModelManager.logits`."""
+        return await asyncio.to_thread(self.model.logits, tokens)
+
+    def session(self) -> AsyncSession:
+        """As `MoEModelManager.session`."""
+        return AsyncSession(self.model.session())
+
+
+async def import_checkpoint(
+    chain: Chain, path: str | os.PathLike[str], dtype: str | None = None, **options: Any
+) -> Block | ImportReport:
+    """As `blyan.import_checkpoint`; cancelled, it appends nothing."""
+    return await _run(_import_checkpoint, chain, path, dtype, **options)
+
+
+async def export_checkpoint(chain: Chain, model: Any, path: str | os.PathLike[str], **options: Any) -> ExportReport:
+    """As `blyan.export_checkpoint`."""
+    return await _run(_export_checkpoint, chain, model, path, **options)
+
+
+async def verify(chain: Chain, full: bool = False, **options: Any) -> VerifyReport:
+    """As `Chain.verify`."""
+    return await _run(chain.verify, full, **options)

@@ -1,0 +1,183 @@
+"""What blyan raises: one tree under `BlyanError`.
+
+Every exception has a stable ``code`` (snake case, as the names of the Rust errors) and the fields of the
+error it comes from, as attributes; an attribute that an error does not have is absent. Where Python has a
+class of its own for the case, the exception is one of that too:
+
+>>> try:
+...     chain.block("00" * 32)
+... except KeyError as error:
+...     print(type(error).__name__, error.code, error.block.short)
+BlockNotFoundError not_found 000000000000
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BlyanError(Exception):
+    """Anything that blyan fails with."""
+
+    code: str = "error"
+    """What went wrong, as a word that does not change."""
+
+    def __str__(self) -> str:
+        # KeyError would show the message's repr.
+        return str(self.args[0]) if self.args else ""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{type(self).__name__} with code {self.code!r} has no field {name!r}")
+
+
+class ChainError(BlyanError):
+    """A chain and its blocks. Codes: needs_recovery, index, index_version, …"""
+
+
+class ChainNotFoundError(ChainError, FileNotFoundError):
+    """There is no chain where one was to be opened for reading (``filename``)."""
+
+
+class ChainLockedError(ChainError):
+    """The chain is open for writing elsewhere."""
+
+
+class ReadOnlyError(ChainError, PermissionError):
+    """The chain was opened for reading only."""
+
+
+class StorageError(ChainError, OSError):
+    """The operating system refused something (``errno``, ``filename``)."""
+
+
+class BlockNotFoundError(ChainError, KeyError):
+    """There is no such block (``block``), or no such parent (``parent``, ``name``)."""
+
+
+class RefusedBlockError(ChainError, ValueError):
+    """A block or signature that cannot be appended (``name``, ``kind`` or ``block``)."""
+
+
+class DamagedBlockError(ChainError):
+    """A stored block is not what was appended (``block``, ``damage``, …), or cannot fill its ``slot``."""
+
+
+class DamagedPayloadError(ChainError):
+    """A payload file is missing or not what it was (``payload``, …)."""
+
+
+class DamagedIndexError(ChainError):
+    """The chain's index is damaged (``reason``)."""
+
+
+class TensorError(BlyanError, ValueError):
+    """A payload that is no set of tensors, or a tensor that cannot be used."""
+
+
+class TensorNotFoundError(TensorError, KeyError):
+    """A block has no such tensor (``tensor``, ``present``)."""
+
+
+class CheckpointError(BlyanError):
+    """A checkpoint folder that cannot be imported. Nothing was appended."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """The folder or a file of it is not there (``filename`` or ``names``)."""
+
+
+class CheckpointIoError(CheckpointError, OSError):
+    """A file of the folder cannot be read (``errno``, ``filename``)."""
+
+
+class InvalidCheckpointError(CheckpointError, ValueError):
+    """The folder holds no model that can be imported (``file``, ``key``, ``tensor``, …)."""
+
+
+class ExportError(BlyanError):
+    """A model that cannot be exported."""
+
+
+class ExportIoError(ExportError, OSError):
+    """A file cannot be written (``errno``, ``filename``)."""
+
+
+class FolderNotEmptyError(ExportError, FileExistsError):
+    """The folder to export to has something in it (``filename``)."""
+
+
+class ModelError(BlyanError):
+    """A model that cannot be opened or run."""
+
+
+class NoModelError(ModelError, LookupError):
+    """The chain holds no model, or several (``models``) and none was named."""
+
+
+class OptionError(ModelError, ValueError):
+    """An argument that cannot be: out of range, empty, unknown (``field``, ``value``, ``expected``, …)."""
+
+
+class ContextFullError(OptionError):
+    """More tokens than the model has positions for (``prompt_tokens``, ``max_tokens``, ``capacity``)."""
+
+
+class TextError(ModelError, ValueError):
+    """Text that the model cannot read or write, such as without a tokenizer."""
+
+
+class ChatError(ModelError, ValueError):
+    """A chat that the model's template cannot render (``line``, ``reason``, …)."""
+
+
+class ReceiptError(BlyanError, ValueError):
+    """Bytes that are no receipt."""
+
+
+class ReplayError(BlyanError):
+    """Running a receipt again gave something else: ``differences`` says what."""
+
+
+class UsageError(BlyanError):
+    """Counts of use that cannot be stored."""
+
+
+class UsageIoError(UsageError, OSError):
+    """The file of counts cannot be read or written (``errno``, ``filename``)."""
+
+
+class ExpertNotFoundError(UsageError, KeyError):
+    """The model has no such expert (``slot`` or ``name``)."""
+
+
+class HashError(BlyanError, ValueError):
+    """Text that is no hash."""
+
+
+class ClosedError(BlyanError, ValueError):
+    """A handle was used after it was closed."""
+
+
+class ForkedError(BlyanError, RuntimeError):
+    """A handle of another process (``process``) was used after ``fork``: open it again."""
+
+
+class BusyError(BlyanError, RuntimeError):
+    """A session or stream is in use by another call."""
+
+
+class Cancelled(BlyanError):
+    """The caller cancelled."""
+
+
+class InternalError(BlyanError, RuntimeError):
+    """The library failed in a way it never should, or the system gave it no threads."""
+
+
+def _make(name: str, code: str, message: str, fields: dict[str, Any]) -> BlyanError:
+    """The exception that the compiled module raises."""
+    error: BlyanError = globals()[name](message)
+    error.code = code
+    for field, value in fields.items():
+        setattr(error, field, value)
+    return error
