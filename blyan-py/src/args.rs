@@ -200,10 +200,11 @@ impl<'py> FromPyObject<'_, 'py> for ParentArg {
 }
 
 /// Stop strings: one, or several.
-#[derive(Debug, FromPyObject)]
-enum Stop {
-    One(String),
-    Several(Vec<String>),
+fn stop_strings(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    if value.is_none() {
+        return Ok(Vec::new());
+    }
+    if value.is_instance_of::<PyString>() { Ok(vec![value.extract()?]) } else { value.extract() }
 }
 
 /// What a generation is asked for, and the flag of a token that can end it.
@@ -233,13 +234,7 @@ pub(crate) fn generate(
                 value.extract().map(|p: Option<f64>| sampling.repetition_penalty = p.map(|p| p as f32))
             }
             "seed" => value.extract().map(|seed: Count<u64>| sampling.seed = seed.0),
-            "stop" => value.extract().map(|stop: Option<Stop>| {
-                options.stop = match stop {
-                    None => Vec::new(),
-                    Some(Stop::One(text)) => vec![text],
-                    Some(Stop::Several(texts)) => texts,
-                }
-            }),
+            "stop" => stop_strings(&value).map(|stop| options.stop = stop),
             "ignore_eos" => value.extract().map(|ignore: bool| options.ignore_eos = ignore),
             "logprobs" => {
                 value.extract().map(|count: Option<Count>| options.logprobs = count.map(|count| count.0))

@@ -15,7 +15,7 @@ use pyo3::types::{PyTuple, PyType};
 
 use crate::args::{BlockArg, Count, Kind, Lane, ParentArg};
 pub(crate) use crate::block::Block;
-use crate::door::{CancelToken, Silent, Watch, lock, run, run_watched};
+use crate::door::{CancelToken, Job, Silent, Watch, lock, run, run_watched};
 use crate::failure::Failure;
 use crate::fork::Local;
 use crate::progress::Progress;
@@ -327,9 +327,13 @@ impl Chain {
     fn append<'py>(&self, py: Python<'py>, draft: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let chain = self.handle.to_append(py)?;
         let draft = read_draft(draft)?;
-        let block = run_watched(py, &Watch::default(), move |_: &crate::door::Job<Silent>| {
-            let hash = chain.append(draft)?;
-            chain.get(&hash)
+        let block = run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
+            let mut writer = chain.writer()?;
+            // An interrupted append that waited for its turn must not happen after all.
+            job.check()?;
+            let hash = writer.append(draft)?.hash;
+            writer.commit()?;
+            Ok::<_, Failure>(chain.get(&hash)?)
         })?;
         self.wrap(py, block)
     }
@@ -338,7 +342,7 @@ impl Chain {
     /// leaves it. Waits for another transaction of this process.
     fn writer(&self, py: Python<'_>) -> PyResult<Writer> {
         let chain = self.handle.to_append(py)?;
-        let writer = run_watched(py, &Watch::default(), move |_: &crate::door::Job<Silent>| chain.writer())?;
+        let writer = run_watched(py, &Watch::default(), move |_: &Job<Silent>| chain.writer())?;
         let slot = self.handle.keep(writer);
         *lock(&self.handle.writer) = Some((std::thread::current().id(), Arc::downgrade(&slot)));
         Ok(Writer { slot: Local::new(slot) })
@@ -364,8 +368,11 @@ impl Chain {
     fn add_signature(&self, py: Python<'_>, block: BlockArg, signature: &Bound<'_, PyAny>) -> PyResult<()> {
         let chain = self.handle.to_append(py)?;
         let record = read_signature(signature)?;
-        run_watched(py, &Watch::default(), move |_: &crate::door::Job<Silent>| {
-            chain.add_signature(&block.0, record)
+        run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
+            let mut writer = chain.writer()?;
+            job.check()?;
+            writer.add_signature(&block.0, record)?;
+            Ok::<_, Failure>(writer.commit()?)
         })
     }
 
@@ -397,7 +404,7 @@ impl Chain {
         let progress = Progress::open(py, progress, "verify")?;
         let watch = Watch { callback: progress.callback(), cancel: cancel.map(|token| token.get().flag()) };
         let watched = watch.callback.is_some();
-        let report = run_watched(py, &watch, move |job: &crate::door::Job<_>| {
+        let report = run_watched(py, &watch, move |job: &Job<_>| {
             let report = |progress| job.report(progress);
             let progress: Option<&(dyn Fn(_) + Sync)> = if watched { Some(&report) } else { None };
             chain.verify(&VerifyOptions { full, progress, cancel: Some(&job.cancel) })

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use blyan_core::ChainError;
 use pyo3::prelude::*;
 
 use crate::failure::Failure;
@@ -106,6 +107,11 @@ pub(crate) struct Job<P> {
 }
 
 impl<P> Job<P> {
+    /// Ends work that was given up while it waited for its turn.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.cancel.load(Ordering::Relaxed) { Err(ChainError::Cancelled.into()) } else { Ok(()) }
+    }
+
     pub(crate) fn report(&self, report: P) {
         (self.report)(report);
     }

@@ -62,7 +62,7 @@ impl ModelHandle {
 /// starts threads of its own. Pickled, it is a path, a model and these options.
 ///
 /// >>> model.generate("In the beginning", max_tokens=8).text
-/// ' God created the heaven and the earth.'
+/// ' of the law, and the word of'
 #[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct MoEModelManager {
     handle: Arc<ModelHandle>,
@@ -141,7 +141,7 @@ impl MoEModelManager {
     /// >>> model.generate([3, 17], max_tokens=2, temperature=0.8, seed=7).finish_reason
     /// 'max_tokens'
     #[pyo3(signature = (prompt, max_tokens=None, **options),
-           text_signature = "(prompt, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
+           text_signature = "($self, prompt, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
     fn generate(
         &self,
         py: Python<'_>,
@@ -160,7 +160,7 @@ impl MoEModelManager {
     /// >>> stream.finish().text == text
     /// True
     #[pyo3(signature = (prompt, max_tokens=None, **options),
-           text_signature = "(prompt, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
+           text_signature = "($self, prompt, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
     fn stream(
         &self,
         py: Python<'_>,
@@ -178,7 +178,7 @@ impl MoEModelManager {
     /// >>> [g.text for g in model.generate_batch(["And", "In"], max_tokens=1)]
     /// [' the', ' the']
     #[pyo3(signature = (prompts, max_tokens=None, **options),
-           text_signature = "(prompts, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
+           text_signature = "($self, prompts, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
     fn generate_batch<'py>(
         &self,
         py: Python<'py>,
@@ -201,7 +201,7 @@ impl MoEModelManager {
     /// `tools` and `documents` go to the template, as do `variables`; `template` names one of several;
     /// `now` is a `datetime` for templates that print the date. The rest are `generate`'s options.
     #[pyo3(signature = (messages, max_tokens=None, **options),
-           text_signature = "(messages, max_tokens=None, *, tools=None, documents=None, template=None, now=None, variables=None, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
+           text_signature = "($self, messages, max_tokens=None, *, tools=None, documents=None, template=None, now=None, variables=None, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
     fn chat(
         &self,
         py: Python<'_>,
@@ -216,7 +216,7 @@ impl MoEModelManager {
 
     /// As `chat`, piece by piece.
     #[pyo3(signature = (messages, max_tokens=None, **options),
-           text_signature = "(messages, max_tokens=None, *, tools=None, documents=None, template=None, now=None, variables=None, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
+           text_signature = "($self, messages, max_tokens=None, *, tools=None, documents=None, template=None, now=None, variables=None, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
     fn chat_stream(
         &self,
         py: Python<'_>,
@@ -232,7 +232,7 @@ impl MoEModelManager {
 
     /// What the model's chat template makes of a conversation.
     #[pyo3(signature = (messages, *, add_generation_prompt=true, **options),
-           text_signature = "(messages, *, add_generation_prompt=True, tools=None, documents=None, template=None, now=None, variables=None)")]
+           text_signature = "($self, messages, *, add_generation_prompt=True, tools=None, documents=None, template=None, now=None, variables=None)")]
     fn chat_prompt(
         &self,
         py: Python<'_>,

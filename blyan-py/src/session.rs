@@ -69,7 +69,7 @@ impl Session {
     /// Continues with `prompt`, which may be empty if there is something to continue. Takes the options
     /// of `MoEModelManager.generate`.
     #[pyo3(signature = (prompt, max_tokens=None, **options),
-           text_signature = "(prompt, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
+           text_signature = "($self, prompt, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
     fn generate<'py>(
         &self,
         py: Python<'py>,
@@ -89,7 +89,7 @@ impl Session {
 
     /// As `generate`, piece by piece.
     #[pyo3(signature = (prompt, max_tokens=None, **options),
-           text_signature = "(prompt, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
+           text_signature = "($self, prompt, max_tokens=None, *, temperature=0.0, top_k=None, top_p=None, min_p=None, repetition_penalty=None, seed=0, stop=None, ignore_eos=False, logprobs=None, cancel=None)")]
     fn stream(
         &self,
         py: Python<'_>,
@@ -195,11 +195,12 @@ struct Actor {
     requests: Option<Sender<Request>>,
     replies: Receiver<Reply>,
     thread: Option<JoinHandle<()>>,
+    /// Ends the generation.
     cancel: Arc<AtomicBool>,
+    /// The caller's flag, which ends it too. It may be that of several streams: it is only read.
+    asked: Option<Arc<AtomicBool>>,
     /// A request was made whose reply was not read: the call was interrupted.
     pending: bool,
-    /// The last piece was given, or the stream failed.
-    over: bool,
 }
 
 impl Drop for Actor {
@@ -215,8 +216,16 @@ impl Drop for Actor {
 }
 
 impl Actor {
+    /// Passes on what the caller's flag says.
+    fn hear(&self) {
+        if self.asked.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
+            self.cancel.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// The reply to a request; an interrupted call leaves it to the next one.
     fn ask(&mut self, py: Python<'_>, request: Request) -> PyResult<Option<Reply>> {
+        self.hear();
         if !self.pending {
             let sent = self.requests.as_ref().map(|requests| requests.send(request));
             if !matches!(sent, Some(Ok(()))) {
@@ -243,6 +252,7 @@ impl Actor {
             }
             if looked.elapsed() >= POLL {
                 looked = Instant::now();
+                self.hear();
                 py.check_signals()?;
             }
         }
@@ -261,11 +271,20 @@ impl Actor {
 /// ('cancelled', True)
 #[pyclass(frozen, module = "blyan")]
 pub(crate) struct Stream {
-    /// `None` once it is finished or closed.
+    /// `None` once it ended.
     actor: Local<Mutex<Option<Actor>>>,
-    /// What `finish` gave, for the second call.
-    finished: Mutex<Option<Py<PyAny>>>,
+    end: Mutex<End>,
     cancel: Arc<AtomicBool>,
+}
+
+/// How a stream ended.
+enum End {
+    /// Not yet; or it was closed, if it has no thread.
+    Open,
+    /// Read to its end or finished: the generation.
+    Finished(Py<PyAny>),
+    /// It gave an error.
+    Failed,
 }
 
 impl Stream {
@@ -283,24 +302,19 @@ impl Stream {
         generate: Generate,
         work: impl FnOnce(&GenerateOptions, Serve) + Send + 'static,
     ) -> PyResult<Self> {
-        let Generate { mut options, cancel } = generate;
+        let Generate { mut options, cancel: asked } = generate;
         let (requests, inbox) = channel();
         let (outbox, replies) = channel();
-        let cancel = cancel.unwrap_or_default();
+        let cancel = Arc::new(AtomicBool::new(false));
         options.cancel = Some(Arc::clone(&cancel));
         let serve = Serve { requests: inbox, replies: outbox };
         let thread = spawn("blyan stream", move || work(&options, serve));
         let thread = thread.map_err(|failure| failure.into_py(py))?;
+        let requests = Some(requests);
         let stop = Arc::clone(&cancel);
-        let actor = Actor {
-            requests: Some(requests),
-            replies,
-            thread: Some(thread),
-            cancel: stop,
-            pending: false,
-            over: false,
-        };
-        Ok(Self { actor: Local::new(Mutex::new(Some(actor))), finished: Mutex::new(None), cancel })
+        let actor = Actor { requests, replies, thread: Some(thread), cancel: stop, asked, pending: false };
+        let actor = Local::new(Mutex::new(Some(actor)));
+        Ok(Self { actor, end: Mutex::new(End::Open), cancel })
     }
 
     /// The stream's thread, if no other call uses it.
@@ -322,47 +336,28 @@ impl Stream {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let mut slot = self.actor(py)?;
-        let Some(actor) = slot.as_mut().filter(|actor| !actor.over) else { return Ok(None) };
+        let Some(actor) = slot.as_mut() else { return Ok(None) };
         match actor.ask(py, Request::Next)? {
             Some(Reply::Piece(Ok(Some(piece)))) => values::piece(py, &piece).map(Some),
-            Some(Reply::Piece(Ok(None))) | None => {
-                actor.over = true;
-                Ok(None)
-            }
-            Some(Reply::Piece(Err(failure))) => {
-                actor.over = true;
-                Err(failure.into_py(py))
-            }
-            // An interrupted `finish` was answered.
-            Some(Reply::Finished(generation)) => {
-                actor.over = true;
-                self.keep(py, *generation)?;
-                Ok(None)
-            }
+            // Read to its end: finished at once, so that it holds no session any more.
+            Some(Reply::Piece(Ok(None))) => self.end(py, &mut slot).map(|_| None),
+            Some(Reply::Piece(Err(failure))) => Err(self.fail(py, &mut slot, failure)),
+            // A `finish` that was interrupted.
+            Some(Reply::Finished(generation)) => self.keep(py, &mut slot, *generation).map(|_| None),
+            None => Err(self.fail(py, &mut slot, ManagerError::StreamFailed.into())),
         }
     }
 
     /// The generation so far. A stream that was not read to its end counts as cancelled.
     fn finish(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        loop {
-            if let Some(finished) = &*lock(&self.finished) {
-                return Ok(finished.clone_ref(py));
-            }
-            let mut slot = self.actor(py)?;
-            let Some(actor) = slot.as_mut() else {
-                return Err(Failure::Closed("stream").into_py(py));
-            };
-            match actor.ask(py, Request::Finish)? {
-                Some(Reply::Finished(generation)) => return self.keep(py, *generation),
-                // The piece of an interrupted call.
-                Some(Reply::Piece(Ok(_))) => {}
-                Some(Reply::Piece(Err(failure))) => {
-                    actor.over = true;
-                    return Err(failure.into_py(py));
-                }
-                None => return Err(Failure::from(ManagerError::StreamFailed).into_py(py)),
-            }
+        let mut slot = self.actor(py)?;
+        match &*lock(&self.end) {
+            End::Finished(generation) => return Ok(generation.clone_ref(py)),
+            End::Failed => return Err(Failure::from(ManagerError::StreamFailed).into_py(py)),
+            End::Open if slot.is_none() => return Err(Failure::Closed("stream").into_py(py)),
+            End::Open => {}
         }
+        self.end(py, &mut slot)
     }
 
     /// Ends the stream at the next token, from any thread. What was made so far stays.
@@ -372,8 +367,7 @@ impl Stream {
 
     /// Ends the stream and lets go of its memory, or of the session that it borrows.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let actor = self.actor(py)?.take();
-        py.detach(|| drop(actor));
+        let_go(py, &mut *self.actor(py)?);
         Ok(())
     }
 
@@ -392,10 +386,46 @@ impl Stream {
 }
 
 impl Stream {
-    fn keep(&self, py: Python<'_>, generation: Result<Generation, Failure>) -> PyResult<Py<PyAny>> {
-        let generation = generation.map_err(|failure| failure.into_py(py))?;
-        let generation = values::generation(py, generation)?.unbind();
-        *lock(&self.finished) = Some(generation.clone_ref(py));
+    /// Finishes the stream.
+    fn end(&self, py: Python<'_>, slot: &mut Option<Actor>) -> PyResult<Py<PyAny>> {
+        while let Some(actor) = slot.as_mut() {
+            match actor.ask(py, Request::Finish)? {
+                Some(Reply::Finished(generation)) => return self.keep(py, slot, *generation),
+                // The piece of an interrupted call.
+                Some(Reply::Piece(Ok(_))) => {}
+                Some(Reply::Piece(Err(failure))) => return Err(self.fail(py, slot, failure)),
+                None => break,
+            }
+        }
+        Err(self.fail(py, slot, ManagerError::StreamFailed.into()))
+    }
+
+    /// Keeps the generation, and lets go of the stream.
+    fn keep(
+        &self,
+        py: Python<'_>,
+        slot: &mut Option<Actor>,
+        generation: Result<Generation, Failure>,
+    ) -> PyResult<Py<PyAny>> {
+        let generation = match generation {
+            Ok(generation) => values::generation(py, generation)?.unbind(),
+            Err(failure) => return Err(self.fail(py, slot, failure)),
+        };
+        *lock(&self.end) = End::Finished(generation.clone_ref(py));
+        let_go(py, slot);
         Ok(generation)
     }
+
+    /// Notes that the stream failed, and lets go of it.
+    fn fail(&self, py: Python<'_>, slot: &mut Option<Actor>, failure: Failure) -> PyErr {
+        *lock(&self.end) = End::Failed;
+        let_go(py, slot);
+        failure.into_py(py)
+    }
+}
+
+/// Ends the thread of a stream, and gives back the session that it borrows.
+fn let_go(py: Python<'_>, slot: &mut Option<Actor>) {
+    let actor = slot.take();
+    py.detach(|| drop(actor));
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use blyan_core::Chain as CoreChain;
 use blyan_core::hash::BlockHash;
 use blyan_core::manager::{Snapshot as CoreSnapshot, release as core_release};
 use pyo3::prelude::*;
@@ -82,9 +83,10 @@ impl Snapshot {
     /// Appends the snapshot as a model block that follows the one it came from, and returns the block.
     fn publish(&self, py: Python<'_>) -> PyResult<Block> {
         let (chain, snapshot) = (self.handle.to_append(py)?, self.snapshot.clone());
-        let block = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
+        let block = run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
+            await_turn(&chain, job)?;
             let hash = snapshot.publish(&chain)?;
-            chain.get(&hash).map_err(blyan_core::manager::ManagerError::from)
+            Ok::<_, Failure>(chain.get(&hash)?)
         })?;
         Ok(Block::new(&self.handle, block))
     }
@@ -180,9 +182,17 @@ pub(crate) fn release(
     let target = handle.to_append(py)?;
     let refuse = |error| Failure::Argument(format!("version {version:?}: {error}")).into_py(py);
     let version: semver::Version = version.parse().map_err(refuse)?;
-    let block = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
+    let block = run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
+        await_turn(&target, job)?;
         let hash = core_release(&target, &model.0, &name, version)?;
-        target.get(&hash).map_err(blyan_core::manager::ManagerError::from)
+        Ok::<_, Failure>(target.get(&hash)?)
     })?;
     Ok(Block::new(handle, block))
+}
+
+/// Waits for the transaction that is open, if there is one: what is interrupted meanwhile must not
+/// happen when that ends.
+fn await_turn(chain: &CoreChain, job: &Job<Silent>) -> Result<(), Failure> {
+    drop(chain.writer()?);
+    job.check()
 }

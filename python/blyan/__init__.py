@@ -6,7 +6,7 @@
 >>> model = blyan.MoEModelManager(chain)                         # doctest: +SKIP
 >>> g = model.generate("In the beginning", max_tokens=8)
 >>> g.text
-' God created the heaven and the earth.'
+' of the law, and the word of'
 >>> blyan.replay(chain, g.receipt)
 True
 

@@ -49,13 +49,13 @@ def _tqdm() -> Any:
         if in_notebook():
             # Without widgets tqdm warns about them; its plain bar does as well.
             try:
-                import ipywidgets  # noqa: F401
+                import ipywidgets  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
             except ImportError:
-                from tqdm.std import tqdm
+                from tqdm.std import tqdm  # type: ignore[import-untyped, unused-ignore]
             else:
-                from tqdm.auto import tqdm
+                from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
         else:
-            from tqdm.std import tqdm
+            from tqdm.std import tqdm  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
         return None
     return tqdm

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 from blyan.exceptions import HashError
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer  # type: ignore[attr-defined, unused-ignore]
+    from typing_extensions import Buffer as _Buffer
 
     from blyan._blyan import Block, Receipt
 
-    Lane: TypeAlias = Literal["A", "B", "D", "meta", "parameter", "dataset"]
-    Role: TypeAlias = Literal["dependency", "predecessor", "base", "evidence"]
-    FinishReason: TypeAlias = Literal["stop_token", "stop_string", "max_tokens", "context_full", "cancelled"]
+Lane: TypeAlias = Literal["A", "B", "D", "meta", "parameter", "dataset"]
+Role: TypeAlias = Literal["dependency", "predecessor", "base", "evidence"]
+FinishReason: TypeAlias = Literal["stop_token", "stop_string", "max_tokens", "context_full", "cancelled"]
 
 _H = TypeVar("_H", bound="Hash")
 
@@ -125,7 +125,7 @@ class Draft:
     lane: Lane
     kind: str | int
     name: str
-    payload: Buffer = field(repr=False)
+    payload: _Buffer = field(repr=False)
     version: str = "1.0.0"
     parents: Iterable[Block | str | bytes | tuple[Block | str | bytes, Role]] = ()
     media_type: str | None = None

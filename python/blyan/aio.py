@@ -5,7 +5,7 @@
 ...     generation = await blyan.aio.AsyncModel(model).generate("In the beginning", max_tokens=8)
 ...     return generation.text
 >>> asyncio.run(main())
-' God created the heaven and the earth.'
+' of the law, and the word of'
 """
 
 from __future__ import annotations

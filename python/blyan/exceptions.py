@@ -13,7 +13,10 @@ BlockNotFoundError not_found 000000000000
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blyan._values import BlockHash, Difference, PayloadHash
 
 
 class BlyanError(Exception):
@@ -53,21 +56,37 @@ class StorageError(ChainError, OSError):
 class BlockNotFoundError(ChainError, KeyError):
     """There is no such block (``block``), or no such parent (``parent``, ``name``)."""
 
+    block: BlockHash
+    parent: BlockHash
+    name: str
+
 
 class RefusedBlockError(ChainError, ValueError):
     """A block or signature that cannot be appended (``name``, ``kind`` or ``block``)."""
+
+    block: BlockHash
+    name: str
+    kind: str
 
 
 class DamagedBlockError(ChainError):
     """A stored block is not what was appended (``block``, ``damage``, …), or cannot fill its ``slot``."""
 
+    block: BlockHash
+    damage: str
+    slot: str
+
 
 class DamagedPayloadError(ChainError):
     """A payload file is missing or not what it was (``payload``, …)."""
 
+    payload: PayloadHash
+
 
 class DamagedIndexError(ChainError):
     """The chain's index is damaged (``reason``)."""
+
+    reason: str
 
 
 class TensorError(BlyanError, ValueError):
@@ -76,6 +95,9 @@ class TensorError(BlyanError, ValueError):
 
 class TensorNotFoundError(TensorError, KeyError):
     """A block has no such tensor (``tensor``, ``present``)."""
+
+    tensor: str
+    present: list[str]
 
 
 class CheckpointError(BlyanError):
@@ -113,13 +135,23 @@ class ModelError(BlyanError):
 class NoModelError(ModelError, LookupError):
     """The chain holds no model, or several (``models``) and none was named."""
 
+    models: list[BlockHash]
+
 
 class OptionError(ModelError, ValueError):
     """An argument that cannot be: out of range, empty, unknown (``field``, ``value``, ``expected``, …)."""
 
+    field: str
+    value: float
+    expected: str
+
 
 class ContextFullError(OptionError):
     """More tokens than the model has positions for (``prompt_tokens``, ``max_tokens``, ``capacity``)."""
+
+    prompt_tokens: int
+    max_tokens: int
+    capacity: int
 
 
 class TextError(ModelError, ValueError):
@@ -136,6 +168,8 @@ class ReceiptError(BlyanError, ValueError):
 
 class ReplayError(BlyanError):
     """Running a receipt again gave something else: ``differences`` says what."""
+
+    differences: list[Difference]
 
 
 class UsageError(BlyanError):
@@ -160,6 +194,8 @@ class ClosedError(BlyanError, ValueError):
 
 class ForkedError(BlyanError, RuntimeError):
     """A handle of another process (``process``) was used after ``fork``: open it again."""
+
+    process: int
 
 
 class BusyError(BlyanError, RuntimeError):

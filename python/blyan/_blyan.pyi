@@ -1,0 +1,992 @@
+# Signatures are written by hand and checked by mypy.stubtest; docstrings are those of the compiled module,
+# put here by python/tools/stub_docs.py and compared in the tests.
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar, final, overload
+
+from typing_extensions import Buffer, CapsuleType, Self
+
+from blyan._values import (
+    Appended,
+    BlockHash,
+    ChainRoot,
+    CoUse,
+    Difference,
+    Draft,
+    ExpertUsage,
+    ExportProgress,
+    ExportReport,
+    FinishReason,
+    Generation,
+    ImportProgress,
+    ImportReport,
+    Lane,
+    LogitsDigest,
+    Parent,
+    PayloadHash,
+    Piece,
+    PinnedBlock,
+    ReceiptHash,
+    ResidencyReport,
+    SignatureRecord,
+    SlotChange,
+    SnapshotRoot,
+    VerifyProgress,
+    VerifyReport,
+)
+
+__all__ = [
+    "NUMERICS_VERSION",
+    "Block",
+    "Blocks",
+    "CancelToken",
+    "Chain",
+    "MoEModelManager",
+    "Payload",
+    "Receipt",
+    "Session",
+    "Snapshot",
+    "Stream",
+    "TensorBlock",
+    "TensorView",
+    "UsageTracker",
+    "Writer",
+    "__version__",
+    "available_isas",
+    "deliver_logs",
+    "draft_hash",
+    "export_checkpoint",
+    "import_checkpoint",
+    "payload_from_bytes",
+    "quantize",
+    "release",
+    "sign_block",
+    "signature_verifies",
+    "write_tensors",
+]
+
+_T = TypeVar("_T")
+_StrPath: TypeAlias = str | os.PathLike[str]
+_BlockLike: TypeAlias = Block | str | bytes
+_Prompt: TypeAlias = str | Sequence[int]
+_Message: TypeAlias = Mapping[str, Any]
+
+__version__: str
+NUMERICS_VERSION: int
+
+@final
+class CancelToken:
+    """A flag that ends work, for callers of their own."""
+
+    def __new__(cls) -> Self: ...
+    def cancel(self) -> None:
+        """Ends the work that this token was given to: a generation ends with its next token, an import
+        or a verification raises `Cancelled`. Can be called from any thread.
+        """
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+
+@final
+class Chain:
+    """A DAG of content-addressed blocks in a directory, or in memory.
+
+    `Chain(path)` opens the chain for reading and writing and creates it if there is none; one process
+    at a time can do that. `Chain(path, read_only=True)` works beside a writer. A chain is a context
+    manager, can be iterated (every block, parents first), and knows `len` and `in`. All methods may be
+    called from several threads.
+
+    Pickled, a chain is its path; unpickled, it is open for reading.
+
+    >>> with blyan.Chain.in_memory() as empty:
+    ...     len(empty)
+    0
+    """
+
+    def __new__(cls, path: _StrPath, *, read_only: bool = False) -> Self: ...
+    @classmethod
+    def in_memory(cls) -> Chain:
+        """A chain in memory, gone when nothing uses it any more."""
+    @property
+    def path(self) -> Path | None:
+        """The chain's directory; `None` in memory."""
+    @property
+    def writable(self) -> bool:
+        """Whether blocks can be appended."""
+    @property
+    def closed(self) -> bool:
+        """Whether the chain was closed."""
+    def close(self) -> None:
+        """Closes the chain, its iterators and its writers; another process can open it for writing then.
+        Models that were opened from it go on working, and so do views of tensors. Closing twice is fine.
+        """
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+    def __contains__(self, key: _BlockLike, /) -> bool: ...
+    def __iter__(self) -> Blocks: ...
+    def __getitem__(self, key: _BlockLike, /) -> Block: ...
+    def block(self, block: _BlockLike) -> Block:
+        """The block of that hash (text, 32 bytes, or a block).
+
+        Raises `BlockNotFoundError` (a `KeyError`) or `DamagedBlockError`. Its header is hashed again.
+
+        >>> chain.block(model.model).kind
+        'model'
+        """
+    @overload
+    def get(self, block: _BlockLike) -> Block | None:
+        """The block of that hash, or `default` if there is none."""
+    @overload
+    def get(self, block: _BlockLike, default: _T) -> Block | _T: ...
+    def payload(self, block: _BlockLike) -> Payload:
+        """The verified payload of a block: bytes that are mapped, not copied."""
+    def blocks(self, *, lane: Lane | None = None, kind: str | int | None = None) -> Blocks:
+        """The blocks of a lane, of a kind, or all, by height, then hash; parents come before children.
+
+        `lane` is "A" (meta), "B" (parameters) or "D" (data sets), `kind` a name such as "expert" or a
+        number.
+
+        >>> [block.name for block in chain.blocks(lane="B", kind="expert")][0][:5]
+        'layer'
+        """
+    def topological_order(self) -> Blocks:
+        """Every block, parents before children."""
+    def heads(self, name: str) -> list[Block]:
+        """The blocks of a name that no block of the same name has as its predecessor."""
+    def children(self, block: _BlockLike) -> list[BlockHash]:
+        """Hashes of the blocks that have this one as a parent."""
+    def ancestors(self, block: _BlockLike) -> list[Block]:
+        """Every block that this one depends on, directly or not, parents first."""
+    def tips(self, lane: Lane | None = None) -> list[BlockHash]:
+        """Hashes of the blocks of a lane without a child in the same lane; of all lanes without one."""
+    def root(self) -> ChainRoot:
+        """Names the whole DAG: a hash over the tips of all lanes."""
+    def snapshot(self, model: _BlockLike | None = None) -> Snapshot:
+        """The model that a model block pins, or the chain's only one."""
+    def append(self, draft: Draft) -> Block:
+        """Appends a block, durably, and returns it. One that the chain holds already stays as it is, its
+        payload repaired if it is damaged.
+
+        >>> with blyan.Chain.in_memory() as notes:
+        ...     note = notes.append(blyan.Draft("D", 4096, "note", b"hello"))
+        ...     bytes(note.payload), note in notes
+        (b'hello', True)
+        """
+    def writer(self) -> Writer:
+        """Begins a transaction: a context manager that commits at its end, and rolls back if an exception
+        leaves it. Waits for another transaction of this process.
+        """
+    def sign(self, block: _BlockLike, key: bytes, *, time_ms: int | None = None) -> SignatureRecord:
+        """Signs a block with an ed25519 key (32 secret bytes) and puts the signature beside it; `time_ms`
+        is now if it is not given.
+        """
+    def add_signature(self, block: _BlockLike, signature: SignatureRecord) -> None:
+        """Puts a signature beside a block, durably. Raises `RefusedBlockError` if it is not valid."""
+    def signatures(self, block: _BlockLike) -> list[SignatureRecord]:
+        """The signatures beside a block, each verified again, by key and time."""
+    def verify(
+        self,
+        full: bool = False,
+        *,
+        progress: Callable[[VerifyProgress], object] | bool | None = None,
+        cancel: CancelToken | None = None,
+    ) -> VerifyReport:
+        """Verifies every block and every entry of the index; `full` also reads every payload file, on all
+        cores. Damage is in the report, not an exception.
+
+        `progress` is called with a `VerifyProgress`; `True` shows a bar, `False` nothing, `None` a bar
+        in a terminal or a notebook.
+
+        >>> report = chain.verify(full=True)
+        >>> report.ok, report.bad
+        (True, [])
+        """
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class Blocks:
+    """A walk over blocks, parents before children; made by `Chain.blocks`.
+
+    After a block that is damaged it goes on with the next one. It sees the chain as it was when its
+    first block was asked for.
+    """
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Block: ...
+
+@final
+class Writer:
+    """A transaction: everything appended becomes durable and visible together, or not at all.
+
+    >>> with blyan.Chain.in_memory() as notes:
+    ...     with notes.writer() as writer:
+    ...         first = writer.append(blyan.Draft("D", 4096, "note", b"1"))
+    ...         second = writer.append(blyan.Draft("D", 4096, "note", b"2", parents=[first.hash]))
+    ...     len(notes)
+    2
+    """
+
+    def append(self, draft: Draft) -> Appended:
+        """Adds a block; its parents may be of the same transaction. A refused one leaves the transaction
+        usable.
+        """
+    def add_signature(self, block: _BlockLike, signature: SignatureRecord) -> None:
+        """Puts a signature beside a block, which may be of the same transaction."""
+    def __contains__(self, key: _BlockLike, /) -> bool: ...
+    def commit(self) -> None:
+        """Makes everything appended durable and visible, and ends the transaction."""
+    def rollback(self) -> None:
+        """Ends the transaction and leaves the chain as it was. Does nothing after `commit`."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, exception_type: type[BaseException] | None = None, *_exception: object
+    ) -> None: ...
+
+@final
+class Block:
+    """A stored block: its name, what it says about itself, and what it carries.
+
+    Equal blocks have equal hashes. Pickled, a block is the path of its chain and its hash.
+
+    >>> block = next(chain.blocks(kind="expert"))
+    >>> block.lane, block.kind, block == chain[block.hash]
+    ('B', 'expert', True)
+    """
+
+    @property
+    def hash(self) -> BlockHash:
+        """The block's name: BLAKE3 of its header."""
+    @property
+    def lane(self) -> Literal["A", "B", "D"]:
+        """The lane: "A" (meta), "B" (parameters) or "D" (data sets)."""
+    @property
+    def kind(self) -> str:
+        """What the payload is, such as "expert"; "kind4096" for a number without a name."""
+    @property
+    def kind_number(self) -> int:
+        """The number of the kind."""
+    @property
+    def name(self) -> str:
+        """The slot that the block fills, such as "layer0.expert1", or another name."""
+    @property
+    def version(self) -> str:
+        """Version of what the block holds (SemVer)."""
+    @property
+    def height(self) -> int:
+        """Length of the longest path to a block without parents."""
+    @property
+    def parents(self) -> tuple[Parent, ...]:
+        """The blocks it depends on, by hash, each with its role."""
+    @property
+    def payload_hash(self) -> PayloadHash:
+        """BLAKE3 of the payload, as `b3sum` prints it."""
+    @property
+    def payload_bytes(self) -> int:
+        """Length of the payload in bytes."""
+    @property
+    def media_type(self) -> str:
+        """What the payload's bytes are."""
+    @property
+    def header(self) -> bytes:
+        """The header's canonical bytes, which hash to `hash`."""
+    @property
+    def payload(self) -> Payload:
+        """The payload, verified and mapped: bytes that support the buffer protocol."""
+    @property
+    def tensors(self) -> TensorBlock:
+        """The payload's tensors by name, verified and mapped.
+
+        >>> expert = next(chain.blocks(kind="expert"))
+        >>> sorted(expert.tensors)
+        ['down_proj.weight', 'gate_proj.weight', 'up_proj.weight']
+        """
+    @property
+    def report(self) -> ImportReport | None:
+        """What the import did that returned this block; `None` for a block that was looked up."""
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class Payload(Buffer):
+    """The verified bytes of a payload, mapped and read-only. `bytes(payload)` copies them,
+    `memoryview(payload)` does not.
+    """
+
+    def __len__(self) -> int: ...
+    @property
+    def mapped(self) -> bool:
+        """Whether the bytes are those of a mapped file; small payloads that are no weights lie in the index."""
+    def __bytes__(self) -> bytes: ...
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class TensorBlock(Mapping[str, TensorView]):
+    """The tensors of a weight block by name: a mapping whose values share memory with the mapped file.
+
+    >>> tensors = next(chain.blocks(kind="expert")).tensors
+    >>> len(tensors), "gate_proj.weight" in tensors
+    (3, True)
+    """
+
+    def __new__(cls, payload: Buffer) -> Self: ...
+    def __len__(self) -> int: ...
+    def __contains__(self, key: object, /) -> bool: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def __getitem__(self, key: str, /) -> TensorView: ...
+    @overload
+    def get(self, name: str) -> TensorView | None:
+        """The tensor of that name, or `default`."""
+    @overload
+    def get(self, name: str, default: _T) -> TensorView | _T: ...
+    def keys(self) -> list[str]:  # type: ignore[override]
+        """Names of the tensors, in byte order."""
+    def values(self) -> list[TensorView]:  # type: ignore[override]
+        """The tensors, by name."""
+    def items(self) -> list[tuple[str, TensorView]]:  # type: ignore[override]
+        """Names and tensors."""
+    def scale(self, name: str) -> TensorView | None:
+        """The scales of a quantized tensor, one a row; `None` for a float tensor."""
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class TensorView(Buffer):
+    """One tensor: a read-only view of the mapped payload, row-major.
+
+    `numpy.asarray(view)` shares its memory. numpy has no bf16 and no fp8: those appear as raw uint16 and
+    uint8, and `dtype` says what they are; `to_f32` widens them. `torch.from_dlpack(view)` shares the
+    memory too, bf16 included; writing to the tensor it makes is a fault, the memory is read-only.
+
+    >>> view = chain.block(model.snapshot.slots["embedding"].block).tensors["embed_tokens.weight"]
+    >>> view.dtype, view.nbytes == memoryview(view).nbytes
+    ('BF16', True)
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name in the block, such as "gate_proj.weight"."""
+    @property
+    def dtype(self) -> Literal["F32", "BF16", "F16", "F8_E4M3", "I8"]:
+        """Element type: "F32", "BF16", "F16", "F8_E4M3" or "I8"."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Dimensions, outermost first."""
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+    def to_f32(self) -> Any:
+        """The elements widened to float32, exactly: a new array, or a `memoryview` where numpy is missing.
+        Quantized elements are not multiplied by their scale.
+        """
+    def get_f32(self, index: int) -> float:
+        """Element `index`, counted row-major, widened to a float; `IndexError` beyond the end."""
+    def __bytes__(self) -> bytes: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> CapsuleType:
+        """DLPack: a capsule that shares the memory, marked read-only. A consumer that asks for the old
+        protocol, which cannot say so, gets a copy, or `BufferError` with `copy=False`.
+        """
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Where the memory is, in DLPack's words: (1, 0), the CPU."""
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class MoEModelManager:
+    """A model opened from a chain, ready to write text.
+
+    `model` names a model block or is a `Snapshot`; without one, the chain has to hold exactly one model.
+    `threads` (all cores if None), `isa` ("scalar", "avx2", "avx512", "neon"; else `BLYAN_ISA` or the
+    best) and `prefill_chunk` never change a result; `kv_cache` ("f16" or "f32") does. With
+    `persist_usage` the counts of use are kept in the chain's directory.
+
+    An open model needs the chain no more, can be used from several threads at once, and after `fork`
+    starts threads of its own. Pickled, it is a path, a model and these options.
+
+    >>> model.generate("In the beginning", max_tokens=8).text
+    ' of the law, and the word of'
+    """
+
+    def __new__(
+        cls,
+        chain: Chain,
+        model: _BlockLike | Snapshot | None = None,
+        threads: int | None = None,
+        kv_cache: Literal["f16", "f32"] = "f16",
+        *,
+        isa: str | None = None,
+        prefill_chunk: int = 512,
+        persist_usage: bool = True,
+    ) -> Self: ...
+    def generate(
+        self,
+        prompt: _Prompt,
+        max_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Generation:
+        """Continues a prompt: a text, or token ids.
+
+        Greedy by default and until the model ends the text or its context is full. `stop` is a text or
+        several that end the generation; `logprobs` asks for log probabilities of that many best tokens;
+        `cancel` is a `CancelToken`. Ctrl-C interrupts it.
+
+        >>> model.generate([3, 17], max_tokens=2, temperature=0.8, seed=7).finish_reason
+        'max_tokens'
+        """
+    def stream(
+        self,
+        prompt: _Prompt,
+        max_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Stream:
+        """As `generate`, piece by piece: an iterator of `Piece`, whose `finish` gives the generation.
+
+        >>> stream = model.stream("And God said", max_tokens=4)
+        >>> text = "".join(piece.text for piece in stream)
+        >>> stream.finish().text == text
+        True
+        """
+    def generate_batch(
+        self,
+        prompts: Sequence[_Prompt],
+        max_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        cancel: CancelToken | None = None,
+    ) -> list[Generation]:
+        """Continues several prompts beside each other; each result is what the prompt alone would give.
+
+        >>> [g.text for g in model.generate_batch(["And", "In"], max_tokens=1)]
+        [' the', ' the']
+        """
+    def chat(
+        self,
+        messages: Sequence[_Message],
+        max_tokens: int | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        now: datetime | None = None,
+        variables: Mapping[str, Any] | None = None,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Generation:
+        """Answers a conversation: dicts with "role" and "content", written by the model's chat template.
+
+        `tools` and `documents` go to the template, as do `variables`; `template` names one of several;
+        `now` is a `datetime` for templates that print the date. The rest are `generate`'s options.
+        """
+    def chat_stream(
+        self,
+        messages: Sequence[_Message],
+        max_tokens: int | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        now: datetime | None = None,
+        variables: Mapping[str, Any] | None = None,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Stream:
+        """As `chat`, piece by piece."""
+    def chat_prompt(
+        self,
+        messages: Sequence[_Message],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        now: datetime | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """What the model's chat template makes of a conversation."""
+    def session(self) -> Session:
+        """A conversation that keeps its KV cache.
+
+        >>> session = model.session()
+        >>> text = session.generate("And God", max_tokens=4).text + session.generate("", max_tokens=4).text
+        >>> text == model.generate("And God", max_tokens=8).text
+        True
+        """
+    def logits(self, tokens: Sequence[int]) -> Any:
+        """Logits of every position: float32, (tokens, vocabulary). An array of numpy's, or a `memoryview`
+        where numpy is missing.
+
+        >>> model.logits([3, 17, 99]).shape
+        (3, 2048)
+        """
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of a text, with those that every text of the model starts with."""
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of tokens, without special tokens.
+
+        >>> model.detokenize(model.tokenize("Let there be light"))
+        'Let there be light'
+        """
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text is."""
+    def token_id(self, token: str) -> int | None:
+        """The id of a token by its text in the vocabulary; `None` if there is no such token."""
+    def token_text(self, token: int) -> str | None:
+        """The text of a token in the vocabulary; `None` if there is no such token."""
+    @property
+    def chat_templates(self) -> list[str]:
+        """Names of the model's chat templates."""
+    def special_token(self, name: str) -> str | None:
+        """A special token's text, such as that of "bos_token"; `None` if the model has none."""
+    @property
+    def model(self) -> BlockHash:
+        """The model block; of a snapshot in memory the one it would be published as."""
+    @property
+    def snapshot(self) -> Snapshot:
+        """Spec and slots."""
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The decoder, described by its parts, as a dict."""
+    @property
+    def usage(self) -> UsageTracker:
+        """Which experts work, how long they take and which work together.
+
+        >>> first = model.usage.top(1)[0]
+        >>> model.usage[first.slot].tokens == first.tokens
+        True
+        """
+    def residency(self) -> ResidencyReport:
+        """What was verified, mapped and touched so far."""
+    @property
+    def isa(self) -> str:
+        """Name of the instruction set that computes."""
+    @property
+    def threads(self) -> int:
+        """Threads that compute."""
+    @property
+    def kv_cache(self) -> Literal["f16", "f32"]:
+        """Element type of KV caches: "f16" or "f32"."""
+    def close(self) -> None:
+        """Stores the counts of use and lets go of the model's threads and maps, once nothing uses them."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Session:
+    """A conversation that keeps its KV cache: each call goes on where the last one stopped.
+
+    A session is used by one call or stream at a time; another one raises `BusyError`.
+
+    >>> session = model.session()
+    >>> first = session.generate("In the beginning", max_tokens=8)
+    >>> len(session) == first.prompt_tokens + len(first.tokens)
+    True
+    """
+
+    def generate(
+        self,
+        prompt: _Prompt,
+        max_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Generation:
+        """Continues with `prompt`, which may be empty if there is something to continue. Takes the options
+        of `MoEModelManager.generate`.
+        """
+    def stream(
+        self,
+        prompt: _Prompt,
+        max_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        seed: int = 0,
+        stop: str | Sequence[str] | None = None,
+        ignore_eos: bool = False,
+        logprobs: int | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Stream:
+        """As `generate`, piece by piece."""
+    @property
+    def tokens(self) -> list[int]:
+        """Every token said so far, prompts and outputs."""
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values held."""
+    def truncate(self, length: int) -> None:
+        """Forgets everything from token `length` on: an edited question, another try."""
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool: ...
+
+@final
+class Stream:
+    """Text as it is made: an iterator of `Piece`, each what one token makes certain.
+
+    `finish` gives the generation so far, after the last piece or at any moment. A stream is a context
+    manager, which ends it. Ctrl-C interrupts it; the stream can go on after that.
+
+    >>> with model.stream("In the beginning", max_tokens=100) as stream:
+    ...     piece = next(stream)
+    ...     generation = stream.finish()
+    >>> generation.finish_reason, generation.tokens == [piece.token]
+    ('cancelled', True)
+    """
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Piece: ...
+    def finish(self) -> Generation:
+        """The generation so far. A stream that was not read to its end counts as cancelled."""
+    def cancel(self) -> None:
+        """Ends the stream at the next token, from any thread. What was made so far stays."""
+    def close(self) -> None:
+        """Ends the stream and lets go of its memory, or of the session that it borrows."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
+
+@final
+class Snapshot:
+    """One model: a spec, and a block for each slot. Made by `Chain.snapshot`.
+
+    `with_block` makes another one in memory to try; a manager opens it like a model, `publish` appends
+    it. Equal snapshots have equal roots.
+
+    >>> snapshot = chain.snapshot()
+    >>> snapshot == model.snapshot, snapshot.diff(model.snapshot)
+    (True, [])
+    """
+
+    @classmethod
+    def of_model(cls, chain: Chain, model: _BlockLike) -> Snapshot:
+        """The model that a model block pins."""
+    @classmethod
+    def only_model(cls, chain: Chain) -> Snapshot:
+        """The chain's only model; `NoModelError` if there is none or several."""
+    def with_block(self, block: _BlockLike) -> Snapshot:
+        """This model with another block in the slot that the block's name says, in memory only."""
+    def diff(self, after: Snapshot) -> list[SlotChange]:
+        """The slots in which two snapshots differ."""
+    def publish(self) -> Block:
+        """Appends the snapshot as a model block that follows the one it came from, and returns the block."""
+    def model_block(self) -> BlockHash:
+        """The model block that `publish` would give."""
+    @property
+    def root(self) -> SnapshotRoot:
+        """Names the snapshot."""
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The decoder, described by its parts, as a dict."""
+    @property
+    def spec_block(self) -> BlockHash:
+        """The spec's block."""
+    @property
+    def base(self) -> BlockHash | None:
+        """The model block that the snapshot came from."""
+    @property
+    def slots(self) -> dict[str, PinnedBlock]:
+        """The block of each slot, by the slot's name, in slot order."""
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The model block's content, as a dict."""
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class Receipt:
+    """What was run and what came out, complete enough to run it again.
+
+    `to_json` gives the canonical text, which `hash` names; `from_json` reads it, in any spelling.
+
+    >>> receipt = model.generate("And God", max_tokens=4).receipt
+    >>> blyan.Receipt.from_json(receipt.to_json()) == receipt
+    True
+    >>> blyan.replay(chain, receipt)
+    True
+    """
+
+    @staticmethod
+    def from_json(json: str | Buffer) -> Receipt:
+        """staticmethod(function) -> method
+
+        Convert a function to be a static method.
+
+        A static method does not receive an implicit first argument.
+        To declare a static method, use this idiom:
+
+             class C:
+                 @staticmethod
+                 def f(arg1, arg2, argN):
+                     ...
+
+        It can be called either on the class (e.g. C.f()) or on an instance
+        (e.g. C().f()). Both the class and the instance are ignored, and
+        neither is passed implicitly as the first argument to the method.
+
+        Static methods in Python are similar to those found in Java or C++.
+        For a more advanced concept, see the classmethod builtin.
+        """
+    def to_json(self) -> str:
+        """The canonical text: fields in a fixed order, no white space."""
+    def __bytes__(self) -> bytes: ...
+    @property
+    def hash(self) -> ReceiptHash:
+        """Names the receipt."""
+    @property
+    def claim(self) -> dict[str, Any]:
+        """What was run and what came out, as a dict."""
+    @property
+    def model(self) -> BlockHash:
+        """The model block."""
+    @property
+    def spec(self) -> BlockHash:
+        """The spec block."""
+    @property
+    def snapshot(self) -> SnapshotRoot:
+        """Names spec and slots of the model that ran."""
+    @property
+    def prompt_tokens(self) -> list[int]:
+        """Tokens of the prompt."""
+    @property
+    def output_tokens(self) -> list[int]:
+        """Tokens that were chosen."""
+    @property
+    def text(self) -> str | None:
+        """The output as text; `None` if the model has no tokenizer."""
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why the run ended."""
+    @property
+    def logits(self) -> LogitsDigest:
+        """Digest of the logits that each output token was chosen from."""
+    @property
+    def numerics_version(self) -> int:
+        """Version of the arithmetic."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """Every option that decides the outcome, with defaults resolved."""
+    @property
+    def blocks(self) -> dict[str, BlockHash]:
+        """Every block that was touched, by the name of its slot."""
+    def diff(self, recomputed: Receipt) -> list[Difference]:
+        """Every leaf in which `recomputed` differs, and every field edited after this receipt was sealed."""
+    def replay(
+        self,
+        chain: Chain,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+        prefill_chunk: int | None = None,
+    ) -> list[Difference]:
+        """Runs the receipt's inputs again and returns every difference: an empty list if it is true.
+        `threads`, `isa` and `prefill_chunk` say how to run; they never change a result.
+        """
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def _repr_html_(self) -> str: ...
+
+@final
+class UsageTracker(Mapping[str, ExpertUsage]):
+    """Which experts of a model work, how long they take and which work together; over all processes that
+    run the model from one chain directory. A mapping from slot names to `ExpertUsage`.
+    """
+
+    def top(self, n: int) -> list[ExpertUsage]:
+        """The experts that most tokens used, most used first; none that were never used."""
+    def experts(self) -> list[ExpertUsage]:
+        """Every expert, used or not, by layer and place."""
+    def co_use(self) -> list[CoUse]:
+        """Pairs of experts of a layer that worked together."""
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that is known, as a dict of plain values."""
+    @property
+    def model(self) -> BlockHash:
+        """The model block that is counted for."""
+    def flush(self) -> None:
+        """Stores what was counted since the last flush, and takes note of what other processes stored."""
+    def reset(self) -> None:
+        """Starts all counts at 0, stored ones included."""
+    def __getitem__(self, key: str, /) -> ExpertUsage: ...
+    @overload
+    def get(self, slot: str) -> ExpertUsage | None:
+        """The use of the expert in a slot, or `default` if the model has no such expert."""
+    @overload
+    def get(self, slot: str, default: _T) -> ExpertUsage | _T: ...
+    def __contains__(self, key: object, /) -> bool: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[str]: ...
+    def keys(self) -> list[str]:  # type: ignore[override]
+        """Slots of the model's experts."""
+    def values(self) -> list[ExpertUsage]:  # type: ignore[override]
+        """As `experts`."""
+    def items(self) -> list[tuple[str, ExpertUsage]]:  # type: ignore[override]
+        """Slots and experts."""
+
+@overload
+def import_checkpoint(
+    chain: Chain,
+    path: _StrPath,
+    dtype: str | None = None,
+    *,
+    rope_frequencies: str | None = None,
+    dry_run: Literal[False] = False,
+    ignore_config_keys: Sequence[str] = (),
+    progress: Callable[[ImportProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> Block:
+    """Imports a checkpoint folder in Hugging Face's layout and returns the model block; its `report` says
+    what was new. With `dry_run=True` nothing is appended and only the report is returned.
+
+    `dtype` is None to keep the checkpoint's, or "int8", "fp8", "f16", "bf16". `rope_frequencies="bf16"`
+    is for models that were made as a module cast to it as a whole. `ignore_config_keys` names unknown
+    keys of config.json that do not change the arithmetic. `progress` is called with an `ImportProgress`
+    after each block; True shows a bar, False nothing, None a bar in a terminal or a notebook.
+
+    All blocks are one transaction: an import that fails, is cancelled or interrupted appends nothing.
+
+    >>> with blyan.Chain.in_memory() as another:
+    ...     meta = blyan.import_checkpoint(another, folder, dtype="int8")
+    ...     meta.kind, meta.report.blocks_new == len(another)
+    ('model', True)
+    """
+@overload
+def import_checkpoint(
+    chain: Chain,
+    path: _StrPath,
+    dtype: str | None = None,
+    *,
+    rope_frequencies: str | None = None,
+    dry_run: Literal[True],
+    ignore_config_keys: Sequence[str] = (),
+    progress: Callable[[ImportProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> ImportReport: ...
+def export_checkpoint(
+    chain: Chain,
+    model: _BlockLike,
+    path: _StrPath,
+    *,
+    overwrite: bool = False,
+    max_shard_bytes: int | None = None,
+    progress: Callable[[ExportProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> ExportReport:
+    """Writes a model as a checkpoint folder that transformers loads, and says what it wrote.
+
+    The folder is complete or untouched. `max_shard_bytes` is how much goes into one file of weights.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as empty:
+    ...     sorted(blyan.export_checkpoint(chain, model.model, empty).files)[:2]
+    ['config.json', 'generation_config.json']
+    """
+def release(chain: Chain, model: _BlockLike, name: str, version: str) -> Block:
+    """Names a model: appends a release block with a name and a SemVer version, and returns it."""
+def available_isas() -> list[str]:
+    """The instruction sets that this CPU has, the fastest last."""
+def write_tensors(
+    tensors: Mapping[str, Buffer | tuple[str, Sequence[int], Buffer]],
+) -> bytes:
+    """The payload of a weight block: a safetensors file in its one canonical form.
+
+    `tensors` maps names to views, arrays of float32, float16 or int8, or (dtype, shape, bytes).
+    """
+def quantize(
+    dtype: str, tensor: Buffer | tuple[str, Sequence[int], Buffer]
+) -> tuple[tuple[str, list[int], bytes], tuple[str, list[int], bytes]]:
+    """Rounds a tensor to "int8" or "fp8" with one scale a row: the (values, scales) that `write_tensors`
+    takes under the names `x` and `x_scale`.
+    """
+def draft_hash(draft: Draft) -> BlockHash:
+    """Hash that the block of a draft will have."""
+def sign_block(key: bytes, block: _BlockLike, time_ms: int | None = None) -> SignatureRecord:
+    """Signs a block with an ed25519 key (32 secret bytes), without putting it anywhere."""
+def signature_verifies(signature: SignatureRecord, block: _BlockLike) -> bool:
+    """Whether a signature is of this block, this time and this key."""
+def payload_from_bytes(bytes: bytes) -> Payload:
+    """A payload of bytes, for pickles."""
+def deliver_logs() -> None:
+    """Hands over what was logged since the last call; `logging` is flushed before the program ends."""

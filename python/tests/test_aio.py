@@ -1,0 +1,70 @@
+"""The asynchronous wrapper: the same results, several at once, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from conftest import MODEL
+
+import blyan
+from blyan import aio, exceptions
+
+PROMPT = "In the beginning"
+
+
+def test_the_same_results(model: blyan.MoEModelManager, tmp_path: Path) -> None:
+    async def main() -> None:
+        wrapped = aio.AsyncModel(model)
+        expected = model.generate(PROMPT, max_tokens=10)
+        many = await asyncio.gather(*(wrapped.generate(PROMPT, max_tokens=10) for _ in range(3)))
+        assert many == [expected] * 3
+        async with wrapped.stream(PROMPT, max_tokens=10) as stream:
+            pieces = [piece async for piece in stream]
+            assert await stream.finish() == expected
+        assert [piece.token for piece in pieces] == expected.tokens
+        assert await wrapped.generate_batch([PROMPT], max_tokens=10) == [expected]
+        session = wrapped.session()
+        assert await session.generate(PROMPT, max_tokens=10) == expected
+        assert (await wrapped.logits([3])).shape == (1, 2048)
+        with pytest.raises(exceptions.OptionError):
+            await wrapped.generate(PROMPT, max_tokens=0)
+        with pytest.raises(exceptions.ChatError):
+            await wrapped.chat([{"role": "user", "content": "x"}])
+        with blyan.Chain(tmp_path / "c") as chain:
+            meta = await aio.import_checkpoint(chain, MODEL)
+            assert (await aio.verify(chain, full=True)).ok
+            assert (await aio.export_checkpoint(chain, meta, tmp_path / "out")).files
+            opened = await aio.AsyncModel.open(chain, threads=1)
+            assert await opened.generate(PROMPT, max_tokens=10) == expected
+
+    asyncio.run(main())
+
+
+def test_cancelling_a_task_ends_its_work(model: blyan.MoEModelManager) -> None:
+    async def main() -> None:
+        wrapped = aio.AsyncModel(model)
+        token = blyan.CancelToken()
+        task = asyncio.create_task(wrapped.generate(PROMPT, ignore_eos=True, cancel=token))
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert token.cancelled
+
+        async def read() -> None:
+            async for _ in wrapped.stream(PROMPT, ignore_eos=True):
+                pass
+
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(read(), 0.05)
+        with blyan.Chain.in_memory() as chain:
+            work = asyncio.create_task(aio.import_checkpoint(chain, MODEL))
+            await asyncio.sleep(0)
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+            assert len(chain) in (0, 47)
+
+    asyncio.run(main())
