@@ -7,7 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use blyan_core::chain::{self as core, ChainError};
 use blyan_core::format::ChainId;
-use blyan_core::hash::BlockHash;
+use blyan_core::hash::{BlockHash, PayloadHash};
+use blyan_core::storage::DirMedium;
 use blyan_core::{BlockKind, Chain as CoreChain, Draft, SignatureRecord, VerifyOptions};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
@@ -244,6 +245,15 @@ impl Chain {
     fn payload(&self, py: Python<'_>, block: BlockArg) -> PyResult<tensor::Payload> {
         let chain = self.handle.get(py)?;
         run(py, move || chain.payload(&block.0)).map(tensor::Payload::new)
+    }
+
+    /// The file of a payload, whether it exists or not: `b3sum` of it prints its name. `None` in memory.
+    fn payload_path<'py>(&self, py: Python<'py>, payload: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let refused = |error| Failure::Hash(error).into_py(py);
+        let payload: PayloadHash = payload.parse().map_err(refused)?;
+        let file = self.handle.dir.as_ref().map(|dir| DirMedium::new(dir).payload_path(&payload));
+        let pathlib = py.import("pathlib")?;
+        file.map(|file| pathlib.call_method1("Path", (file,))).transpose()
     }
 
     /// The blocks of a lane, of a kind, or all, by height, then hash; parents come before children.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use blyan_core::kernels::Isa;
 use blyan_core::manager::chat::{ChatRequest, CivilTime};
+use blyan_core::manager::text::Tokenizer;
 use blyan_core::manager::{GenerateOptions, ManagerError, ManagerOptions, MoEModelManager as CoreManager};
 use blyan_core::model::KvDType;
 use pyo3::exceptions::PyTypeError;
@@ -274,39 +275,46 @@ impl MoEModelManager {
         float_array(py, &values, &[rows, columns])
     }
 
-    /// Tokens of a text, with those that every text of the model starts with.
-    fn tokenize(&self, py: Python<'_>, text: String) -> PyResult<Vec<u32>> {
+    /// Tokens of a text, with those that every text of the model starts with unless asked not to.
+    #[pyo3(signature = (text, *, add_special_tokens=true))]
+    fn tokenize(&self, py: Python<'_>, text: String, add_special_tokens: bool) -> PyResult<Vec<u32>> {
         let model = self.handle.get(py)?;
-        run(py, move || model.tokenize(&text))
+        run(py, move || Ok::<_, ManagerError>(tokenizer(&model)?.encode(&text, add_special_tokens)?))
     }
 
-    /// Text of tokens, without special tokens.
+    /// Text of tokens, without special tokens unless asked for them.
     ///
     /// >>> model.detokenize(model.tokenize("Let there be light"))
     /// 'Let there be light'
-    fn detokenize(&self, py: Python<'_>, tokens: Tokens) -> PyResult<String> {
+    #[pyo3(signature = (tokens, *, skip_special_tokens=true))]
+    fn detokenize(&self, py: Python<'_>, tokens: Tokens, skip_special_tokens: bool) -> PyResult<String> {
         let model = self.handle.get(py)?;
-        run(py, move || model.detokenize(&tokens.0))
+        run(py, move || Ok::<_, ManagerError>(tokenizer(&model)?.decode(&tokens.0, skip_special_tokens)?))
     }
 
     /// How many tokens a text is.
-    fn count_tokens(&self, py: Python<'_>, text: String) -> PyResult<usize> {
+    #[pyo3(signature = (text, *, add_special_tokens=true))]
+    fn count_tokens(&self, py: Python<'_>, text: String, add_special_tokens: bool) -> PyResult<usize> {
         let model = self.handle.get(py)?;
-        run(py, move || model.count_tokens(&text))
+        run(py, move || Ok::<_, ManagerError>(tokenizer(&model)?.count(&text, add_special_tokens)?))
+    }
+
+    /// Number of token ids that the model knows.
+    #[getter]
+    fn vocab_size(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.handle.get(py)?.snapshot().spec().vocab_size)
     }
 
     /// The id of a token by its text in the vocabulary; `None` if there is no such token.
     fn token_id(&self, py: Python<'_>, token: &str) -> PyResult<Option<u32>> {
         let model = self.handle.get(py)?;
-        let tokenizer = model.tokenizer().ok_or(ManagerError::NoTokenizer);
-        tokenizer.map(|t| t.token_id(token)).map_err(|error| Failure::from(error).into_py(py))
+        tokenizer(&model).map(|t| t.token_id(token)).map_err(|error| Failure::from(error).into_py(py))
     }
 
     /// The text of a token in the vocabulary; `None` if there is no such token.
     fn token_text(&self, py: Python<'_>, token: Count<u32>) -> PyResult<Option<String>> {
         let model = self.handle.get(py)?;
-        let tokenizer = model.tokenizer().ok_or(ManagerError::NoTokenizer);
-        tokenizer.map(|t| t.token(token.0)).map_err(|error| Failure::from(error).into_py(py))
+        tokenizer(&model).map(|t| t.token(token.0)).map_err(|error| Failure::from(error).into_py(py))
     }
 
     /// Names of the model's chat templates.
@@ -421,6 +429,10 @@ impl MoEModelManager {
             Err(_) => "<MoEModelManager closed>".to_owned(),
         }
     }
+}
+
+fn tokenizer(model: &CoreManager) -> Result<&Tokenizer, ManagerError> {
+    model.tokenizer().ok_or(ManagerError::NoTokenizer)
 }
 
 /// A conversation, taken over from Python.

@@ -1,6 +1,6 @@
 //! Owns `blyan.Receipt` and replaying it.
 
-use blyan_core::manager::receipt::{Difference, Receipt as CoreReceipt};
+use blyan_core::manager::receipt::{Difference, Receipt as CoreReceipt, ReceiptError};
 use blyan_core::manager::{ManagerError, ManagerOptions};
 
 use pyo3::prelude::*;
@@ -48,6 +48,20 @@ impl Receipt {
         let read = py.detach(|| CoreReceipt::from_json(&bytes));
         let read = read.map_err(|error| Failure::from(ManagerError::from(error)).into_py(py))?;
         Ok(Self::new(read))
+    }
+
+    /// Seals a claim: a dict of the form that `claim` gives.
+    ///
+    /// >>> receipt = model.generate("And", max_tokens=1).receipt
+    /// >>> blyan.Receipt.of_claim(receipt.claim) == receipt
+    /// True
+    #[staticmethod]
+    fn of_claim(claim: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let read = serde_json::from_str(&values::to_json(claim)?).map_err(|error| {
+            let error = ReceiptError::Json { reason: error.to_string() };
+            Failure::from(ManagerError::from(error)).into_py(claim.py())
+        });
+        Ok(Self::new(CoreReceipt::new(read?)))
     }
 
     /// The canonical text: fields in a fixed order, no white space.

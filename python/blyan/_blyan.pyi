@@ -145,6 +145,7 @@ class Chain:
     def get(self, block: _BlockLike, default: _T) -> Block | _T: ...
     def payload(self, block: _BlockLike) -> Payload:
         """The verified payload of a block: bytes that are mapped, not copied."""
+    def payload_path(self, payload: str) -> Path | None: ...
     def blocks(self, *, lane: Lane | None = None, kind: str | int | None = None) -> Blocks:
         """The blocks of a lane, of a kind, or all, by height, then hash; parents come before children.
 
@@ -589,16 +590,18 @@ class MoEModelManager:
         >>> model.logits([3, 17, 99]).shape
         (3, 2048)
         """
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Tokens of a text, with those that every text of the model starts with."""
-    def detokenize(self, tokens: Sequence[int]) -> str:
+    def detokenize(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of tokens, without special tokens.
 
         >>> model.detokenize(model.tokenize("Let there be light"))
         'Let there be light'
         """
-    def count_tokens(self, text: str) -> int:
+    def count_tokens(self, text: str, *, add_special_tokens: bool = True) -> int:
         """How many tokens a text is."""
+    @property
+    def vocab_size(self) -> int: ...
     def token_id(self, token: str) -> int | None:
         """The id of a token by its text in the vocabulary; `None` if there is no such token."""
     def token_text(self, token: int) -> str | None:
@@ -808,6 +811,8 @@ class Receipt:
         Static methods in Python are similar to those found in Java or C++.
         For a more advanced concept, see the classmethod builtin.
         """
+    @staticmethod
+    def of_claim(claim: Mapping[str, Any]) -> Receipt: ...
     def to_json(self) -> str:
         """The canonical text: fields in a fixed order, no white space."""
     def __bytes__(self) -> bytes: ...

@@ -27,6 +27,8 @@ def test_every_block_is_named_by_its_bytes(chain: blyan.Chain) -> None:
         payload = bytes(block.payload)
         assert blake3.blake3(payload).hexdigest() == block.payload_hash
         assert len(payload) == block.payload_bytes == len(block.payload)
+        file = chain.payload_path(block.payload_hash)
+        assert file is not None and (not block.payload.mapped or file.read_bytes() == payload)
         assert block in chain and block.hash in chain and block.hash.digest in chain
         assert chain[block] == chain[block.hash] == chain.block(bytes(block.hash)) == block
         assert hash(chain[block]) == hash(block)

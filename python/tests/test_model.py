@@ -226,6 +226,9 @@ def test_tokens(model: blyan.MoEModelManager) -> None:
     text = "And God said, Let there be light"
     tokens = model.tokenize(text)
     assert model.detokenize(tokens) == text and model.count_tokens(text) == len(tokens)
+    bare = model.tokenize(text, add_special_tokens=False)
+    assert tokens[-len(bare) :] == bare and model.count_tokens(text, add_special_tokens=False) == len(bare)
+    assert model.detokenize(tokens, skip_special_tokens=False).endswith(text) and model.vocab_size == 2048
     word = model.token_text(tokens[0])
     assert word is not None and model.token_id(word) == tokens[0]
     assert model.token_id("no such token") is None and model.token_text(10**6) is None
@@ -421,6 +424,9 @@ def test_receipts(chain: blyan.Chain, model: blyan.MoEModelManager) -> None:
     assert "/claim/output_tokens/2" in [d.path for d in wrong.diff(receipt)]
     with blyan.Chain.in_memory() as other:
         assert [d.path for d in receipt.replay(other)] == ["/claim/model"]
+    assert blyan.Receipt.of_claim(receipt.claim) == receipt
+    with pytest.raises(exceptions.ReceiptError):
+        blyan.Receipt.of_claim({"model": 1})
     for junk in ("", "{}", "[]", b"\xff", text[:-1], text.replace('"receipt_version":1', '"receipt_version":2')):
         with pytest.raises(exceptions.ReceiptError):
             blyan.Receipt.from_json(junk)

@@ -186,6 +186,8 @@ def main() -> None:
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
     for cell in notebook.cells:
         cell.get("metadata", {}).pop("execution", None)
+        if cell.cell_type == "code":  # progress bars are of one machine and one moment
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     notebook.metadata["language_info"] = {"name": "python"}
     NOTEBOOK.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, NOTEBOOK)
