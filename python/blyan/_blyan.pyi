@@ -145,7 +145,8 @@ class Chain:
     def get(self, block: _BlockLike, default: _T) -> Block | _T: ...
     def payload(self, block: _BlockLike) -> Payload:
         """The verified payload of a block: bytes that are mapped, not copied."""
-    def payload_path(self, payload: str) -> Path | None: ...
+    def payload_path(self, payload: str) -> Path | None:
+        """The file of a payload, whether it exists or not: `b3sum` of it prints its name. `None` in memory."""
     def blocks(self, *, lane: Lane | None = None, kind: str | int | None = None) -> Blocks:
         """The blocks of a lane, of a kind, or all, by height, then hash; parents come before children.
 
@@ -591,9 +592,9 @@ class MoEModelManager:
         (3, 2048)
         """
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Tokens of a text, with those that every text of the model starts with."""
+        """Tokens of a text, with those that every text of the model starts with unless asked not to."""
     def detokenize(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """Text of tokens, without special tokens.
+        """Text of tokens, without special tokens unless asked for them.
 
         >>> model.detokenize(model.tokenize("Let there be light"))
         'Let there be light'
@@ -601,7 +602,8 @@ class MoEModelManager:
     def count_tokens(self, text: str, *, add_special_tokens: bool = True) -> int:
         """How many tokens a text is."""
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """Number of token ids that the model knows."""
     def token_id(self, token: str) -> int | None:
         """The id of a token by its text in the vocabulary; `None` if there is no such token."""
     def token_text(self, token: int) -> str | None:
@@ -812,7 +814,26 @@ class Receipt:
         For a more advanced concept, see the classmethod builtin.
         """
     @staticmethod
-    def of_claim(claim: Mapping[str, Any]) -> Receipt: ...
+    def of_claim(claim: Mapping[str, Any]) -> Receipt:
+        """staticmethod(function) -> method
+
+        Convert a function to be a static method.
+
+        A static method does not receive an implicit first argument.
+        To declare a static method, use this idiom:
+
+             class C:
+                 @staticmethod
+                 def f(arg1, arg2, argN):
+                     ...
+
+        It can be called either on the class (e.g. C.f()) or on an instance
+        (e.g. C().f()). Both the class and the instance are ignored, and
+        neither is passed implicitly as the first argument to the method.
+
+        Static methods in Python are similar to those found in Java or C++.
+        For a more advanced concept, see the classmethod builtin.
+        """
     def to_json(self) -> str:
         """The canonical text: fields in a fixed order, no white space."""
     def __bytes__(self) -> bytes: ...
