@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -130,6 +131,15 @@ impl BlockHash {
     }
 }
 
+/// The process in which rayon's global pool may have been started.
+static HOME: OnceLock<u32> = OnceLock::new();
+
+/// Whether this is the first process that asked. Opening a chain asks, so that it is the parent of a fork.
+pub(crate) fn is_home() -> bool {
+    let here = std::process::id();
+    *HOME.get_or_init(|| here) == here
+}
+
 impl PayloadHash {
     /// Hashes a payload, on the calling thread.
     pub fn of(payload: &[u8]) -> Self {
@@ -137,7 +147,13 @@ impl PayloadHash {
     }
 
     /// Hashes a payload on all threads of the current rayon pool.
+    ///
+    /// In a process made by `fork` that is a pool this thread belongs to, or else the thread alone: the
+    /// global pool's threads are the parent's, and waiting for them would take for ever.
     pub fn of_parallel(payload: &[u8]) -> Self {
+        if rayon::current_thread_index().is_none() && !is_home() {
+            return Self::of(payload);
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update_rayon(payload);
         Self(*hasher.finalize().as_bytes())

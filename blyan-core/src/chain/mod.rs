@@ -60,6 +60,8 @@ impl Chain {
         access: Access,
         validators: Validators,
     ) -> Result<Self, ChainError> {
+        // Before a thread of rayon's is started: a fork may follow.
+        crate::hash::is_home();
         let index = Index::open(&*medium, access)?;
         let mut version = index.snapshot()?.read(tables::version)?;
         if access == Access::ReadWrite {
