@@ -1,13 +1,12 @@
 //! Owns `blyan.Snapshot`: the slot → block map of a model, compared, changed and published.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use blyan_core::Chain as CoreChain;
 use blyan_core::hash::BlockHash;
 use blyan_core::manager::{Snapshot as CoreSnapshot, release as core_release};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::args::BlockArg;
 use crate::chain::{Block, Chain, ChainHandle, pickled_path};
@@ -148,9 +147,7 @@ impl Snapshot {
         self.root(py)?.hash()
     }
 
-    fn __reduce__<'py>(
-        slf: &Bound<'py, Self>,
-    ) -> PyResult<(Bound<'py, PyAny>, (PathBuf, String, Vec<String>))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (py, this) = (slf.py(), slf.get());
         let path = pickled_path(py, this.handle.dir(), "snapshot")?;
         // What was changed in memory, by its blocks.
@@ -158,8 +155,9 @@ impl Snapshot {
         let base = base.ok_or_else(|| Failure::Argument("a snapshot without a base".into()).into_py(py))?;
         let origin = Self::load(py, &this.handle, Some(base))?;
         let changed = origin.snapshot.diff(&this.snapshot).into_iter().filter_map(|change| change.after);
-        let changed = changed.map(|block| block.to_string()).collect();
-        Ok((py.import("blyan._pickle")?.getattr("snapshot")?, (path, base.to_string(), changed)))
+        let changed: Vec<String> = changed.map(|block| block.to_string()).collect();
+        let arguments = (path, base.to_string(), changed).into_pyobject(py)?;
+        Ok((py.import("blyan._pickle")?.getattr("snapshot")?, arguments))
     }
 
     fn __repr__(&self) -> String {

@@ -1,7 +1,7 @@
 """What the Python side costs: tokens/s of one generation through Python against the same in Rust.
 
     cargo build --release --example quickstart
-    python python/bench_overhead.py [--rounds 9] [--tokens 200]
+    python python/tools/bench_overhead.py [--rounds 9] [--tokens 200]
 
 Both run the quickstart's model greedily on one thread and on all; rounds alternate, so that a machine that
 slows down slows both, and the ratio is that of the medians. Python is measured as `generate` and as a
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import blyan
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "tiny-kjv-moe"
 QUICKSTART = ROOT / "target" / "release" / "examples" / "quickstart"
 PROMPT = "And God said"
