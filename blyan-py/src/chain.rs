@@ -3,28 +3,29 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::ThreadId;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use blyan_core::chain::{self as core, ChainError};
 use blyan_core::format::ChainId;
-use blyan_core::hash::{BlockHash, PayloadHash};
+use blyan_core::hash::PayloadHash;
 use blyan_core::storage::DirMedium;
-use blyan_core::{BlockKind, Chain as CoreChain, Draft, SignatureRecord, VerifyOptions};
+use blyan_core::{Chain as CoreChain, VerifyOptions};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
-use crate::args::{BlockArg, Count, Kind, Lane, ParentArg};
+use crate::args::{BlockArg, Count, Kind, Lane};
 pub(crate) use crate::block::Block;
 use crate::door::{CancelToken, Job, Silent, Watch, lock, run, run_watched};
 use crate::failure::Failure;
 use crate::fork::Local;
 use crate::progress::Progress;
+use crate::signature::{read_signature, sign};
 use crate::snapshot::Snapshot;
+use crate::writer::{Writer, read_draft};
 use crate::{tensor, values};
 
 /// What a handle's open iterators and writers are, so that closing it closes them.
-type Slot<T> = Mutex<Option<T>>;
+pub(crate) type Slot<T> = Mutex<Option<T>>;
 
 trait Close: Send + Sync {
     fn close(&self);
@@ -355,7 +356,7 @@ impl Chain {
         let writer = run_watched(py, &Watch::default(), move |_: &Job<Silent>| chain.writer())?;
         let slot = self.handle.keep(writer);
         *lock(&self.handle.writer) = Some((std::thread::current().id(), Arc::downgrade(&slot)));
-        Ok(Writer { slot: Local::new(slot) })
+        Ok(Writer::new(slot))
     }
 
     /// Signs a block with an ed25519 key (32 secret bytes) and puts the signature beside it; `time_ms`
@@ -488,152 +489,4 @@ impl Blocks {
     fn __repr__(&self) -> String {
         "<Blocks: iterate over it>".to_owned()
     }
-}
-
-/// A transaction: everything appended becomes durable and visible together, or not at all.
-///
-/// >>> with blyan.Chain.in_memory() as notes:
-/// ...     with notes.writer() as writer:
-/// ...         first = writer.append(blyan.Draft("D", 4096, "note", b"1"))
-/// ...         second = writer.append(blyan.Draft("D", 4096, "note", b"2", parents=[first.hash]))
-/// ...     len(notes)
-/// 2
-#[pyclass(frozen, module = "blyan")]
-pub(crate) struct Writer {
-    slot: Local<Arc<Slot<core::Writer>>>,
-}
-
-impl Writer {
-    fn with<T: Send>(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&mut core::Writer) -> Result<T, ChainError> + Send,
-    ) -> PyResult<T> {
-        let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
-        run(py, || match &mut *lock(slot) {
-            Some(writer) => work(writer).map_err(Failure::from),
-            None => Err(Failure::Closed("writer")),
-        })
-    }
-}
-
-#[pymethods]
-impl Writer {
-    /// Adds a block; its parents may be of the same transaction. A refused one leaves the transaction
-    /// usable.
-    fn append<'py>(&self, py: Python<'py>, draft: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let draft = read_draft(draft)?;
-        let appended = self.with(py, move |writer| writer.append(draft))?;
-        let hash = values::block_hash(py, &appended.hash)?;
-        values::make(py, "Appended", (hash, appended.new_block, appended.new_payload))
-    }
-
-    /// Puts a signature beside a block, which may be of the same transaction.
-    fn add_signature(&self, py: Python<'_>, block: BlockArg, signature: &Bound<'_, PyAny>) -> PyResult<()> {
-        let record = read_signature(signature)?;
-        self.with(py, move |writer| writer.add_signature(&block.0, record))
-    }
-
-    fn __contains__(&self, py: Python<'_>, block: BlockArg) -> PyResult<bool> {
-        self.with(py, move |writer| writer.contains(&block.0))
-    }
-
-    /// Makes everything appended durable and visible, and ends the transaction.
-    fn commit(&self, py: Python<'_>) -> PyResult<()> {
-        let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
-        run(py, || match lock(slot).take() {
-            Some(writer) => writer.commit().map_err(Failure::from),
-            None => Err(Failure::Closed("writer")),
-        })
-    }
-
-    /// Ends the transaction and leaves the chain as it was. Does nothing after `commit`.
-    fn rollback(&self, py: Python<'_>) -> PyResult<()> {
-        let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
-        py.detach(|| drop(lock(slot).take()));
-        Ok(())
-    }
-
-    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
-    }
-
-    #[pyo3(signature = (exception_type=None, *_exception))]
-    fn __exit__(
-        &self,
-        py: Python<'_>,
-        exception_type: Option<Bound<'_, PyAny>>,
-        _exception: &Bound<'_, PyTuple>,
-    ) -> PyResult<()> {
-        let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
-        let ended = py.detach(|| lock(slot).is_none());
-        match exception_type {
-            // Committed or rolled back by hand.
-            None if ended => Ok(()),
-            None => self.commit(py),
-            Some(_) => self.rollback(py),
-        }
-    }
-}
-
-/// A `blyan.Draft`.
-pub(crate) fn read_draft(draft: &Bound<'_, PyAny>) -> PyResult<Draft> {
-    let py = draft.py();
-    let refuse = |message: String| Failure::Argument(message).into_py(py);
-    let attribute = |name: &str| draft.getattr(name);
-    let lane: Lane = attribute("lane")?.extract()?;
-    let kind: BlockKind = attribute("kind")?.extract::<Kind>()?.0;
-    let name: String = attribute("name")?.extract()?;
-    let payload = tensor::bytes_of(&attribute("payload")?)?;
-    let mut made = Draft::new(lane.0, kind, name, payload);
-    let version: String = attribute("version")?.extract()?;
-    made.version = version.parse().map_err(|error| refuse(format!("version {version:?}: {error}")))?;
-    let parents = attribute("parents")?;
-    for parent in parents.try_iter()? {
-        made.parents.push(parent?.extract::<ParentArg>()?.0);
-    }
-    if let Some(media_type) = attribute("media_type")?.extract::<Option<String>>()? {
-        made.media_type = media_type;
-    }
-    Ok(made)
-}
-
-/// Hash that the block of a draft will have.
-#[pyfunction]
-pub(crate) fn draft_hash<'py>(py: Python<'py>, draft: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let draft = read_draft(draft)?;
-    let hash = run(py, move || draft.hash())?;
-    values::block_hash(py, &hash)
-}
-
-fn sign(block: &BlockHash, key: &[u8; 32], time_ms: Option<Count<u64>>) -> SignatureRecord {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let time_ms = time_ms.map_or_else(|| u64::try_from(now()).unwrap_or(u64::MAX), |time| time.0);
-    SignatureRecord::sign(&ed25519_dalek::SigningKey::from_bytes(key), block, time_ms)
-}
-
-/// Signs a block with an ed25519 key (32 secret bytes), without putting it anywhere.
-#[pyfunction]
-#[pyo3(signature = (key, block, time_ms=None))]
-pub(crate) fn sign_block<'py>(
-    py: Python<'py>,
-    key: [u8; 32],
-    block: BlockArg,
-    time_ms: Option<Count<u64>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    values::signature(py, &sign(&block.0, &key, time_ms))
-}
-
-fn read_signature(signature: &Bound<'_, PyAny>) -> PyResult<SignatureRecord> {
-    Ok(SignatureRecord {
-        public_key: signature.getattr("public_key")?.extract()?,
-        time_ms: signature.getattr("time_ms")?.extract::<Count<u64>>()?.0,
-        signature: signature.getattr("signature")?.extract()?,
-    })
-}
-
-/// Whether a signature is of this block, this time and this key.
-#[pyfunction]
-pub(crate) fn signature_verifies(signature: &Bound<'_, PyAny>, block: BlockArg) -> PyResult<bool> {
-    Ok(read_signature(signature)?.verifies(&block.0))
 }

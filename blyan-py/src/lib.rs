@@ -17,13 +17,17 @@ mod failure;
 mod fork;
 mod logs;
 mod model;
+mod pieces;
 mod progress;
 mod receipt;
 mod session;
+mod signature;
 mod snapshot;
+mod stream;
 mod tensor;
 mod usage;
 mod values;
+mod writer;
 
 use pyo3::prelude::*;
 
@@ -33,7 +37,7 @@ mod _blyan {
     #[pymodule_export]
     use crate::block::Block;
     #[pymodule_export]
-    use crate::chain::{Blocks, Chain, Writer, draft_hash, sign_block, signature_verifies};
+    use crate::chain::{Blocks, Chain};
     #[pymodule_export]
     use crate::checkpoint::{export_checkpoint, import_checkpoint};
     #[pymodule_export]
@@ -45,13 +49,19 @@ mod _blyan {
     #[pymodule_export]
     use crate::receipt::Receipt;
     #[pymodule_export]
-    use crate::session::{Session, Stream};
+    use crate::session::Session;
+    #[pymodule_export]
+    use crate::signature::{sign_block, signature_verifies};
     #[pymodule_export]
     use crate::snapshot::{Snapshot, release};
+    #[pymodule_export]
+    use crate::stream::Stream;
     #[pymodule_export]
     use crate::tensor::{Payload, TensorBlock, TensorView, payload_from_bytes, quantize, write_tensors};
     #[pymodule_export]
     use crate::usage::UsageTracker;
+    #[pymodule_export]
+    use crate::writer::{Writer, draft_hash};
 
     use super::*;
 

@@ -18,8 +18,9 @@ use crate::chain::{Chain, ChainHandle, pickled_path};
 use crate::door::{Job, Silent, Watch, lock, run, run_watched};
 use crate::failure::Failure;
 use crate::fork::{Local, here};
-use crate::session::{Session, Stream};
+use crate::session::Session;
 use crate::snapshot::Snapshot;
+use crate::stream::Stream;
 use crate::usage::UsageTracker;
 use crate::values;
 
@@ -171,7 +172,7 @@ impl MoEModelManager {
     ) -> PyResult<Stream> {
         let generate = args::generate(max_tokens, options, "stream")?;
         let model = self.handle.get(py)?;
-        Stream::start(py, generate, move |options| model.stream(prompt.0, options))
+        Ok(Stream::start(generate, move |options| model.stream(prompt.0, options)))
     }
 
     /// Continues several prompts beside each other; each result is what the prompt alone would give.
@@ -228,7 +229,7 @@ impl MoEModelManager {
         let (chat, options) = Chat::split(messages, options)?;
         let generate = args::generate(max_tokens, Some(&options), "chat_stream")?;
         let model = self.handle.get(py)?;
-        Stream::start(py, generate, move |options| model.chat_stream(&chat.request(true), options))
+        Ok(Stream::start(generate, move |options| model.chat_stream(&chat.request(true), options)))
     }
 
     /// What the model's chat template makes of a conversation.

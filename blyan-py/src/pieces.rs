@@ -1,0 +1,310 @@
+//! Owns how the pieces of a stream are made, so that Ctrl-C is heard meanwhile and no piece is lost: on a
+//! thread beside the caller, or by the caller while that is quick.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use blyan_core::manager::{GenerateOptions, Generation, ManagerError, Piece, Stream as CoreStream};
+use pyo3::prelude::*;
+
+use crate::door::{POLL, caught, lock, spawn};
+use crate::failure::Failure;
+use crate::logs;
+
+/// Pieces that take no longer are made without a thread: an interrupt waits for one of them at most.
+const QUICK: Duration = Duration::from_millis(10);
+
+/// What ends a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Cancel {
+    /// The core's flag.
+    own: Arc<AtomicBool>,
+    /// The caller's. It may be that of several streams: it is only read.
+    asked: Option<Arc<AtomicBool>>,
+}
+
+impl Cancel {
+    pub(crate) fn new(asked: Option<Arc<AtomicBool>>) -> Self {
+        Self { own: Arc::new(AtomicBool::new(false)), asked }
+    }
+
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.own)
+    }
+
+    pub(crate) fn set(&self) {
+        self.own.store(true, Ordering::Relaxed);
+    }
+
+    /// Passes on what the caller's flag says.
+    fn hear(&self) {
+        if self.asked.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
+            self.set();
+        }
+    }
+}
+
+pub(crate) enum Request {
+    Next,
+    Finish,
+}
+
+pub(crate) enum Reply {
+    Piece(Result<Option<Piece>, Failure>),
+    Finished(Box<Result<Generation, Failure>>),
+}
+
+/// The thread of a stream, seen from inside.
+pub(crate) struct Serve {
+    requests: Receiver<Request>,
+    replies: Sender<Reply>,
+}
+
+impl Serve {
+    /// Answers the first request with why there is no stream.
+    pub(crate) fn refuse(self, failure: Failure) {
+        if self.requests.recv().is_ok() {
+            let _ = self.replies.send(Reply::Piece(Err(failure)));
+        }
+    }
+
+    /// Makes pieces as they are asked for, until the stream is finished or nobody can ask any more.
+    pub(crate) fn run<'s>(self, start: impl FnOnce() -> Result<CoreStream<'s>, ManagerError>) {
+        // Starting is part of the first request, so that its errors have somebody to go to.
+        let mut stream = match caught(|| start().map_err(Failure::from)) {
+            Ok(stream) => stream,
+            Err(failure) => return self.refuse(failure),
+        };
+        while let Ok(request) = self.requests.recv() {
+            match request {
+                Request::Next => {
+                    let piece = caught(|| stream.next().transpose().map_err(Failure::from));
+                    if self.replies.send(Reply::Piece(piece)).is_err() {
+                        return;
+                    }
+                }
+                Request::Finish => {
+                    let generation = caught(|| stream.finish().map_err(Failure::from));
+                    let _ = self.replies.send(Reply::Finished(Box::new(generation)));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The thread of a stream, seen from Python.
+pub(crate) struct Actor {
+    requests: Option<Sender<Request>>,
+    replies: Receiver<Reply>,
+    thread: Option<JoinHandle<()>>,
+    cancel: Cancel,
+    /// A request was made whose reply was not read: the call was interrupted.
+    pending: bool,
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        self.cancel.set();
+        drop(self.requests.take());
+        // A thread that waits for requests ends at once, and gives back a session that it borrowed. One
+        // that makes a piece ends after it.
+        if let Some(thread) = self.thread.take().filter(|_| !self.pending) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Actor {
+    pub(crate) fn start(
+        options: GenerateOptions,
+        cancel: Cancel,
+        work: impl FnOnce(&GenerateOptions, Serve) + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let (requests, inbox) = channel();
+        let (outbox, replies) = channel();
+        let serve = Serve { requests: inbox, replies: outbox };
+        let thread = spawn("blyan stream", move || work(&options, serve))?;
+        Ok(Self { requests: Some(requests), replies, thread: Some(thread), cancel, pending: false })
+    }
+
+    /// The reply to a request; an interrupted call leaves it to the next one.
+    fn ask(&mut self, py: Python<'_>, request: Request) -> PyResult<Option<Reply>> {
+        self.cancel.hear();
+        // A loop that is not Python's, such as that of `list`, looks for no signals.
+        py.check_signals()?;
+        if !self.pending {
+            let sent = self.requests.as_ref().map(|requests| requests.send(request));
+            if !matches!(sent, Some(Ok(()))) {
+                return Ok(None);
+            }
+            self.pending = true;
+        }
+        let reply = receive(py, &self.cancel, &mut self.replies)?;
+        self.pending = false;
+        Ok(reply)
+    }
+}
+
+/// What the thread sends; `None` if it ended without.
+fn receive<T: Send>(py: Python<'_>, cancel: &Cancel, receiver: &mut Receiver<T>) -> PyResult<Option<T>> {
+    // The lock is what the type system asks for: one thread uses the receiver, this one.
+    let receiver = Mutex::new(receiver);
+    let mut looked = Instant::now();
+    loop {
+        let received = py.detach(|| lock(&receiver).recv_timeout(POLL));
+        match received {
+            Ok(received) => {
+                logs::deliver(py);
+                return Ok(Some(received));
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if looked.elapsed() >= POLL {
+            looked = Instant::now();
+            cancel.hear();
+            py.check_signals()?;
+        }
+    }
+}
+
+/// Begins a stream.
+type Start = Box<dyn FnOnce() -> Result<CoreStream<'static>, ManagerError> + Send>;
+
+/// Where a stream of its own session is.
+enum Place {
+    /// Not begun.
+    Start(Start),
+    /// Here; how long its last piece took.
+    Here(Box<CoreStream<'static>>, Duration),
+    /// On a thread that makes a piece.
+    Away(Receiver<Arrival>),
+    /// It ended.
+    Gone,
+}
+
+/// What comes back from a thread.
+struct Arrival {
+    /// None if it could not begin.
+    stream: Option<Box<CoreStream<'static>>>,
+    piece: Result<Option<Piece>, Failure>,
+    took: Duration,
+}
+
+/// A stream that needs no thread while its pieces are quick to make: a small model makes one in less
+/// time than two threads take to meet. The first piece, and any after a slow one, is made on a thread.
+pub(crate) struct Inline {
+    place: Place,
+    cancel: Cancel,
+}
+
+impl Drop for Inline {
+    fn drop(&mut self) {
+        self.cancel.set();
+    }
+}
+
+fn next(stream: &mut CoreStream<'static>) -> Result<Option<Piece>, Failure> {
+    caught(|| stream.next().transpose().map_err(Failure::from))
+}
+
+impl Inline {
+    pub(crate) fn new(start: Start, cancel: Cancel) -> Self {
+        Self { place: Place::Start(start), cancel }
+    }
+
+    fn ask(&mut self, py: Python<'_>, request: Request) -> PyResult<Option<Reply>> {
+        self.cancel.hear();
+        py.check_signals()?;
+        match (request, &mut self.place) {
+            (_, Place::Gone) => Ok(None),
+            // Also the piece of a call that was interrupted; who asks to finish asks again.
+            (_, Place::Away(_)) => self.arrive(py).map(Some),
+            (Request::Next, Place::Here(stream, took)) if *took < QUICK => {
+                let begun = Instant::now();
+                let piece = py.detach(|| next(stream));
+                *took = begun.elapsed();
+                logs::deliver(py);
+                Ok(Some(Reply::Piece(piece)))
+            }
+            (Request::Next, _) => {
+                self.send_away().map_err(|failure| failure.into_py(py))?;
+                self.arrive(py).map(Some)
+            }
+            (Request::Finish, _) => {
+                let place = std::mem::replace(&mut self.place, Place::Gone);
+                let generation = py.detach(|| {
+                    caught(|| match place {
+                        Place::Start(start) => Ok(start()?.finish()?),
+                        Place::Here(stream, _) => Ok(stream.finish()?),
+                        Place::Away(_) | Place::Gone => Err(ManagerError::StreamFailed.into()),
+                    })
+                });
+                logs::deliver(py);
+                Ok(Some(Reply::Finished(Box::new(generation))))
+            }
+        }
+    }
+
+    /// Lets a thread make the next piece.
+    fn send_away(&mut self) -> Result<(), Failure> {
+        let (sender, receiver) = channel();
+        let place = std::mem::replace(&mut self.place, Place::Away(receiver));
+        spawn("blyan stream", move || {
+            let begun = Instant::now();
+            let stream = caught(|| match place {
+                Place::Start(start) => Ok(Box::new(start()?)),
+                Place::Here(stream, _) => Ok(stream),
+                Place::Away(_) | Place::Gone => Err(ManagerError::StreamFailed.into()),
+            });
+            let (stream, piece) = match stream {
+                Ok(mut stream) => {
+                    let piece = next(&mut stream);
+                    (Some(stream), piece)
+                }
+                Err(failure) => (None, Err(failure)),
+            };
+            // A caller that went away needs neither.
+            let _ = sender.send(Arrival { stream, piece, took: begun.elapsed() });
+        })
+        .map(|_| ())
+    }
+
+    /// Waits for the thread; interrupted, it is waited for by the next call.
+    fn arrive(&mut self, py: Python<'_>) -> PyResult<Reply> {
+        let Place::Away(receiver) = &mut self.place else {
+            return Ok(Reply::Piece(Err(ManagerError::StreamFailed.into())));
+        };
+        let arrival = receive(py, &self.cancel, receiver)?;
+        let Some(Arrival { stream, piece, took }) = arrival else {
+            self.place = Place::Gone;
+            return Ok(Reply::Piece(Err(ManagerError::StreamFailed.into())));
+        };
+        self.place = stream.map_or(Place::Gone, |stream| Place::Here(stream, took));
+        Ok(Reply::Piece(piece))
+    }
+}
+
+/// Whoever makes the pieces.
+pub(crate) enum Maker {
+    /// A thread of the stream's own, which can borrow a session.
+    Beside(Actor),
+    /// The caller, while that is quick.
+    Inline(Inline),
+}
+
+impl Maker {
+    /// The reply to a request; an interrupted call leaves it to the next one. `None` if nobody is there
+    /// to reply.
+    pub(crate) fn ask(&mut self, py: Python<'_>, request: Request) -> PyResult<Option<Reply>> {
+        match self {
+            Self::Beside(actor) => actor.ask(py, request),
+            Self::Inline(inline) => inline.ask(py, request),
+        }
+    }
+}

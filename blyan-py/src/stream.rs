@@ -1,0 +1,187 @@
+//! Owns `blyan.Stream`: text as it is made.
+
+use std::sync::{Mutex, MutexGuard, TryLockError};
+
+use blyan_core::manager::{GenerateOptions, Generation, ManagerError, Stream as CoreStream};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::args::Generate;
+use crate::door::lock;
+use crate::failure::Failure;
+use crate::fork::Local;
+use crate::pieces::{Actor, Cancel, Inline, Maker, Reply, Request, Serve};
+use crate::values;
+
+const STREAM_BUSY: &str = "the stream is in use by another thread";
+
+/// Text as it is made: an iterator of `Piece`, each what one token makes certain.
+///
+/// `finish` gives the generation so far, after the last piece or at any moment. A stream is a context
+/// manager, which ends it. Ctrl-C interrupts it; the stream can go on after that.
+///
+/// >>> with model.stream("In the beginning", max_tokens=100) as stream:
+/// ...     piece = next(stream)
+/// ...     generation = stream.finish()
+/// >>> generation.finish_reason, generation.tokens == [piece.token]
+/// ('cancelled', True)
+#[pyclass(frozen, module = "blyan")]
+pub(crate) struct Stream {
+    /// `None` once it ended.
+    maker: Local<Mutex<Option<Maker>>>,
+    end: Mutex<End>,
+    cancel: Cancel,
+}
+
+/// How a stream ended.
+enum End {
+    /// Not yet; or it was closed, if it has no thread.
+    Open,
+    /// Read to its end or finished: the generation.
+    Finished(Py<PyAny>),
+    /// It gave an error.
+    Failed,
+}
+
+impl Stream {
+    /// A stream of its own session.
+    pub(crate) fn start(
+        generate: Generate,
+        start: impl FnOnce(&GenerateOptions) -> Result<CoreStream<'static>, ManagerError> + Send + 'static,
+    ) -> Self {
+        let Generate { mut options, cancel } = generate;
+        let cancel = Cancel::new(cancel);
+        options.cancel = Some(cancel.flag());
+        let start = Box::new(move || start(&options));
+        Self::new(Maker::Inline(Inline::new(start, cancel.clone())), cancel)
+    }
+
+    /// A stream on a thread of its own, which `work` is.
+    pub(crate) fn beside(
+        py: Python<'_>,
+        generate: Generate,
+        work: impl FnOnce(&GenerateOptions, Serve) + Send + 'static,
+    ) -> PyResult<Self> {
+        let Generate { mut options, cancel } = generate;
+        let cancel = Cancel::new(cancel);
+        options.cancel = Some(cancel.flag());
+        let actor = Actor::start(options, cancel.clone(), work).map_err(|failure| failure.into_py(py))?;
+        Ok(Self::new(Maker::Beside(actor), cancel))
+    }
+
+    fn new(maker: Maker, cancel: Cancel) -> Self {
+        Self { maker: Local::new(Mutex::new(Some(maker))), end: Mutex::new(End::Open), cancel }
+    }
+
+    /// Who makes the pieces, if no other call uses it.
+    fn maker(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Option<Maker>>> {
+        let maker = self.maker.get("stream").map_err(|failure| failure.into_py(py))?;
+        match maker.try_lock() {
+            Ok(maker) => Ok(maker),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(Failure::Busy(STREAM_BUSY).into_py(py)),
+        }
+    }
+}
+
+#[pymethods]
+impl Stream {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let mut slot = self.maker(py)?;
+        let Some(maker) = slot.as_mut() else { return Ok(None) };
+        match maker.ask(py, Request::Next)? {
+            Some(Reply::Piece(Ok(Some(piece)))) => values::piece(py, &piece).map(Some),
+            // Read to its end: finished at once, so that it holds no session any more.
+            Some(Reply::Piece(Ok(None))) => self.end(py, &mut slot).map(|_| None),
+            Some(Reply::Piece(Err(failure))) => Err(self.fail(py, &mut slot, failure)),
+            // A `finish` that was interrupted.
+            Some(Reply::Finished(generation)) => self.keep(py, &mut slot, *generation).map(|_| None),
+            None => Err(self.fail(py, &mut slot, ManagerError::StreamFailed.into())),
+        }
+    }
+
+    /// The generation so far. A stream that was not read to its end counts as cancelled.
+    fn finish(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let mut slot = self.maker(py)?;
+        match &*lock(&self.end) {
+            End::Finished(generation) => return Ok(generation.clone_ref(py)),
+            End::Failed => return Err(Failure::from(ManagerError::StreamFailed).into_py(py)),
+            End::Open if slot.is_none() => return Err(Failure::Closed("stream").into_py(py)),
+            End::Open => {}
+        }
+        self.end(py, &mut slot)
+    }
+
+    /// Ends the stream at the next token, from any thread. What was made so far stays.
+    fn cancel(&self) {
+        self.cancel.set();
+    }
+
+    /// Ends the stream and lets go of its memory, or of the session that it borrows.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let_go(py, &mut *self.maker(py)?);
+        Ok(())
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> String {
+        "<Stream: iterate over it>".to_owned()
+    }
+}
+
+impl Stream {
+    /// Finishes the stream.
+    fn end(&self, py: Python<'_>, slot: &mut Option<Maker>) -> PyResult<Py<PyAny>> {
+        while let Some(maker) = slot.as_mut() {
+            match maker.ask(py, Request::Finish)? {
+                Some(Reply::Finished(generation)) => return self.keep(py, slot, *generation),
+                // The piece of an interrupted call.
+                Some(Reply::Piece(Ok(_))) => {}
+                Some(Reply::Piece(Err(failure))) => return Err(self.fail(py, slot, failure)),
+                None => break,
+            }
+        }
+        Err(self.fail(py, slot, ManagerError::StreamFailed.into()))
+    }
+
+    /// Keeps the generation, and lets go of the stream.
+    fn keep(
+        &self,
+        py: Python<'_>,
+        slot: &mut Option<Maker>,
+        generation: Result<Generation, Failure>,
+    ) -> PyResult<Py<PyAny>> {
+        let generation = match generation {
+            Ok(generation) => values::generation(py, generation)?.unbind(),
+            Err(failure) => return Err(self.fail(py, slot, failure)),
+        };
+        *lock(&self.end) = End::Finished(generation.clone_ref(py));
+        let_go(py, slot);
+        Ok(generation)
+    }
+
+    /// Notes that the stream failed, and lets go of it.
+    fn fail(&self, py: Python<'_>, slot: &mut Option<Maker>, failure: Failure) -> PyErr {
+        *lock(&self.end) = End::Failed;
+        let_go(py, slot);
+        failure.into_py(py)
+    }
+}
+
+/// Ends the thread of a stream, and gives back the session that it borrows.
+fn let_go(py: Python<'_>, slot: &mut Option<Maker>) {
+    let maker = slot.take();
+    py.detach(|| drop(maker));
+}
