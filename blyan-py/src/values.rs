@@ -14,6 +14,7 @@ use blyan_core::usage::{CoUse, ExpertUsage};
 use blyan_core::{ChainRoot, SignatureRecord};
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::describe::damage_code;
@@ -26,7 +27,10 @@ pub(crate) fn make<'py>(
     class: &str,
     arguments: impl PyCallArgs<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    py.import("blyan._values")?.getattr(class)?.call1(arguments)
+    // Looking a module up by its name takes longer than making the object.
+    static VALUES: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+    let values = VALUES.get_or_try_init(py, || py.import("blyan._values").map(Bound::unbind))?;
+    values.bind(py).getattr(class)?.call1(arguments)
 }
 
 fn hash<'py>(py: Python<'py>, class: &str, hash: &impl Display) -> PyResult<Bound<'py, PyAny>> {
