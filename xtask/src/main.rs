@@ -1,5 +1,4 @@
-//! The project's own chores: `cargo xtask test | check | bench-c | capi | header | install-c | layers | smollm2`.
-//! The project's own chores: `cargo xtask test | check | python | layers | smollm2`.
+//! The project's own chores; without a command it lists them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
@@ -17,7 +16,7 @@ use std::process::{Command, ExitCode};
 const USAGE: &str = "\
 cargo xtask <command>
 
-  test      everything that is tested: unit tests, public API, examples, docs, Python, real chat models
+  test      everything that is tested: unit tests, public API, examples, docs, C, Python, real chat models
   check     what CI runs: format, lints, layers, docs, then test
   bench-c   tokens a second through C beside those of Rust
   capi      the tests of the C and C++ bindings alone

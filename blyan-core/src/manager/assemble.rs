@@ -12,6 +12,7 @@ use crate::hash::BlockHash;
 use crate::kernels::Isa;
 use crate::model::{BlockSource, Decoder};
 use crate::storage::PayloadStore;
+use crate::storage::trust::TrustRecord;
 use crate::tensor::{TensorBlock, TensorError};
 use crate::usage::{UsageLayout, UsageTracker};
 
@@ -36,6 +37,8 @@ fn usage_layout(snapshot: &Snapshot, model: BlockHash) -> UsageLayout {
 struct PinnedBlocks {
     payloads: Arc<PayloadStore>,
     snapshot: Snapshot,
+    /// What was verified before, if the caller relies on that.
+    record: Option<Arc<TrustRecord>>,
 }
 
 impl BlockSource for PinnedBlocks {
@@ -43,7 +46,11 @@ impl BlockSource for PinnedBlocks {
         let pinned = self.snapshot.slots().get(&slot);
         let missing = || TensorError::Missing { tensor: slot.to_string(), present: Vec::new() };
         let pinned = pinned.ok_or_else(missing)?;
-        let payload = self.payloads.get(&pinned.payload, pinned.len_bytes).map_err(ChainError::from)?;
+        let payload = match &self.record {
+            Some(record) => self.payloads.get_recorded(&pinned.payload, pinned.len_bytes, record),
+            None => self.payloads.get(&pinned.payload, pinned.len_bytes),
+        };
+        let payload = payload.map_err(ChainError::from)?;
         TensorBlock::from_payload(payload)
     }
 
@@ -55,10 +62,12 @@ impl BlockSource for PinnedBlocks {
 pub(super) fn decoder(
     snapshot: &Snapshot,
     payloads: &Arc<PayloadStore>,
+    record: Option<&Arc<TrustRecord>>,
     isa: Isa,
     threads: usize,
 ) -> Result<Decoder, ManagerError> {
-    let source = PinnedBlocks { payloads: Arc::clone(payloads), snapshot: snapshot.clone() };
+    let (payloads, record) = (Arc::clone(payloads), record.cloned());
+    let source = PinnedBlocks { payloads, snapshot: snapshot.clone(), record };
     Decoder::new(Arc::clone(snapshot.spec()), Box::new(source), isa, threads).map_err(ManagerError::Threads)
 }
 
@@ -82,7 +91,13 @@ impl MoEModelManager {
         let payloads = Arc::new(model.payloads.reopen());
         Ok(Self(Arc::new(Model {
             block: model.block,
-            decoder: decoder(&model.snapshot, &payloads, model.decoder.isa(), self.threads())?,
+            decoder: decoder(
+                &model.snapshot,
+                &payloads,
+                model.record.as_ref(),
+                model.decoder.isa(),
+                self.threads(),
+            )?,
             usage: usage_tracker(&model.snapshot, model.block, model.usage_dir.as_deref()),
             snapshot: model.snapshot.clone(),
             tokenizer: model.tokenizer.clone(),
@@ -90,6 +105,7 @@ impl MoEModelManager {
             kv_cache: model.kv_cache,
             prefill_chunk: model.prefill_chunk,
             payloads,
+            record: model.record.clone(),
             usage_dir: model.usage_dir.clone(),
         })))
     }

@@ -36,8 +36,6 @@ use crate::kernels::{Isa, KernelError, NUMERICS_VERSION};
 use crate::model::{Decoder, KvCache, KvDType, LayerRouting, Logits, ModelError, ResidencyReport, Step};
 use crate::storage::PayloadStore;
 use crate::storage::trust::TrustRecord;
-use crate::tensor::{TensorBlock, TensorError};
-use crate::usage::{ExpertUse, UsageError, UsageLayout, UsageTracker};
 use crate::tensor::TensorError;
 use crate::usage::{ExpertUse, UsageError, UsageTracker};
 
@@ -67,6 +65,8 @@ struct Model {
     prefill_chunk: usize,
     /// Where the decoder's blocks and the counts of use come from; for [`MoEModelManager::reopen`].
     payloads: Arc<PayloadStore>,
+    /// What was verified before, if the caller relies on that.
+    record: Option<Arc<TrustRecord>>,
     usage_dir: Option<PathBuf>,
 }
 
@@ -217,49 +217,6 @@ fn list(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// Where usage is stored in a chain's directory; not part of the chain.
-const USAGE_FOLDER: &str = "usage";
-/// How often usage is stored.
-const USAGE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The routed experts of a model; a dense layer has none.
-fn usage_layout(snapshot: &Snapshot, model: BlockHash) -> UsageLayout {
-    let experts = (0..).zip(&snapshot.spec().layers).map(|(layer, spec)| match spec.feed_forward {
-        FeedForward::Dense { .. } => Vec::new(),
-        FeedForward::Moe { num_experts, .. } => {
-            let slots = (0..num_experts as u32).map(|expert| Slot::Expert { layer, expert });
-            slots.filter_map(|slot| Some(snapshot.slots().get(&slot)?.block)).collect()
-        }
-    });
-    UsageLayout { model, experts: experts.collect() }
-}
-
-/// The weights that a snapshot pins, read through the payload store alone.
-struct PinnedBlocks {
-    payloads: Arc<PayloadStore>,
-    snapshot: Snapshot,
-    /// What was verified before, if the caller relies on that.
-    record: Option<TrustRecord>,
-}
-
-impl BlockSource for PinnedBlocks {
-    fn tensor_block(&self, slot: Slot) -> Result<TensorBlock, TensorError> {
-        let pinned = self.snapshot.slots().get(&slot);
-        let missing = || TensorError::Missing { tensor: slot.to_string(), present: Vec::new() };
-        let pinned = pinned.ok_or_else(missing)?;
-        let payload = match &self.record {
-            Some(record) => self.payloads.get_recorded(&pinned.payload, pinned.len_bytes, record),
-            None => self.payloads.get(&pinned.payload, pinned.len_bytes),
-        };
-        let payload = payload.map_err(ChainError::from)?;
-        TensorBlock::from_payload(payload)
-    }
-
-    fn has(&self, slot: Slot) -> bool {
-        self.snapshot.slots().contains_key(&slot)
-    }
-}
-
 impl MoEModelManager {
     /// Opens a model of the chain.
     ///
@@ -306,17 +263,15 @@ impl MoEModelManager {
             text(Slot::ChatTemplate)?.as_deref(),
         )?;
         let record = match chain.dir().filter(|_| options.trust_verified) {
-            Some(dir) => Some(TrustRecord::open(dir).map_err(ChainError::from)?),
+            Some(dir) => Some(Arc::new(TrustRecord::open(dir).map_err(ChainError::from)?)),
             None => None,
         };
-        let payloads = Arc::clone(chain.payloads());
-        let source = PinnedBlocks { payloads, snapshot: snapshot.clone(), record };
         let block = snapshot.model_block(chain)?;
         let usage_dir = chain.dir().filter(|_| options.persist_usage).map(|dir| dir.join(USAGE_FOLDER));
         let payloads = Arc::clone(chain.payloads());
         Ok(Self(Arc::new(Model {
             block,
-            decoder: decoder(&snapshot, &payloads, isa, threads)?,
+            decoder: decoder(&snapshot, &payloads, record.as_ref(), isa, threads)?,
             usage: usage_tracker(&snapshot, block, usage_dir.as_deref()),
             snapshot,
             tokenizer,
@@ -324,6 +279,7 @@ impl MoEModelManager {
             kv_cache: options.kv_cache,
             prefill_chunk: options.prefill_chunk,
             payloads,
+            record,
             usage_dir,
         })))
     }
