@@ -732,6 +732,11 @@ typedef struct {
     int32_t kv_cache;
     // Not 0, as by default: usage is kept in the chain's directory.
     int32_t persist_usage;
+    // Not 0: payload files that were verified before and did not change since are not hashed again in
+    // this process. SECURITY.md says what that gives up. By default 0.
+    int32_t trust_verified;
+    // Nothing; keeps the size a multiple of 8 bytes.
+    int32_t reserved;
 } blyan_model_options;
 
 // What a model is and how it runs. Texts live as long as the model's handle.

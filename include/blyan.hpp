@@ -849,6 +849,7 @@ struct model_options {
     std::string isa; // empty: the best
     std::int32_t kv_cache = BLYAN_KV_CACHE_F16;
     bool persist_usage = true;
+    bool trust_verified = false;
 
     // For C; points into this.
     blyan_model_options raw() const
@@ -862,6 +863,7 @@ struct model_options {
             raw.isa = detail::text(isa);
         raw.kv_cache = kv_cache;
         raw.persist_usage = persist_usage;
+        raw.trust_verified = trust_verified;
         return raw;
     }
 };

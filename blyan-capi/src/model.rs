@@ -47,6 +47,11 @@ pub struct blyan_model_options {
     pub kv_cache: i32,
     /// Not 0, as by default: usage is kept in the chain's directory.
     pub persist_usage: i32,
+    /// Not 0: payload files that were verified before and did not change since are not hashed again in
+    /// this process. SECURITY.md says what that gives up. By default 0.
+    pub trust_verified: i32,
+    /// Nothing; keeps the size a multiple of 8 bytes.
+    pub reserved: i32,
 }
 
 // SAFETY: numbers and pointers alone, the size first.
@@ -61,6 +66,8 @@ unsafe impl Options for blyan_model_options {
             isa: blyan_str { data: ptr::null(), len: BLYAN_NUL },
             kv_cache: blyan_kv_cache::F16 as i32,
             persist_usage: defaults.persist_usage.into(),
+            trust_verified: defaults.trust_verified.into(),
+            reserved: 0,
         }
     }
 }
@@ -109,6 +116,7 @@ pub(crate) unsafe fn model_options(options: *const blyan_model_options) -> Outco
         isa: isa.map(str::to_owned),
         prefill_chunk: count(asked.prefill_chunk, "prefill_chunk")?,
         persist_usage: asked.persist_usage != 0,
+        trust_verified: asked.trust_verified != 0,
     })
 }
 

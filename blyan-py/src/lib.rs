@@ -10,6 +10,7 @@ mod block;
 mod buffer;
 mod chain;
 mod checkpoint;
+mod command_line;
 mod describe;
 mod dlpack;
 mod door;
@@ -40,6 +41,8 @@ mod _blyan {
     use crate::chain::{Blocks, Chain};
     #[pymodule_export]
     use crate::checkpoint::{export_checkpoint, import_checkpoint};
+    #[pymodule_export]
+    use crate::command_line::command_line;
     #[pymodule_export]
     use crate::door::CancelToken;
     #[pymodule_export]

@@ -58,7 +58,9 @@ impl ModelHandle {
 /// `model` names a model block or is a `Snapshot`; without one, the chain has to hold exactly one model.
 /// `threads` (all cores if None), `isa` ("scalar", "avx2", "avx512", "neon"; else `BLYAN_ISA` or the
 /// best) and `prefill_chunk` never change a result; `kv_cache` ("f16" or "f32") does. With
-/// `persist_usage` the counts of use are kept in the chain's directory.
+/// `persist_usage` the counts of use are kept in the chain's directory. With `trust_verified` payload files
+/// that were verified before and did not change since are not hashed again (SECURITY.md says what that
+/// gives up).
 ///
 /// An open model needs the chain no more, can be used from several threads at once, and after `fork`
 /// starts threads of its own. Pickled, it is a path, a model and these options.
@@ -94,8 +96,8 @@ impl MoEModelManager {
 impl MoEModelManager {
     #[new]
     #[pyo3(signature = (chain, model=None, threads=None, kv_cache="f16", *, isa=None, prefill_chunk=None,
-                        persist_usage=true),
-           text_signature = "(chain, model=None, threads=None, kv_cache='f16', *, isa=None, prefill_chunk=512, persist_usage=True)")]
+                        persist_usage=true, trust_verified=false),
+           text_signature = "(chain, model=None, threads=None, kv_cache='f16', *, isa=None, prefill_chunk=512, persist_usage=True, trust_verified=False)")]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn open(
         py: Python<'_>,
@@ -106,6 +108,7 @@ impl MoEModelManager {
         isa: Option<String>,
         prefill_chunk: Option<Count>,
         persist_usage: bool,
+        trust_verified: bool,
     ) -> PyResult<Self> {
         let argument = |message: String| Failure::Argument(message).into_py(py);
         let snapshot = model.as_ref().and_then(|model| model.cast::<Snapshot>().ok());
@@ -122,6 +125,7 @@ impl MoEModelManager {
             isa,
             prefill_chunk: prefill_chunk.map_or(default.prefill_chunk, |chunk| chunk.0),
             persist_usage,
+            trust_verified,
         };
         let handle = &chain.get().handle;
         let (core, opening) = (handle.get(py)?, options.clone());
@@ -409,6 +413,7 @@ impl MoEModelManager {
         options.set_item("isa", handle.options.isa.as_deref())?;
         options.set_item("prefill_chunk", handle.options.prefill_chunk)?;
         options.set_item("persist_usage", handle.options.persist_usage)?;
+        options.set_item("trust_verified", handle.options.trust_verified)?;
         // A snapshot that was changed in memory is pickled as one; it asks the chain what was changed.
         let changed = snapshot.snapshot.base() != Some(&published);
         let model = if changed {

@@ -427,7 +427,9 @@ class MoEModelManager:
     `model` names a model block or is a `Snapshot`; without one, the chain has to hold exactly one model.
     `threads` (all cores if None), `isa` ("scalar", "avx2", "avx512", "neon"; else `BLYAN_ISA` or the
     best) and `prefill_chunk` never change a result; `kv_cache` ("f16" or "f32") does. With
-    `persist_usage` the counts of use are kept in the chain's directory.
+    `persist_usage` the counts of use are kept in the chain's directory. With `trust_verified` payload files
+    that were verified before and did not change since are not hashed again (SECURITY.md says what that
+    gives up).
 
     An open model needs the chain no more, can be used from several threads at once, and after `fork`
     starts threads of its own. Pickled, it is a path, a model and these options.
@@ -446,6 +448,7 @@ class MoEModelManager:
         isa: str | None = None,
         prefill_chunk: int = 512,
         persist_usage: bool = True,
+        trust_verified: bool = False,
     ) -> Self: ...
     def generate(
         self,
@@ -991,6 +994,8 @@ def export_checkpoint(
     """
 def release(chain: Chain, model: _BlockLike, name: str, version: str) -> Block:
     """Names a model: appends a release block with a name and a SemVer version, and returns it."""
+def command_line(arguments: Sequence[str]) -> int:
+    """Runs the `blyan` command line, its name first among the arguments, and returns its exit code."""
 def available_isas() -> list[str]:
     """The instruction sets that this CPU has, the fastest last."""
 def write_tensors(

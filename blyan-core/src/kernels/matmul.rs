@@ -268,7 +268,6 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
     }
 
     #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "r and c number registers, not elements of a slice")]
     fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize) {
         let job = &mut self.job;
         let first_row = job.rows.start + row;

@@ -64,6 +64,8 @@ impl Receipt {
             model: Some(claim.model),
             kv_cache: claim.options.kv_cache,
             persist_usage: false,
+            // Who checks a result checks what it came from.
+            trust_verified: false,
             ..options.clone()
         };
         let manager = MoEModelManager::open(chain, &options)?;

@@ -25,8 +25,7 @@ pub(crate) struct Positions {
 
 /// Attention of one layer. `normed`: (tokens, hidden_size); returns (tokens, hidden_size).
 pub(crate) fn forward(
-    isa: Isa,
-    team: &Team,
+    (isa, team): (Isa, &Team),
     spec: &ModelSpec,
     (layer, layer_spec): (usize, &LayerSpec),
     weights: &AttentionWeights,

@@ -156,8 +156,15 @@ impl Decoder {
         for (layer, layer_spec) in spec.layers.iter().enumerate() {
             let weights = self.residency.attention(spec, layer)?;
             let normed = self.norm(&residual, &weights.input_layernorm)?;
-            let output =
-                attention::forward(isa, team, spec, (layer, layer_spec), weights, normed, &positions, steps)?;
+            let output = attention::forward(
+                (isa, team),
+                spec,
+                (layer, layer_spec),
+                weights,
+                normed,
+                &positions,
+                steps,
+            )?;
             isa.add(&mut residual, &output)?;
             let normed = self.norm(&residual, &weights.post_attention_layernorm)?;
             let (output, layer_routing) =
