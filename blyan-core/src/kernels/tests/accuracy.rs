@@ -304,7 +304,7 @@ fn attention_follows_its_formula() {
                 queries: &queries,
                 stride,
                 group,
-                spans: &[0..positions],
+                spans: std::slice::from_ref(&(0..positions)),
                 scale,
             };
             let matrix = MatMut::from_slice(&mut out, 1, stride).unwrap();

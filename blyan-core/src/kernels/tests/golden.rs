@@ -43,7 +43,7 @@ fn attention(isa: Isa, dtype: DType) -> String {
         queries: &queries,
         stride: 120,
         group: 3,
-        spans: &[0..positions],
+        spans: std::slice::from_ref(&(0..positions)),
         scale: 0.2,
     };
     let mut out = vec![0.0; queries.len()];
