@@ -297,6 +297,7 @@ fn attention_follows_its_formula() {
             }
             let (scale, stride) = (0.25, queries.len());
             let mut out = vec![0.0; group * head_dim];
+            let span = 0..positions;
             let args = Attention {
                 shape,
                 keys: &store.0,
@@ -304,7 +305,7 @@ fn attention_follows_its_formula() {
                 queries: &queries,
                 stride,
                 group,
-                spans: std::slice::from_ref(&(0..positions)),
+                spans: std::slice::from_ref(&span),
                 scale,
             };
             let matrix = MatMut::from_slice(&mut out, 1, stride).unwrap();

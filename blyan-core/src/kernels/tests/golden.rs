@@ -36,6 +36,7 @@ fn attention(isa: Isa, dtype: DType) -> String {
         let (key, value) = (random.normals(40), random.normals(40));
         isa.store_position(shape, position, (&key, &value), (&mut keys, &mut values)).unwrap();
     }
+    let span = 0..positions;
     let args = Attention {
         shape,
         keys: &keys,
@@ -43,7 +44,7 @@ fn attention(isa: Isa, dtype: DType) -> String {
         queries: &queries,
         stride: 120,
         group: 3,
-        spans: std::slice::from_ref(&(0..positions)),
+        spans: std::slice::from_ref(&span),
         scale: 0.2,
     };
     let mut out = vec![0.0; queries.len()];
