@@ -7,7 +7,7 @@
 //! blyan-peer batch    CHAIN [--prompt N] [--new N] [--sequences N]
 //! blyan-peer open     CHAIN [--prompt N] [--trust]
 //! blyan-peer verify   CHAIN
-//! blyan-peer logits   CHAIN [--prompt N]
+//! blyan-peer logits   CHAIN [--prompt N] | --tokens FILE --out FILE
 //! ```
 //!
 //! Common options: `--threads N`, `--isa NAME`, `--prefill-chunk N`.
@@ -43,6 +43,8 @@ struct Arguments {
     repeat: usize,
     sequences: usize,
     trust: bool,
+    /// Token ids, and where the logits of all of them go as f32.
+    files: (Option<PathBuf>, Option<PathBuf>),
     options: ManagerOptions,
 }
 
@@ -56,6 +58,7 @@ impl Arguments {
             repeat: 3,
             sequences: 16,
             trust: false,
+            files: (None, None),
             // What a run counts would be written into the chain's directory.
             options: ManagerOptions { persist_usage: false, ..ManagerOptions::default() },
         };
@@ -67,6 +70,8 @@ impl Arguments {
                 Long("repeat") => arguments.repeat = parser.value()?.parse()?,
                 Long("sequences") => arguments.sequences = parser.value()?.parse()?,
                 Long("trust") => arguments.trust = true,
+                Long("tokens") => arguments.files.0 = Some(parser.value()?.into()),
+                Long("out") => arguments.files.1 = Some(parser.value()?.into()),
                 Long("threads") => arguments.options.threads = Some(parser.value()?.parse()?),
                 Long("isa") => arguments.options.isa = Some(parser.value()?.string()?),
                 Long("prefill-chunk") => arguments.options.prefill_chunk = parser.value()?.parse()?,
@@ -294,6 +299,13 @@ fn run_logits(arguments: &Arguments) -> Outcome<Value> {
     let chain = arguments.chain()?;
     let model = MoEModelManager::open(&chain, &arguments.options)?;
     let vocab_size = model.snapshot().spec().vocab_size;
+    if let (Some(ids), Some(out)) = &arguments.files {
+        let text = std::fs::read_to_string(ids)?;
+        let ids = text.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>()?;
+        let logits = model.logits(&ids)?;
+        std::fs::write(out, logits.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())?;
+        return Ok(json!({ "tokens": ids.len() }));
+    }
     let all = model.logits(&tokens(7, arguments.prompt, vocab_size))?;
     Ok(json!({ "logits": &all[all.len() - vocab_size..] }))
 }
