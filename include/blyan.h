@@ -176,6 +176,9 @@ enum blyan_dtype
     BLYAN_DTYPE_F8E4M3 = 4,
     // int8_t.
     BLYAN_DTYPE_I8 = 5,
+    // 4-bit integers, stored plus 8, two in a uint8_t, the first in the low half. A tensor of this type has
+    // half as many bytes as elements, and its scales are BF16, one for each 32 columns of a row.
+    BLYAN_DTYPE_I4 = 6,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -30,6 +30,9 @@ pub enum blyan_dtype {
     F8E4M3 = 4,
     /// int8_t.
     I8 = 5,
+    /// 4-bit integers, stored plus 8, two in a uint8_t, the first in the low half. A tensor of this type has
+    /// half as many bytes as elements, and its scales are BF16, one for each 32 columns of a row.
+    I4 = 6,
 }
 
 pub(crate) fn dtype_number(dtype: DType) -> Outcome<i32> {
@@ -39,6 +42,7 @@ pub(crate) fn dtype_number(dtype: DType) -> Outcome<i32> {
         DType::F16 => blyan_dtype::F16,
         DType::F8E4M3 => blyan_dtype::F8E4M3,
         DType::I8 => blyan_dtype::I8,
+        DType::I4 => blyan_dtype::I4,
         other => return Err(Failure::argument(format!("{other} has no number in this version"))),
     } as i32)
 }
@@ -326,6 +330,10 @@ pub unsafe extern "C" fn blyan_quantize(
         // SAFETY: the caller's pointers, as the header asks.
         let given = unsafe { given(read(source, "source")?) }?;
         let to = dtype_of(to)?;
+        if to == DType::I4 {
+            // Its scales are BF16, and more than one a row: the caller's would be too few.
+            return Err(Failure::argument("I4 has a scale for each 32 columns: ask for it at import"));
+        }
         let view = TensorView::new(given.name, given.dtype, &given.shape, given.data)?;
         let rows = given.shape.dims().first().copied().unwrap_or(0);
         if view.is_empty() || (data_len, scales_len) != (view.len(), rows) {
@@ -354,7 +362,7 @@ mod tests {
         }
         assert_eq!(dtype_option(0).unwrap(), None);
         assert!(dtype_of(0).is_err());
-        assert!(dtype_option(6).is_err());
+        assert!(dtype_option(7).is_err());
         assert!(dtype_option(-1).is_err());
     }
 }

@@ -80,7 +80,7 @@ pub(crate) struct Import {
     /// Folder in Hugging Face's layout, or a GGUF file (the first, if it is split).
     pub(crate) path: PathBuf,
 
-    /// Type of the weights: f32, bf16, f16, fp8 or int8 [default: as in the checkpoint; f16 for GGUF's
+    /// Type of the weights: f32, bf16, f16, fp8, int8 or int4 [default: as in the checkpoint; f16 for GGUF's
     /// quantized types].
     #[arg(long, value_name = "TYPE", value_parser = dtype_of_option)]
     pub(crate) dtype: Option<DType>,

@@ -26,14 +26,23 @@ fn seconds(mut run: impl FnMut()) -> f64 {
     best
 }
 
+/// Ones, or for I4 small numbers.
+fn scales(dtype: DType, rows: usize, cols: usize) -> Vec<u8> {
+    match dtype {
+        DType::I4 => vec![0x3c; rows * cols / 16],
+        _ => std::iter::repeat_n(1.0f32.to_le_bytes(), rows).flatten().collect(),
+    }
+}
+
 fn matmul_seconds(isa: Isa, dtype: DType, rows: usize, cols: usize, tokens: usize) -> f64 {
     // 0x31 is a small ordinary number in every dtype.
-    let data = vec![0x31u8; rows * cols * dtype.size_bytes()];
-    let scale: Vec<u8> = std::iter::repeat_n(1.0f32.to_le_bytes(), rows).flatten().collect();
+    let data = vec![0x31u8; dtype.bytes_of(rows * cols)];
+    let scale = scales(dtype, rows, cols);
     let scale = dtype.is_quantized().then_some(&*scale);
     let weights = Weights::new(dtype, rows, cols, &data, scale).unwrap();
     let x: Vec<f32> = (0..tokens * cols).map(|i| (i % 13) as f32 - 6.0).collect();
-    let quantized = isa.quantize(&x, cols).unwrap();
+    let mut quantized = isa.quantize(&x, cols).unwrap();
+    quantized.arrange_groups().unwrap();
     let input = Input::new(&x, cols).unwrap().with_quantized(&quantized).unwrap();
     let mut out = vec![0.0; tokens * rows];
     seconds(|| {
@@ -67,7 +76,7 @@ fn matmuls(isas: &[Isa]) {
     for &isa in isas {
         for dtype in DType::ALL {
             let (bytes, rows) = if isa == Isa::SCALAR { (BYTES / 64, 32) } else { (BYTES, 1024) };
-            let decode_rows = bytes / COLS / dtype.size_bytes();
+            let decode_rows = bytes / dtype.bytes_of(COLS);
             let decode = bytes as f64 / matmul_seconds(isa, dtype, decode_rows, COLS, 1);
             let prefill = (2 * rows * COLS * 64) as f64 / matmul_seconds(isa, dtype, rows, COLS, 64);
             println!("{:8} {:8} {:14.2} {:18.1}", isa.name(), dtype.name(), decode / 1e9, prefill / 1e9);
@@ -126,10 +135,11 @@ fn memory(isas: &[Isa]) {
     for &isa in isas.iter().filter(|&&isa| isa != Isa::SCALAR) {
         for dtype in DType::ALL {
             let rows = 1024;
-            let matrix_bytes = rows * COLS * dtype.size_bytes();
-            let scale: Vec<u8> = std::iter::repeat_n(1.0f32.to_le_bytes(), rows).flatten().collect();
+            let matrix_bytes = dtype.bytes_of(rows * COLS);
+            let scale = scales(dtype, rows, COLS);
             let x: Vec<f32> = (0..COLS).map(|i| (i % 13) as f32 - 6.0).collect();
-            let quantized = isa.quantize(&x, COLS).unwrap();
+            let mut quantized = isa.quantize(&x, COLS).unwrap();
+            quantized.arrange_groups().unwrap();
             let time = seconds_on(threads, |thread| {
                 let input = Input::new(&x, COLS).unwrap().with_quantized(&quantized).unwrap();
                 let mut out = vec![0.0; rows];

@@ -23,7 +23,7 @@ cargo run --release --example quickstart [-- OPTIONS]
 
   --model DIR             checkpoint folder (default: the small MoE in models/)
   --chain DIR             chain to import into (default: a new one, removed at the end)
-  --dtype TYPE            int8, fp8, f16 or bf16 (default: as the checkpoint has it)
+  --dtype TYPE            int8, int4, fp8, f16 or bf16 (default: as the checkpoint has it)
   --prompt TEXT           what to continue (default: \"And God said\")
   --chat TEXT             a message to answer, written by the model's chat template
   --max-tokens N          most new tokens (default: 64)

@@ -47,7 +47,7 @@ fn instruction_sets_agree_on_every_fixture_in_every_dtype() {
 fn threads_and_chunks_change_no_bit() {
     for folder in fixtures() {
         let tokens = Reference::read(&folder).prompt;
-        for dtype in [None, Some(DType::I8)] {
+        for dtype in [None, Some(DType::I8), Some(DType::I4)] {
             let (chain, _) = imported(&folder, dtype);
             let logits = |threads, chunk| {
                 let model = open(&chain, |options| {
@@ -70,8 +70,11 @@ fn threads_and_chunks_change_no_bit() {
 
 #[test]
 fn a_sequence_is_the_same_alone_and_beside_others() {
-    for folder in fixtures() {
-        let (chain, _) = imported(&folder, Some(DType::I8));
+    let dtypes = [DType::I8, DType::I4];
+    for (folder, dtype) in
+        fixtures().into_iter().flat_map(|folder| dtypes.map(|dtype| (folder.clone(), dtype)))
+    {
+        let (chain, _) = imported(&folder, Some(dtype));
         let tokens = Reference::read(&folder).prompt;
         let model = open(&chain, |options| options.prefill_chunk = 16);
         let prompts: Vec<Vec<u32>> =
@@ -84,7 +87,7 @@ fn a_sequence_is_the_same_alone_and_beside_others() {
         for (prompt, beside) in prompts.into_iter().zip(together) {
             let alone = model.generate(prompt, &options).unwrap();
             // The receipt holds the digest of all logits, so this compares their bits too.
-            assert_eq!(alone, beside, "{}", name(&folder));
+            assert_eq!(alone, beside, "{} {dtype}", name(&folder));
         }
     }
 }

@@ -4,7 +4,7 @@
 
 mod folders;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -180,6 +180,65 @@ fn quantized_models_are_written_as_compressed_tensors() {
             let error = import::checkpoint(&chain, out.path(), &ImportOptions::default()).unwrap_err();
             assert!(matches!(error, ImportError::Unsupported { key, .. } if key == "quantization_config"));
         }
+    }
+}
+
+#[test]
+fn int4_models_are_written_as_pack_quantized() {
+    // All of its projections have whole groups, but the head is int8; of the other's, some do not.
+    for (name, all) in [("mixtral", true), ("olmoe", false)] {
+        let chain = Chain::in_memory().unwrap();
+        let report = import(&chain, &fixture(name), Some(DType::I4));
+        let out = tempfile::tempdir().unwrap();
+        let options = ExportOptions { max_shard_bytes: 100_000, ..ExportOptions::default() };
+        export::checkpoint(&chain, &report.model, out.path(), &options).unwrap();
+        let quantization = &config(out.path())["quantization_config"];
+        assert_eq!(quantization["format"], "mixed-precision");
+        let groups = quantization["config_groups"].as_object().unwrap();
+        let of_format = |format: &str| groups.values().find(|group| group["format"] == format).unwrap();
+        let packed = of_format("pack-quantized");
+        let weights_config = &packed["weights"];
+        assert_eq!(
+            ["num_bits", "type", "strategy", "group_size", "symmetric"]
+                .map(|key| weights_config[key].clone()),
+            [json!(4), json!("int"), json!("group"), json!(32), json!(true)]
+        );
+        let targets = |group: &serde_json::Value| -> BTreeSet<String> {
+            group["targets"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|name| name.as_str().unwrap().to_owned())
+                .collect()
+        };
+        let (int4, int8) = (targets(packed), targets(of_format("int-quantized")));
+        assert!(int8.contains("lm_head") && (int8.len() == 1) == all);
+
+        let (original, copy) = (weights(&fixture(name)), weights(out.path()));
+        for layer in &int4 {
+            let dims = &original[&format!("{layer}.weight")].shape;
+            let tensor = |suffix: &str| &copy[&format!("{layer}.weight_{suffix}")];
+            assert!(!copy.contains_key(&format!("{layer}.weight")));
+            assert_eq!(
+                (tensor("packed").dtype, &tensor("packed").shape[..]),
+                (Dtype::I32, &[dims[0], dims[1] / 8][..])
+            );
+            assert_eq!(
+                (tensor("scale").dtype, &tensor("scale").shape[..]),
+                (Dtype::BF16, &[dims[0], dims[1] / 32][..])
+            );
+            let shape: Vec<u8> = dims.iter().flat_map(|&dim| (dim as i64).to_le_bytes()).collect();
+            assert_eq!((tensor("shape").dtype, &tensor("shape").data), (Dtype::I64, &shape));
+        }
+        for layer in &int8 {
+            assert_eq!(copy[&format!("{layer}.weight")].dtype, Dtype::I8);
+        }
+        let index: serde_json::Value =
+            serde_json::from_slice(&fs::read(out.path().join("model.safetensors.index.json")).unwrap())
+                .unwrap();
+        assert!(index["weight_map"].as_object().unwrap().keys().eq(copy.keys()));
+        let bytes: usize = copy.values().map(|raw| raw.data.len()).sum();
+        assert_eq!(index["metadata"]["total_size"], bytes);
     }
 }
 

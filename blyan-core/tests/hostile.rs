@@ -459,6 +459,24 @@ fn weight_blocks_that_do_not_fit_their_spec() {
     );
     model.refused(norm.with_parent(model.manifest.spec, ParentRole::Dependency), "Quantized");
 
+    // I4: packed, its shape beside it, usable scales; here no matrix has whole groups.
+    let (short, groups) = (Shape::new([88, 32]), Shape::new([88, 1]));
+    let (nibbles, scale) = (vec![0xf0u8; 88 * 16], 0xbf80u16.to_le_bytes().repeat(88));
+    let packed = |scale: &[u8]| {
+        model.expert(&[
+            whole[0],
+            whole[1],
+            (down, DType::I4, &short, &nibbles),
+            ("down_proj.weight_scale", DType::BF16, &groups, scale),
+        ])
+    };
+    model.refused(packed(&scale), "Shape");
+    for bad in [0u16, 0x8000, 0x7f80, 0x7fff] {
+        let mut scales = scale.clone();
+        scales[8..10].copy_from_slice(&bad.to_le_bytes());
+        model.refused(packed(&scales), "Tensor(ScaleValue");
+    }
+
     // The same blocks, made well, are accepted.
     let predecessor = model.block("layer1.expert2");
     model.chain.append(good.clone().with_parent(predecessor, ParentRole::Predecessor)).unwrap();

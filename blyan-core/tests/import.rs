@@ -84,6 +84,37 @@ fn naive_row(dtype: DType, row: &[f32]) -> (f32, Vec<f64>) {
     (scale, row.iter().map(distance).collect())
 }
 
+/// Compares an I4 matrix, as it is stored, with the best that a naive search in f64 over the scales of
+/// docs/format.md and all values finds for each group.
+fn check_groups(block: &blyan_core::TensorBlock, name: &str, values: &[f32], what: &str) {
+    let stored = safetensors::SafeTensors::deserialize(block.payload()).unwrap();
+    let words = stored.tensor(&format!("{name}_packed")).unwrap();
+    assert_eq!((words.dtype(), words.data().len()), (Dtype::I32, values.len() / 2), "{what}");
+    let scales = stored.tensor(&format!("{name}_scale")).unwrap();
+    assert_eq!((scales.dtype(), scales.data().len()), (Dtype::BF16, values.len() / 16), "{what}");
+    let squares = |x: &[f32], scale: f64, value: &dyn Fn(usize) -> f64| -> f64 {
+        x.iter().enumerate().map(|(i, x)| (f64::from(*x) - scale * value(i)).powi(2)).sum()
+    };
+    for (group, x) in values.chunks(32).enumerate() {
+        let scale = bf16::from_le_bytes(scales.data()[2 * group..][..2].try_into().unwrap()).to_f64();
+        let value = |i: usize| {
+            let word = words.data()[16 * group + i / 8 * 4..][..4].try_into().unwrap();
+            f64::from(u32::from_le_bytes(word) >> (4 * (i % 8)) & 15) - 8.0
+        };
+        let (most, least) = (x.iter().copied().fold(0f32, f32::max), x.iter().copied().fold(0f32, f32::min));
+        let extreme = if most > -least { most } else { least };
+        let best = (24..=36)
+            .map(|n| bf16::from_f32(extreme * (-n as f32 / 256.0)).to_f64())
+            .map(|scale| {
+                let nearest = |i: usize| (f64::from(x[i]) / scale).round_ties_even().clamp(-8.0, 7.0);
+                squares(x, scale, &nearest)
+            })
+            .fold(f64::INFINITY, f64::min);
+        let actual = squares(x, scale, &value);
+        assert!(actual <= best * (1.0 + 1e-5), "{what} group {group}: {actual}, not {best}");
+    }
+}
+
 /// Compares one stored tensor with the checkpoint's.
 fn check_tensor(
     block: &blyan_core::TensorBlock,
@@ -98,7 +129,9 @@ fn check_tensor(
     let embedding = name == "embed_tokens.weight";
     let gate = name == "gate.weight" || name == "shared_expert_gate.weight";
     let projection = source.shape.len() == 2 && !embedding && !gate;
+    let head = name == "lm_head.weight";
     let expected = match choice {
+        Some(DType::I4) if projection && (head || !source.shape[1].is_multiple_of(32)) => "I8".to_owned(),
         Some(dtype) if projection || (embedding && !dtype.is_quantized()) => dtype.name().to_owned(),
         _ => source.dtype.to_string(),
     };
@@ -111,6 +144,7 @@ fn check_tensor(
                 values.iter().flat_map(|x| f16::from_f64(f64::from(*x)).to_le_bytes()).collect();
             assert_eq!(view.data(), expected, "{what}");
         }
+        DType::I4 => check_groups(block, name, &values, what),
         dtype => {
             let scales = block.scale(name).unwrap();
             assert_eq!(scales.shape().dims(), [source.shape[0], 1]);

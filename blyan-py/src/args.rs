@@ -159,7 +159,7 @@ impl<'py> FromPyObject<'_, 'py> for Kind {
     }
 }
 
-/// A dtype to convert to: `f32`, `bf16`, `f16`, `fp8`, `int8`, or a tensor's own name such as `BF16`.
+/// A dtype to convert to: `f32`, `bf16`, `f16`, `fp8`, `int8`, `int4`, or a tensor's own name such as `BF16`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DTypeArg(pub(crate) DType);
 

@@ -13,6 +13,8 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::tensor::stored_dims;
+
 /// Device type of main memory.
 pub(crate) const CPU: i32 = 1;
 
@@ -86,7 +88,7 @@ pub(crate) struct Wanted {
     pub(crate) copy: Option<bool>,
 }
 
-/// Type code and bits; fp8 is raw bytes, as in the buffer protocol.
+/// Type code and bits; fp8 and int4 are raw bytes, as in the buffer protocol.
 fn data_type(dtype: DType) -> DlDataType {
     let (code, bits) = match dtype {
         DType::F32 => (2, 32),
@@ -121,8 +123,8 @@ pub(crate) fn capsule<'py>(
         }
         wanted => must_copy || wanted == Some(true),
     };
-    let shape: Vec<i64> =
-        view.shape().dims().iter().map(|&dim| i64::try_from(dim).unwrap_or(i64::MAX)).collect();
+    let dims = stored_dims(&view.dtype(), view.shape().dims());
+    let shape: Vec<i64> = dims.iter().map(|&dim| i64::try_from(dim).unwrap_or(i64::MAX)).collect();
     let mut strides = vec![1_i64; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);

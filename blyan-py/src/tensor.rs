@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use blyan_core::dtype::DType;
 use blyan_core::hash::BlockHash;
+use blyan_core::tensor::scale_layout;
 use blyan_core::{Payload as CorePayload, Shape, TensorBlock as CoreTensors, TensorView as CoreView};
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -195,7 +196,7 @@ impl TensorBlock {
         self.names().into_iter().filter_map(|name| Some((name.to_owned(), self.view(name)?))).collect()
     }
 
-    /// The scales of a quantized tensor, one a row; `None` for a float tensor.
+    /// The scales of a quantized tensor, one a row, of int4 one for each 32 columns; `None` for a float tensor.
     fn scale(&self, name: &str) -> Option<TensorView> {
         let view = self.tensors.scale(name)?;
         Some(TensorView::new(self.tensors.clone(), &view, self.source.clone()))
@@ -248,10 +249,20 @@ fn format_of(dtype: DType) -> &'static std::ffi::CStr {
     }
 }
 
+/// The dimensions of what is stored: of int4, whose rows are whole bytes, half as many columns.
+pub(crate) fn stored_dims(dtype: &DType, dims: &[usize]) -> Vec<usize> {
+    let mut dims = dims.to_vec();
+    if let (DType::I4, Some(cols)) = (dtype, dims.last_mut()) {
+        *cols /= 2;
+    }
+    dims
+}
+
 /// One tensor: a read-only view of the mapped payload, row-major.
 ///
 /// `numpy.asarray(view)` shares its memory. numpy has no bf16 and no fp8: those appear as raw uint16 and
-/// uint8, and `dtype` says what they are; `to_f32` widens them. `torch.from_dlpack(view)` shares the
+/// uint8, and `dtype` says what they are; `to_f32` widens them. int4 is raw bytes of two elements each, the
+/// first in the low half, stored plus 8: its memory has half the columns of `shape`. `torch.from_dlpack(view)` shares the
 /// memory too, bf16 included; writing to the tensor it makes is a fault, the memory is read-only.
 ///
 /// >>> view = chain.block(model.snapshot.slots["embedding"].block).tensors["embed_tokens.weight"]
@@ -272,7 +283,7 @@ impl TensorView {
         let (dtype, shape) = (view.dtype(), view.shape().clone());
         Self {
             name: view.name().to_owned(),
-            export: Export::new(format_of(dtype), dtype.size_bytes(), shape.dims()),
+            export: Export::new(format_of(dtype), dtype.size_bytes(), &stored_dims(&dtype, shape.dims())),
             dtype,
             shape,
             tensors,
@@ -293,7 +304,7 @@ impl TensorView {
         &self.name
     }
 
-    /// Element type: "F32", "BF16", "F16", "F8_E4M3" or "I8".
+    /// Element type: "F32", "BF16", "F16", "F8_E4M3", "I8" or "I4".
     #[getter]
     fn dtype(&self) -> &'static str {
         self.dtype.name()
@@ -317,7 +328,7 @@ impl TensorView {
         self.shape.dims().iter().product()
     }
 
-    /// Bytes of an element.
+    /// Bytes of an element; 1 for "I4", of which a byte holds two.
     #[getter]
     fn itemsize(&self) -> usize {
         self.dtype.size_bytes()
@@ -326,7 +337,7 @@ impl TensorView {
     /// Bytes of all elements.
     #[getter]
     fn nbytes(&self) -> usize {
-        self.size() * self.dtype.size_bytes()
+        self.dtype.bytes_of(self.size())
     }
 
     /// The elements widened to float32, exactly: a new array, or a `memoryview` where numpy is missing.
@@ -452,8 +463,8 @@ pub(crate) fn write_tensors<'py>(
     Ok(PyBytes::new(py, &bytes))
 }
 
-/// Rounds a tensor to "int8" or "fp8" with one scale a row: the (values, scales) that `write_tensors`
-/// takes under the names `x` and `x_scale`.
+/// Rounds a tensor to "int8" or "fp8" with one scale a row, or to "int4" with one for each 32 columns: the
+/// (values, scales) that `write_tensors` takes under the names `x` and `x_scale`.
 #[pyfunction]
 pub(crate) fn quantize<'py>(
     py: Python<'py>,
@@ -461,14 +472,15 @@ pub(crate) fn quantize<'py>(
     tensor: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let (name, from, shape, data) = read_tensor("tensor".to_owned(), tensor)?;
-    let rows = shape.dims().first().copied().unwrap_or(1);
     let to = dtype.0;
     let dims = shape.dims().to_vec();
     let quantized = run(py, move || {
         let view = CoreView::new(&name, from, &shape, &data)?;
         blyan_core::tensor::quantize(to, &view)
     })?;
-    let values = (to.name(), dims, PyBytes::new(py, &quantized.values)).into_pyobject(py)?;
-    let scales = ("F32", vec![rows, 1], PyBytes::new(py, &quantized.scales)).into_pyobject(py)?;
+    let values = (to.name(), dims.clone(), PyBytes::new(py, &quantized.values)).into_pyobject(py)?;
+    let (kind, scales) = scale_layout(to, &Shape::new(dims.clone())).unwrap_or((DType::F32, Shape::new([])));
+    let scales =
+        (kind.name(), scales.dims().to_vec(), PyBytes::new(py, &quantized.scales)).into_pyobject(py)?;
     (values, scales).into_pyobject(py)
 }

@@ -53,7 +53,7 @@ pub fn payload(bytes: &[u8]) -> Outcome {
     let within = block.payload().as_ptr_range();
     for (name, view) in block.tensors() {
         let elements = view.len();
-        assert_eq!(view.data().len(), elements * view.dtype().size_bytes());
+        assert_eq!(view.data().len(), view.dtype().bytes_of(elements));
         let data = view.data().as_ptr_range();
         assert!(view.data().is_empty() || (within.start <= data.start && data.end <= within.end));
         assert_eq!(block.get(name).map(|view| view.data().as_ptr_range()), Some(data));

@@ -358,7 +358,7 @@ class TensorBlock(Mapping[str, TensorView]):
     def items(self) -> list[tuple[str, TensorView]]:  # type: ignore[override]
         """Names and tensors."""
     def scale(self, name: str) -> TensorView | None:
-        """The scales of a quantized tensor, one a row; `None` for a float tensor."""
+        """The scales of a quantized tensor, one a row, of int4 one for each 32 columns; `None` for a float tensor."""
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
@@ -366,7 +366,8 @@ class TensorView(Buffer):
     """One tensor: a read-only view of the mapped payload, row-major.
 
     `numpy.asarray(view)` shares its memory. numpy has no bf16 and no fp8: those appear as raw uint16 and
-    uint8, and `dtype` says what they are; `to_f32` widens them. `torch.from_dlpack(view)` shares the
+    uint8, and `dtype` says what they are; `to_f32` widens them. int4 is raw bytes of two elements each, the
+    first in the low half, stored plus 8: its memory has half the columns of `shape`. `torch.from_dlpack(view)` shares the
     memory too, bf16 included; writing to the tensor it makes is a fault, the memory is read-only.
 
     >>> view = chain.block(model.snapshot.slots["embedding"].block).tensors["embed_tokens.weight"]
@@ -379,7 +380,7 @@ class TensorView(Buffer):
         """Its name in the block, such as "gate_proj.weight"."""
     @property
     def dtype(self) -> Literal["F32", "BF16", "F16", "F8_E4M3", "I8"]:
-        """Element type: "F32", "BF16", "F16", "F8_E4M3" or "I8"."""
+        """Element type: "F32", "BF16", "F16", "F8_E4M3", "I8" or "I4"."""
     @property
     def shape(self) -> tuple[int, ...]:
         """Dimensions, outermost first."""
@@ -391,7 +392,7 @@ class TensorView(Buffer):
         """Number of elements."""
     @property
     def itemsize(self) -> int:
-        """Bytes of an element."""
+        """Bytes of an element; 1 for "I4", of which a byte holds two."""
     @property
     def nbytes(self) -> int:
         """Bytes of all elements."""
@@ -949,7 +950,7 @@ def import_checkpoint(
     """Imports a checkpoint folder in Hugging Face's layout and returns the model block; its `report` says
     what was new. With `dry_run=True` nothing is appended and only the report is returned.
 
-    `dtype` is None to keep the checkpoint's, or "int8", "fp8", "f16", "bf16". `rope_frequencies="bf16"`
+    `dtype` is None to keep the checkpoint's, or "int8", "int4", "fp8", "f16", "bf16". `rope_frequencies="bf16"`
     is for models that were made as a module cast to it as a whole. `ignore_config_keys` names unknown
     keys of config.json that do not change the arithmetic. `progress` is called with an `ImportProgress`
     after each block; True shows a bar, False nothing, None a bar in a terminal or a notebook.
@@ -1008,8 +1009,8 @@ def write_tensors(
 def quantize(
     dtype: str, tensor: Buffer | tuple[str, Sequence[int], Buffer]
 ) -> tuple[tuple[str, list[int], bytes], tuple[str, list[int], bytes]]:
-    """Rounds a tensor to "int8" or "fp8" with one scale a row: the (values, scales) that `write_tensors`
-    takes under the names `x` and `x_scale`.
+    """Rounds a tensor to "int8" or "fp8" with one scale a row, or to "int4" with one for each 32 columns: the
+    (values, scales) that `write_tensors` takes under the names `x` and `x_scale`.
     """
 def draft_hash(draft: Draft) -> BlockHash:
     """Hash that the block of a draft will have."""

@@ -15,9 +15,10 @@ use super::config::{Details, config_json};
 pub use super::error::ExportError;
 use super::{names, texts};
 use crate::chain::Chain;
-use crate::dtype::{DType, Shape};
+use crate::dtype::{DType, GROUP, Shape};
 use crate::format::{BlockKind, Manifest, ModelSpec, Slot, TensorRole};
 use crate::hash::BlockHash;
+use crate::tensor::packed::{self, Content};
 use crate::tensor::{PayloadLayout, TensorBlock, TensorError, TensorView, scale_name};
 
 const SINGLE: &str = "model.safetensors";
@@ -193,38 +194,39 @@ impl Model {
             let tensors = self.tensors.iter().filter(|tensor| tensor.linear && tensor.dtype == dtype);
             tensors.filter_map(|tensor| tensor.published.strip_suffix(".weight")).collect()
         };
-        let (int8, fp8) = (layers(DType::I8), layers(DType::F8E4M3));
-        let format = match (int8.is_empty(), fp8.is_empty()) {
-            (true, true) => return None,
-            (false, true) => "int-quantized",
-            (true, false) => "float-quantized",
-            (false, false) => "mixed-precision",
+        let mut types = vec![
+            (layers(DType::I8), 8, "int", "int-quantized"),
+            (layers(DType::F8E4M3), 8, "float", "float-quantized"),
+            (layers(DType::I4), 4, "int", "pack-quantized"),
+        ];
+        types.retain(|(layers, ..)| !layers.is_empty());
+        let (mixed, format) = match types.as_slice() {
+            [] => return None,
+            [(.., format)] => (false, *format),
+            _ => (true, "mixed-precision"),
         };
-        let both = format == "mixed-precision";
-        let groups = [(int8, "int", "int-quantized"), (fp8, "float", "float-quantized")];
-        let groups = groups.into_iter().filter(|(layers, ..)| !layers.is_empty()).enumerate().map(
-            |(number, (layers, number_type, format))| {
-                let group = json!({
-                    "targets": if both { json!(layers) } else { json!(["Linear"]) },
-                    "weights": {
-                        "num_bits": 8,
-                        "type": number_type,
-                        "strategy": "channel",
-                        "symmetric": true,
-                        "dynamic": false,
-                        "group_size": null,
-                        "block_structure": null,
-                        "actorder": null,
-                        "observer": "minmax",
-                        "observer_kwargs": {},
-                    },
-                    "input_activations": null,
-                    "output_activations": null,
-                    "format": format,
-                });
-                (format!("group_{number}"), group)
-            },
-        );
+        let groups = types.into_iter().enumerate().map(|(number, (layers, bits, number_type, format))| {
+            let grouped = format == "pack-quantized";
+            let group = json!({
+                "targets": if mixed { json!(layers) } else { json!(["Linear"]) },
+                "weights": {
+                    "num_bits": bits,
+                    "type": number_type,
+                    "strategy": if grouped { "group" } else { "channel" },
+                    "symmetric": true,
+                    "dynamic": false,
+                    "group_size": grouped.then_some(GROUP),
+                    "block_structure": null,
+                    "actorder": null,
+                    "observer": "minmax",
+                    "observer_kwargs": {},
+                },
+                "input_activations": null,
+                "output_activations": null,
+                "format": format,
+            });
+            (format!("group_{number}"), group)
+        });
         let ignore: Vec<&str> = self
             .tensors
             .iter()
@@ -270,7 +272,8 @@ impl Model {
                 1 => SINGLE.to_owned(),
                 count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
             };
-            weight_map.extend(shard.iter().map(|tensor| (tensor.published.clone(), file.as_str().into())));
+            let names = shard.iter().flat_map(|tensor| packed::stored_names(&tensor.published, tensor.dtype));
+            weight_map.extend(names.map(|name| (name, file.as_str().into())));
             staging.write(&file, files, |out| self.write_shard(shard, options, &mut progress, out))?;
         }
         if shards.len() > 1 {
@@ -300,7 +303,15 @@ impl Model {
         };
         let layout = PayloadLayout::published(&entries).map_err(in_slot(None))?;
         out.write_all(layout.header()).map_err(Failure::Io)?;
-        for tensor in layout.names().filter_map(|name| by_name.get(name)) {
+        for content in layout.contents() {
+            let tensor = match content {
+                Content::Tensor(name) => by_name.get(name.as_str()),
+                Content::Bytes(bytes) => {
+                    out.write_all(bytes).map_err(Failure::Io)?;
+                    continue;
+                }
+            };
+            let Some(tensor) = tensor else { continue };
             if options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
                 return Err(Failure::Export(ExportError::Cancelled));
             }
@@ -318,6 +329,7 @@ impl Model {
 
 impl Exported {
     fn new(published: String, slot: Slot, view: &TensorView<'_>, linear: bool) -> Self {
+        let shape_bytes = if view.dtype() == DType::I4 { packed::SHAPE_BYTES } else { 0 };
         Self {
             published,
             slot,
@@ -325,7 +337,7 @@ impl Exported {
             linear,
             dtype: view.dtype(),
             shape: view.shape().clone(),
-            len_bytes: view.data().len() as u64,
+            len_bytes: (view.data().len() + shape_bytes) as u64,
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct ImportOptions<'a> {
     pub cancel: Option<&'a AtomicBool>,
 }
 
-/// The dtype that users name `f32`, `bf16`, `f16`, `fp8` or `int8`.
+/// The dtype that users name `f32`, `bf16`, `f16`, `fp8`, `int8` or `int4`.
 ///
 /// # Errors
 ///
@@ -68,6 +68,7 @@ pub fn dtype_of_option(name: &str) -> Result<DType, UnknownDType> {
         ("f16", DType::F16),
         ("fp8", DType::F8E4M3),
         ("int8", DType::I8),
+        ("int4", DType::I4),
     ];
     let known = names.into_iter().find(|(known, _)| *known == name);
     known.map(|(_, dtype)| dtype).ok_or_else(|| UnknownDType { name: name.chars().take(80).collect() })

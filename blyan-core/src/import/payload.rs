@@ -41,17 +41,19 @@ impl PlannedTensor {
         let Some(located) = weights.get(&self.published) else {
             return Err(ImportError::MissingTensors { names: vec![self.published.clone()] });
         };
-        let (from, to) = (self.from.size_bytes(), self.to.size_bytes());
-        // A piece is whole rows, as each row has a scale.
+        let from = self.from.size_bytes();
+        // A piece is whole rows, as each row has its scales.
         let cols = self.shape.dims().last().copied().unwrap_or(1).max(1);
         let rows = (PIECE_BYTES / (cols * from)).max(1);
         let piece_elements = rows * cols;
         let mut source = Vec::new();
-        let mut scales = scales.chunks_mut(rows * 4);
-        for (number, values) in values.chunks_mut(piece_elements * to).enumerate() {
+        let elements: usize = self.shape.dims().iter().product();
+        let scale_bytes = scales.len() / (elements / cols).max(1);
+        let mut scales = scales.chunks_mut((rows * scale_bytes).max(1));
+        for (number, values) in values.chunks_mut(self.to.bytes_of(piece_elements)).enumerate() {
             check()?;
             let first = number * piece_elements;
-            let elements = values.len() / to;
+            let elements = piece_elements.min(elements - first);
             let start = self.bytes.start + (first * from) as u64;
             let bytes = start..start + (elements * from) as u64;
             let converted = if self.from == self.to {

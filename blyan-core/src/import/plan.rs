@@ -9,9 +9,9 @@ use super::error::ImportError;
 use super::gguf::Encoding;
 use super::names::{Naming, Stacked};
 use super::weights::{Located, Weights};
-use crate::dtype::{DType, Shape};
+use crate::dtype::{DType, GROUP, Shape};
 use crate::format::{ModelSpec, Slot, TensorRole, TensorSpec};
-use crate::tensor::{PayloadLayout, TensorError, scale_name};
+use crate::tensor::{PayloadLayout, TensorError, scale_layout, scale_name};
 
 /// Bytes that are compared at a time.
 const COMPARE_BYTES: u64 = 4 << 20;
@@ -209,7 +209,7 @@ impl<'a> Planner<'a> {
             name: tensor.name,
             published: entry.name.clone(),
             from,
-            to: target(tensor.role, kept(tensor.role, from, source.located.encoding), self.dtype),
+            to: target(slot, &tensor, kept(tensor.role, from, source.located.encoding), self.dtype),
             bytes: start..start + size,
             shape: tensor.shape,
             interleaved_rows: naming.interleaved_rows(self.spec, slot, tensor.name),
@@ -235,8 +235,11 @@ fn kept(role: TensorRole, from: DType, encoding: Encoding) -> DType {
 }
 
 /// The type in which a tensor is stored: this is the whole policy.
-fn target(role: TensorRole, from: DType, choice: Option<DType>) -> DType {
-    match (role, choice) {
+fn target(slot: Slot, tensor: &TensorSpec, from: DType, choice: Option<DType>) -> DType {
+    let whole_groups = tensor.shape.dims().last().is_some_and(|cols| cols.is_multiple_of(GROUP));
+    match (tensor.role, choice) {
+        // The head decides which token comes: its error is seen at once, not averaged over layers.
+        (TensorRole::Projection, Some(DType::I4)) if slot == Slot::Head || !whole_groups => DType::I8,
         (TensorRole::Projection, Some(dtype)) => dtype,
         (TensorRole::Embedding, Some(dtype)) if !dtype.is_quantized() => dtype,
         _ => from,
@@ -245,17 +248,13 @@ fn target(role: TensorRole, from: DType, choice: Option<DType>) -> DType {
 
 impl PlannedBlock {
     fn new(slot: Slot, tensors: Vec<PlannedTensor>) -> Result<Self, ImportError> {
-        let scales: Vec<(String, Shape)> = tensors
+        let scales: Vec<(String, (DType, Shape))> = tensors
             .iter()
-            .filter(|tensor| tensor.to.is_quantized())
-            .map(|tensor| {
-                let rows = tensor.shape.dims().first().copied().unwrap_or(1);
-                (scale_name(tensor.name), Shape::new([rows, 1]))
-            })
+            .filter_map(|tensor| Some((scale_name(tensor.name), scale_layout(tensor.to, &tensor.shape)?)))
             .collect();
         let mut places: Vec<(&str, DType, &Shape)> =
             tensors.iter().map(|tensor| (tensor.name, tensor.to, &tensor.shape)).collect();
-        places.extend(scales.iter().map(|(name, shape)| (name.as_str(), DType::F32, shape)));
+        places.extend(scales.iter().map(|(name, (dtype, shape))| (name.as_str(), *dtype, shape)));
         let layout = PayloadLayout::new(&places)
             .map_err(|source| ImportError::Tensor { file: slot.to_string(), source })?;
         Ok(Self { slot, tensors, layout })

@@ -32,6 +32,7 @@ impl Isa {
         out.cols = cols;
         out.values.resize(x.len(), 0);
         out.scales.resize(tokens, 0.0);
+        out.words.clear();
         self.run(Quantize { x, out });
         Ok(())
     }
@@ -167,6 +168,10 @@ impl Kernel for DequantizeRow<'_> {
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
         let dtype = self.weights.dtype();
+        if dtype == DType::I4 {
+            // No embedding is I4, so nothing waits for this.
+            return self.scalar();
+        }
         // Without a scale nothing is multiplied, with the same result as by 1.
         let scale = s.splat(self.weights.row_scale(self.row).unwrap_or(1.0));
         let row = self.weights.row(self.row).chunks(simd::lanes_bytes(dtype));

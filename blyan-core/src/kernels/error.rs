@@ -60,14 +60,26 @@ pub enum KernelError {
         /// The element type as given.
         dtype: DType,
     },
-    /// `I8` or `F8_E4M3` weights without scales, or other weights with them.
-    #[error("{dtype} weights {}", if *.dtype == DType::I8 || *.dtype == DType::F8E4M3 { "need one F32 scale per row" } else { "take no scales" })]
+    /// Quantized weights without scales, or other weights with them.
+    #[error("{dtype} weights {}", match dtype {
+        DType::I8 | DType::F8E4M3 => "need one F32 scale per row",
+        DType::I4 => "need one BF16 scale per 32 elements of a row",
+        _ => "take no scales",
+    })]
     Scale {
         /// The element type as given.
         dtype: DType,
     },
-    /// `I8` weights meet only inputs that were quantized.
-    #[error("I8 weights need a quantized input: call Isa::quantize and Input::with_quantized")]
+    /// `I4` weights whose rows are no whole groups.
+    #[error("I4 weights cannot have {cols} columns: expected a multiple of 32")]
+    Group {
+        /// Elements per row.
+        cols: usize,
+    },
+    /// `I8` and `I4` weights meet only inputs that were quantized, and for `I4` arranged.
+    #[error(
+        "I8 and I4 weights need a quantized input: call Isa::quantize, for I4 Quantized::arrange_groups, and Input::with_quantized"
+    )]
     NotQuantized,
     /// A shape that does not fit this machine's address space.
     #[error(transparent)]

@@ -6,10 +6,10 @@ use std::ops::Range;
 use super::error::{KernelError, check_len};
 use super::isa::{Isa, Kernel};
 use super::mat::MatMut;
-use super::operand::{Input, Weights};
+use super::operand::{GroupScale, Input, WORD, Weights, Words};
 use super::scalar::{self, LANES, canonical_nan};
 use super::simd::{self, BF16, Chunk, Element, F8, F16, F32, Grid, Simd, unroll};
-use crate::dtype::DType;
+use crate::dtype::{DType, GROUP};
 
 struct Matmul<'a, 'o> {
     weights: &'a Weights<'a>,
@@ -21,12 +21,12 @@ struct Matmul<'a, 'o> {
 impl Isa {
     /// `out[t][r] = Σ_k w[rows.start + r][k] × input[t][k]`, for some rows of the weights.
     ///
-    /// weights: `(n, d)`, input: `(tokens, d)`, out: `(tokens, rows.len())`. `I8` weights read the
-    /// quantized form of the input. A result does not depend on the other tokens or rows.
+    /// weights: `(n, d)`, input: `(tokens, d)`, out: `(tokens, rows.len())`. `I8` and `I4` weights
+    /// read the quantized form of the input. A result does not depend on the other tokens or rows.
     ///
     /// # Errors
     ///
-    /// Shapes that do not fit; `I8` weights without a quantized input.
+    /// Shapes that do not fit; `I8` or `I4` weights without a quantized input.
     pub fn matmul(
         self,
         weights: &Weights<'_>,
@@ -41,7 +41,12 @@ impl Isa {
         }
         check_len("output rows", input.tokens(), out.rows())?;
         check_len("output columns", rows.len(), out.cols())?;
-        if weights.dtype() == DType::I8 && !input.is_quantized() {
+        let ready = match weights.dtype() {
+            DType::I8 => input.is_quantized(),
+            DType::I4 => input.has_groups(),
+            _ => true,
+        };
+        if !ready {
             return Err(KernelError::NotQuantized);
         }
         let job = Matmul { weights, rows, input, out };
@@ -51,6 +56,7 @@ impl Isa {
             DType::F16 => self.run(Products::<FloatDot<F16>>::new(job)),
             DType::F8E4M3 => self.run(Products::<FloatDot<F8>>::new(job)),
             DType::I8 => self.run(Products::<IntDot>::new(job)),
+            DType::I4 => self.run(Products::<GroupDot>::new(job)),
         }
         Ok(())
     }
@@ -80,6 +86,10 @@ impl<D: AnyDot> Kernel for Products<'_, '_, D> {
 trait Dot<S: Simd> {
     /// The weights of a step, as they are stored.
     type Weights: Chunk<Item = u8>;
+    /// What scales a step's weights apart from others of their row; `()` for none.
+    type Scale: Copy + 'static;
+    /// The same in registers.
+    type Spread: Copy;
     /// The activations of a step.
     type Values: Chunk;
     /// Weights after what is done to all of a step at once.
@@ -88,47 +98,70 @@ trait Dot<S: Simd> {
     type Wide: Copy;
     /// A part of the activations in registers, shared by all rows of a tile.
     type Loaded: Copy;
+    /// Sums of a step, one per lane.
+    type Sum: Copy;
     /// Running sums, one per lane.
     type Acc: Copy;
     /// Sum over lanes and blocks.
     type Total: Copy + Default;
 
+    /// Elements of a step.
+    const STEP: usize;
+
     /// Parts of a step.
     const PARTS: usize;
 
-    /// Elements of a part.
+    /// Elements of a part, of which an unfinished step has those that are begun.
     const PART: usize;
 
     /// Steps after which the accumulator must be emptied into the total.
     const BLOCK: usize;
 
+    /// One for each whole step of a row, or more, and one for what is left after them.
+    fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [Self::Scale], Self::Scale);
     fn token<'a>(input: &Input<'a>, token: usize) -> &'a [<Self::Values as Chunk>::Item];
     fn zero(s: S) -> Self::Acc;
     fn prepare(s: S, weights: &Self::Weights) -> Self::Prepared<'_>;
     fn widen(s: S, weights: Self::Prepared<'_>, part: usize) -> Self::Wide;
     fn load(s: S, values: &Self::Values, part: usize) -> Self::Loaded;
-    fn add(s: S, acc: Self::Acc, wide: Self::Wide, values: Self::Loaded) -> Self::Acc;
+    /// What a step's sum starts at: `acc`, unless steps have sums of their own.
+    fn begin(s: S, acc: Self::Acc, values: &Self::Values) -> Self::Sum;
+    fn add(s: S, sum: Self::Sum, wide: Self::Wide, values: Self::Loaded) -> Self::Sum;
+    fn spread(s: S, scale: &Self::Scale) -> Self::Spread;
+    /// The running sums after a step.
+    fn end(s: S, acc: Self::Acc, sum: Self::Sum, scale: Self::Spread) -> Self::Acc;
     fn flush(s: S, totals: &mut [Self::Total; 4], acc: [Self::Acc; 4]);
     fn token_scale(input: &Input<'_>, token: usize) -> f32;
     fn finish(total: Self::Total, token_scale: f32, row_scale: f32) -> f32;
 }
+
+/// What a row without scales of its own for each step has, of whatever length: it takes no memory.
+const NO_SCALES: &[(); usize::MAX] = &[(); usize::MAX];
 
 /// Floats: fused multiply-add of widened weights, 16 at a time, never emptied on the way.
 struct FloatDot<E>(PhantomData<E>);
 
 impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     type Weights = E::Step;
+    type Scale = ();
+    type Spread = ();
     type Values = [f32; 4 * LANES];
     type Prepared<'a> = E::Prepared<'a, S>;
     type Wide = S::Floats;
     type Loaded = S::Floats;
+    type Sum = S::Floats;
     type Acc = S::Floats;
     type Total = f32;
 
+    const STEP: usize = 4 * LANES;
     const PARTS: usize = 4;
     const PART: usize = LANES;
     const BLOCK: usize = usize::MAX;
 
+    #[inline(always)]
+    fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
+        (NO_SCALES, ())
+    }
     #[inline(always)]
     fn token<'a>(input: &Input<'a>, token: usize) -> &'a [f32] {
         input.token(token)
@@ -148,6 +181,16 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     #[inline(always)]
     fn load(s: S, values: &[f32; 4 * LANES], part: usize) -> S::Floats {
         s.load(&values.as_chunks().0[part])
+    }
+    #[inline(always)]
+    fn begin(_: S, acc: S::Floats, _: &[f32; 4 * LANES]) -> S::Floats {
+        acc
+    }
+    #[inline(always)]
+    fn spread(_: S, (): &()) {}
+    #[inline(always)]
+    fn end(_: S, _: S::Floats, sum: S::Floats, (): ()) -> S::Floats {
+        sum
     }
     #[inline(always)]
     fn add(s: S, acc: S::Floats, wide: S::Floats, values: S::Floats) -> S::Floats {
@@ -180,13 +223,17 @@ struct IntDot;
 
 impl<S: Simd> Dot<S> for IntDot {
     type Weights = [u8; 2 * LANES];
+    type Scale = ();
+    type Spread = ();
     type Values = [i16; 2 * LANES];
     type Prepared<'a> = &'a [u8; 2 * LANES];
     type Wide = S::Shorts;
     type Loaded = S::Shorts;
+    type Sum = S::Ints;
     type Acc = S::Ints;
     type Total = i64;
 
+    const STEP: usize = 2 * LANES;
     const PARTS: usize = 1;
     const PART: usize = 2 * LANES;
 
@@ -194,6 +241,10 @@ impl<S: Simd> Dot<S> for IntDot {
     /// widen, and 32 bits hold 512 such products.
     const BLOCK: usize = 64;
 
+    #[inline(always)]
+    fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
+        (NO_SCALES, ())
+    }
     #[inline(always)]
     fn token<'a>(input: &Input<'a>, token: usize) -> &'a [i16] {
         input.quantized_token(token).0
@@ -213,6 +264,16 @@ impl<S: Simd> Dot<S> for IntDot {
     #[inline(always)]
     fn load(s: S, values: &[i16; 2 * LANES], _: usize) -> S::Shorts {
         s.load_shorts(values)
+    }
+    #[inline(always)]
+    fn begin(_: S, acc: S::Ints, _: &[i16; 2 * LANES]) -> S::Ints {
+        acc
+    }
+    #[inline(always)]
+    fn spread(_: S, (): &()) {}
+    #[inline(always)]
+    fn end(_: S, _: S::Ints, sum: S::Ints, (): ()) -> S::Ints {
+        sum
     }
     #[inline(always)]
     fn add(s: S, acc: S::Ints, wide: S::Shorts, values: S::Shorts) -> S::Ints {
@@ -238,6 +299,96 @@ impl AnyDot for IntDot {
     #[inline(always)]
     fn cover<S: Simd>(s: S, products: &mut Products<'_, '_, Self>) {
         s.cover(products);
+    }
+}
+
+/// 4-bit integers in words of eight, 16 words at a time: the exact sum of a word's products goes to
+/// its lane, as f32 times the scale of its group.
+struct GroupDot;
+
+/// Bytes of 16 words.
+const WORDS_BYTES: usize = 4 * LANES;
+
+/// The scales of 16 words: four.
+type WordScales = [u8; size_of::<GroupScale>() * LANES * WORD / GROUP];
+
+impl<S: Simd> Dot<S> for GroupDot {
+    type Weights = [u8; WORDS_BYTES];
+    type Scale = WordScales;
+    type Spread = S::Floats;
+    type Values = [Words; 1];
+    type Prepared<'a> = &'a [u8; WORDS_BYTES];
+    type Wide = S::Shorts;
+    type Loaded = S::Shorts;
+    type Sum = S::Ints;
+    type Acc = S::Floats;
+    type Total = f32;
+
+    const STEP: usize = LANES * WORD;
+    const PARTS: usize = WORD / 2;
+    /// A part has elements from the whole step.
+    const PART: usize = 1;
+    const BLOCK: usize = usize::MAX;
+
+    #[inline(always)]
+    fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [WordScales], WordScales) {
+        let (whole, rest) = WordScales::split(weights.group_scales(row).as_flattened());
+        (whole, WordScales::padded(rest))
+    }
+    #[inline(always)]
+    fn token<'a>(input: &Input<'a>, token: usize) -> &'a [Words] {
+        input.words(token)
+    }
+    #[inline(always)]
+    fn zero(s: S) -> S::Floats {
+        s.splat(0.0)
+    }
+    #[inline(always)]
+    fn prepare(_: S, weights: &[u8; WORDS_BYTES]) -> &[u8; WORDS_BYTES] {
+        weights
+    }
+    #[inline(always)]
+    fn widen(s: S, weights: &[u8; WORDS_BYTES], part: usize) -> S::Shorts {
+        s.nibbles(weights, part)
+    }
+    #[inline(always)]
+    fn load(s: S, [words]: &[Words; 1], part: usize) -> S::Shorts {
+        s.load_shorts(&words.values[part])
+    }
+    #[inline(always)]
+    fn begin(s: S, _: S::Floats, [words]: &[Words; 1]) -> S::Ints {
+        s.load_ints(&words.offsets)
+    }
+    #[inline(always)]
+    fn add(s: S, sum: S::Ints, wide: S::Shorts, values: S::Shorts) -> S::Ints {
+        s.add_pairs(sum, wide, values)
+    }
+    #[inline(always)]
+    fn spread(s: S, scale: &WordScales) -> S::Floats {
+        s.spread_bf16(scale)
+    }
+    #[inline(always)]
+    fn end(s: S, acc: S::Floats, sum: S::Ints, scale: S::Floats) -> S::Floats {
+        s.fma(s.ints_to_floats(sum), scale, acc)
+    }
+    #[inline(always)]
+    fn flush(s: S, totals: &mut [f32; 4], acc: [S::Floats; 4]) {
+        *totals = s.sum_each(acc);
+    }
+    #[inline(always)]
+    fn token_scale(input: &Input<'_>, token: usize) -> f32 {
+        input.quantized_token(token).1
+    }
+    #[inline(always)]
+    fn finish(total: f32, token_scale: f32, _: f32) -> f32 {
+        total * token_scale
+    }
+}
+
+impl AnyDot for GroupDot {
+    #[inline(always)]
+    fn cover<S: Simd>(s: S, products: &mut Products<'_, '_, Self>) {
+        s.cover_twofold(products);
     }
 }
 
@@ -280,8 +431,10 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
         let mut weights_end: [&[u8]; R] = [&[]; R];
         let mut values: [&[D::Values]; C] = [&[]; C];
         let mut values_end: [&[<D::Values as Chunk>::Item]; C] = [&[]; C];
+        let mut scales: [&[D::Scale]; R] = [&[]; R];
         unroll!(r < R, {
             (weights[r], weights_end[r]) = D::Weights::split(job.weights.row(row_of(r)));
+            scales[r] = D::scales(job.weights, row_of(r)).0;
         });
         unroll!(c < 4 or C, { (values[c], values_end[c]) = D::Values::split(D::token(job.input, col + c)); });
         // A single token reads each weight once, from memory: while one tile is computed, the next one
@@ -289,28 +442,36 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
         let next_tile = weights[0].as_ptr().cast::<u8>().wrapping_add(2 * R * job.weights.row_bytes());
 
         let whole = weights[0].len();
-        let steps = whole + usize::from(!values_end[0].is_empty());
+        let left = job.weights.cols() - whole * D::STEP;
+        let steps = whole + usize::from(left > 0);
         let mut totals = [[D::Total::default(); 4]; MOST_FOURS];
         let mut step = 0usize;
         while step < steps {
             let end = steps.min(step.saturating_add(D::BLOCK));
             let block = step..end.min(whole);
             let ahead = (C == 1).then(|| next_tile.wrapping_add(step * R * size_of::<D::Weights>()));
-            let mut acc = sum_steps::<S, D, R, C>(s, &weights, &values, block, ahead);
+            let mut acc = sum_steps::<S, D, R, C>(s, (&weights, &scales), &values, block, ahead);
             if end > whole {
                 // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
-                let parts = values_end[0].len().div_ceil(D::PART);
+                let parts = left.div_ceil(D::PART);
                 unroll!(r < R, {
                     let weights = D::Weights::padded(weights_end[r]);
                     let prepared = D::prepare(s, &weights);
+                    let scale = D::spread(s, &D::scales(job.weights, row_of(r)).1);
                     unroll!(c < 4 or C, {
-                        let values = D::Values::padded(values_end[c]);
+                        // Values may come in whole chunks although weights do not.
+                        let values = match values[c].get(whole) {
+                            Some(values) => *values,
+                            None => D::Values::padded(values_end[c]),
+                        };
+                        let mut sum = D::begin(s, acc[r][c], &values);
                         unroll!(part < 4 or D::PARTS, {
                             if part < parts {
                                 let (wide, loaded) = (D::widen(s, prepared, part), D::load(s, &values, part));
-                                acc[r][c] = D::add(s, acc[r][c], wide, loaded);
+                                sum = D::add(s, sum, wide, loaded);
                             }
                         });
+                        acc[r][c] = D::end(s, acc[r][c], sum, scale);
                     });
                 });
             }
@@ -347,21 +508,25 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
     }
 }
 
+/// A slice of each row.
+type Slices<'a, T, const R: usize> = [&'a [T]; R];
+
 /// The sums of R rows × C tokens over a block of steps, in registers. Asks for the bytes at `ahead` as
 /// fast as it reads its own.
 #[inline(always)]
 fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
     s: S,
-    weights: &[&[D::Weights]; R],
+    (weights, scales): (&Slices<'_, D::Weights, R>, &Slices<'_, D::Scale, R>),
     values: &[&[D::Values]; C],
     block: Range<usize>,
     ahead: Option<*const u8>,
 ) -> [[D::Acc; C]; R] {
     // All have as many steps; said here, the loop needs no further check.
     let steps = block.len();
-    let (mut w, mut x) = ([&weights[0][..0]; R], [&values[0][..0]; C]);
+    let (mut w, mut g, mut x) = ([&weights[0][..0]; R], [&scales[0][..0]; R], [&values[0][..0]; C]);
     unroll!(r < R, {
         w[r] = &weights[r][block.clone()][..steps];
+        g[r] = &scales[r][block.clone()][..steps];
     });
     unroll!(c < 4 or C, { x[c] = &values[c][block.clone()][..steps]; });
     let step_bytes = R * size_of::<D::Weights>();
@@ -376,13 +541,21 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
         unroll!(r < R, {
             prepared[r] = D::prepare(s, &w[r][step]);
         });
+        let mut sums = [[D::begin(s, acc[0][0], &x[0][step]); C]; R];
+        unroll!(c < 4 or C, {
+            unroll!(r < R, { sums[r][c] = D::begin(s, acc[r][c], &x[c][step]); });
+        });
         unroll!(part < 4 or D::PARTS, {
             let mut wide = [D::widen(s, prepared[0], part); R];
             unroll!(r < R, { wide[r] = D::widen(s, prepared[r], part); });
             unroll!(c < 4 or C, {
                 let values = D::load(s, &x[c][step], part);
-                unroll!(r < R, { acc[r][c] = D::add(s, acc[r][c], wide[r], values); });
+                unroll!(r < R, { sums[r][c] = D::add(s, sums[r][c], wide[r], values); });
             });
+        });
+        unroll!(r < R, {
+            let scale = D::spread(s, &g[r][step]);
+            unroll!(c < 4 or C, { acc[r][c] = D::end(s, acc[r][c], sums[r][c], scale); });
         });
     }
     acc

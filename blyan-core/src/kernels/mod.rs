@@ -12,6 +12,7 @@ mod attention;
 mod convert;
 mod error;
 mod fp_env;
+mod groups;
 mod isa;
 mod mat;
 pub mod math;

@@ -3,9 +3,42 @@
 //! Constructors check every length, so a kernel that holds an operand never reads past it.
 
 use super::error::{KernelError, check_len, whole_rows};
-use crate::dtype::{DType, Shape};
+use super::scalar::LANES;
+use crate::dtype::{DType, GROUP, Shape};
 
 const SCALE_BYTES: usize = DType::F32.size_bytes();
+
+/// The scale of a group, BF16.
+pub(super) type GroupScale = [u8; DType::BF16.size_bytes()];
+
+/// Elements in a 32-bit word of I4.
+pub(super) const WORD: usize = 8;
+
+/// What 16 words of I4 meet: 128 activations, of which the vector code wants those that meet the same
+/// nibbles of all words side by side.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Words {
+    /// `values[n]`: elements n and n + 4 of each word.
+    pub(super) values: [[i16; 2 * LANES]; WORD / 2],
+    /// −8 times the sum of each word's elements: I4 is stored plus 8.
+    pub(super) offsets: [i32; LANES],
+}
+
+impl Words {
+    /// Up to 128 activations; further ones are 0.
+    #[inline(always)]
+    fn new(values: &[i16]) -> Self {
+        let mut words = Self { values: [[0; 2 * LANES]; WORD / 2], offsets: [0; LANES] };
+        for (i, word) in values.as_chunks::<WORD>().0.iter().enumerate().take(LANES) {
+            for n in 0..WORD / 2 {
+                words.values[n][2 * i] = word[n];
+                words.values[n][2 * i + 1] = word[n + WORD / 2];
+            }
+            words.offsets[i] = -8 * word.iter().map(|&x| i32::from(x)).sum::<i32>();
+        }
+        words
+    }
+}
 
 /// A row-major weight matrix `(rows, cols)`, little-endian, at any alignment.
 #[derive(Debug, Clone, Copy)]
@@ -18,11 +51,13 @@ pub struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Wraps `rows × cols` elements. `I8` and `F8_E4M3` need `scale`: `rows` little-endian F32.
+    /// Wraps `rows × cols` elements. `I8` and `F8_E4M3` need `scale`: `rows` little-endian F32; `I4`
+    /// too: `rows × cols / 32` little-endian BF16, one for each 32 elements of a row.
     ///
     /// # Errors
     ///
-    /// A length that does not fit the shape; scales missing, or given to a dtype without them.
+    /// A length that does not fit the shape; scales missing, or given to a dtype without them; rows of
+    /// `I4` that are no whole groups.
     pub fn new(
         dtype: DType,
         rows: usize,
@@ -34,8 +69,15 @@ impl<'a> Weights<'a> {
         if scale.is_some() != dtype.is_quantized() {
             return Err(KernelError::Scale { dtype });
         }
+        if dtype == DType::I4 && !cols.is_multiple_of(GROUP) {
+            return Err(KernelError::Group { cols });
+        }
         if let Some(scale) = scale {
-            check_len("weight scale", Shape::new([rows]).size_bytes(DType::F32)?, scale.len())?;
+            let needed = match dtype {
+                DType::I4 => Shape::new([rows, cols / GROUP]).size_bytes(DType::BF16)?,
+                _ => Shape::new([rows]).size_bytes(DType::F32)?,
+            };
+            check_len("weight scale", needed, scale.len())?;
         }
         Ok(Self { dtype, rows, cols, data, scale })
     }
@@ -57,7 +99,7 @@ impl<'a> Weights<'a> {
 
     /// Bytes of a row.
     pub(super) fn row_bytes(&self) -> usize {
-        self.cols * self.dtype.size_bytes()
+        self.dtype.bytes_of(self.cols)
     }
 
     /// The bytes of one row.
@@ -66,8 +108,20 @@ impl<'a> Weights<'a> {
         &self.data[row * row_bytes..(row + 1) * row_bytes]
     }
 
-    /// The scale of one row, where this dtype has scales.
+    /// The scales of one row's groups; none where this dtype has no groups.
+    pub(super) fn group_scales(&self, row: usize) -> &'a [GroupScale] {
+        let groups = self.cols / GROUP;
+        match (self.dtype, self.scale) {
+            (DType::I4, Some(scale)) => &scale.as_chunks().0[row * groups..(row + 1) * groups],
+            _ => &[],
+        }
+    }
+
+    /// The scale of one row, where this dtype has such scales.
     pub(super) fn row_scale(&self, row: usize) -> Option<f32> {
+        if self.dtype == DType::I4 {
+            return None;
+        }
         let bytes = self.scale?.as_chunks::<SCALE_BYTES>().0[row];
         Some(f32::from_le_bytes(bytes))
     }
@@ -114,7 +168,7 @@ impl<'a> Vector<'a> {
     }
 }
 
-/// Activations rounded to 16 bits with one scale per token: what `I8` weights meet.
+/// Activations rounded to 16 bits with one scale per token: what `I8` and `I4` weights meet.
 ///
 /// Made by [`Isa::quantize`](super::Isa::quantize); `x ≈ value × scale`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -122,9 +176,27 @@ pub struct Quantized {
     pub(super) cols: usize,
     pub(super) values: Vec<i16>,
     pub(super) scales: Vec<f32>,
+    /// The values once more for I4, a whole number for each token, if asked for.
+    pub(super) words: Vec<Words>,
 }
 
 impl Quantized {
+    /// Arranges the values for `I4` weights as well, unless it was done.
+    ///
+    /// # Errors
+    ///
+    /// Columns that are no multiple of 32.
+    pub fn arrange_groups(&mut self) -> Result<(), KernelError> {
+        if !self.cols.is_multiple_of(GROUP) {
+            return Err(KernelError::Group { cols: self.cols });
+        }
+        if self.words.is_empty() && self.cols > 0 {
+            let tokens = self.values.chunks_exact(self.cols);
+            self.words.extend(tokens.flat_map(|token| token.chunks(WORD * LANES).map(Words::new)));
+        }
+        Ok(())
+    }
+
     /// The rounded values, `(tokens, cols)`, each within ±32767.
     pub fn values(&self) -> &[i16] {
         &self.values
@@ -155,7 +227,7 @@ impl<'a> Input<'a> {
         Ok(Self { x, cols, quantized: None })
     }
 
-    /// Adds the quantized form of the same activations, which `I8` weights need.
+    /// Adds the quantized form of the same activations, which `I8` and `I4` weights need.
     ///
     /// # Errors
     ///
@@ -180,6 +252,17 @@ impl<'a> Input<'a> {
         self.quantized.is_some()
     }
 
+    /// Whether there is a form for `I4` weights.
+    pub(super) fn has_groups(&self) -> bool {
+        self.quantized.is_some_and(|quantized| !quantized.words.is_empty() || self.x.is_empty())
+    }
+
+    /// The rounded activations of one token as `I4` weights meet them.
+    pub(super) fn words(&self, token: usize) -> &'a [Words] {
+        let per_token = self.cols.div_ceil(WORD * LANES);
+        self.quantized.map_or(&[], |q| &q.words[token * per_token..(token + 1) * per_token])
+    }
+
     /// The activations of one token.
     pub(super) fn token(&self, token: usize) -> &'a [f32] {
         &self.x[token * self.cols..(token + 1) * self.cols]
@@ -187,7 +270,7 @@ impl<'a> Input<'a> {
 
     /// The rounded activations of one token and their scale.
     pub(super) fn quantized_token(&self, token: usize) -> (&'a [i16], f32) {
-        // `matmul` refuses I8 weights without a quantized input, so the fallback is never taken.
+        // `matmul` refuses such weights without a quantized input, so the fallback is never taken.
         self.quantized.map_or((&[], f32::NAN), |q| {
             (&q.values[token * self.cols..(token + 1) * self.cols], q.scales[token])
         })

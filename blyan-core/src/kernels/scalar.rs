@@ -8,8 +8,8 @@ use std::ops::Range;
 use super::attention::Attention;
 use super::mat::MatMut;
 use super::math;
-use super::operand::{Input, Vector, Weights};
-use crate::dtype::DType;
+use super::operand::{Input, Vector, WORD, Weights};
+use crate::dtype::{DType, GROUP};
 
 /// Sums run in this many lanes: element k goes to lane k mod 16.
 pub(super) const LANES: usize = 16;
@@ -47,6 +47,28 @@ fn dot_i8(w: &[u8], x: &[i16]) -> i64 {
     w.iter().zip(x).map(|(&w, &x)| i64::from(w as i8) * i64::from(x)).sum()
 }
 
+/// Element k of a row of I4: the low half of byte k / 2 where k is even, else the high one, less 8.
+fn nibble(row: &[u8], k: usize) -> i32 {
+    i32::from(row[k / 2] >> (4 * (k % 2)) & 0xf) - 8
+}
+
+fn widen_bf16(bytes: [u8; 2]) -> f32 {
+    f32::from_le_bytes([0, 0, bytes[0], bytes[1]])
+}
+
+/// Sum of integers times group scales. A word of eight neighbours goes to the lane of its number mod 16:
+/// its exact sum meets its group's scale in one rounding.
+fn dot_i4(w: &[u8], scales: &[[u8; 2]], x: &[i16]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    for (word, x) in x.chunks_exact(WORD).enumerate() {
+        let products = x.iter().enumerate().map(|(i, &x)| nibble(w, WORD * word + i) * i32::from(x));
+        let sum: i32 = products.sum();
+        let lane = &mut lanes[word % LANES];
+        *lane = (sum as f32).mul_add(widen_bf16(scales[WORD * word / GROUP]), *lane);
+    }
+    sum_lanes(lanes)
+}
+
 /// w: (n, d), x: (tokens, d), out: (tokens, rows.len())
 pub(super) fn matmul(w: &Weights<'_>, rows: Range<usize>, x: &Input<'_>, out: &mut MatMut<'_>) {
     let mut widened = vec![0.0; w.cols()];
@@ -57,6 +79,12 @@ pub(super) fn matmul(w: &Weights<'_>, rows: Range<usize>, x: &Input<'_>, out: &m
                 let sum = dot_i8(w.row(row), values) as f32;
                 let scaled = sum * token_scale * w.row_scale(row).unwrap_or(1.0);
                 out.set(token, column, canonical_nan(scaled));
+            }
+        } else if w.dtype() == DType::I4 {
+            for token in 0..x.tokens() {
+                let (values, token_scale) = x.quantized_token(token);
+                let sum = dot_i4(w.row(row), w.group_scales(row), values);
+                out.set(token, column, canonical_nan(sum * token_scale));
             }
         } else {
             widen(w.dtype(), w.row(row), &mut widened);
@@ -95,7 +123,7 @@ pub(super) const SMALLEST_QUANTIZED: f32 = 7.888_609e-31;
 fn widen_one(dtype: DType, bytes: &[u8]) -> f32 {
     match (dtype, bytes) {
         (DType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-        (DType::BF16, &[a, b]) => f32::from_le_bytes([0, 0, a, b]),
+        (DType::BF16, &[a, b]) => widen_bf16([a, b]),
         (DType::F16, &[a, b]) => widen_f16(u16::from_le_bytes([a, b])),
         (DType::F8E4M3, &[a]) => widen_f8(a),
         (DType::I8, &[a]) => f32::from(a as i8),
@@ -163,6 +191,13 @@ pub(super) fn round_to(dtype: DType, x: &[f32], out: &mut [u8]) {
 
 /// One row of a matrix as f32, times the row's scale where there is one.
 pub(super) fn dequantize_row(w: &Weights<'_>, row: usize, out: &mut [f32]) {
+    if w.dtype() == DType::I4 {
+        for (k, out) in out.iter_mut().enumerate() {
+            let scale = w.group_scales(row)[k / GROUP];
+            *out = canonical_nan(nibble(w.row(row), k) as f32 * widen_bf16(scale));
+        }
+        return;
+    }
     widen(w.dtype(), w.row(row), out);
     for out in out.iter_mut() {
         *out = canonical_nan(w.row_scale(row).map_or(*out, |scale| *out * scale));

@@ -68,8 +68,17 @@ pub(super) trait Simd: Copy {
     fn zero_ints(self) -> Self::Ints;
     fn load_shorts(self, x: &[i16; 2 * LANES]) -> Self::Shorts;
     fn widen_i8_to_i16(self, bytes: &[u8; 2 * LANES]) -> Self::Shorts;
+    /// Of each 32-bit word, the nibbles at `4 × n` and `16 + 4 × n` bits, unsigned, for n below 4.
+    fn nibbles(self, words: &[u8; 4 * LANES], n: usize) -> Self::Shorts;
+    fn load_ints(self, x: &[i32; LANES]) -> Self::Ints;
     /// Adds 32 products to 16 lanes, two to each.
     fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints;
+    /// Adds 32 products to 16 lanes, two neighbours to each.
+    fn add_pairs(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints;
+    /// Of integers below 2^24 in magnitude.
+    fn ints_to_floats(self, x: Self::Ints) -> Self::Floats;
+    /// Four BF16, each in four lanes.
+    fn spread_bf16(self, bytes: &[u8; 8]) -> Self::Floats;
     /// The sum of all lanes of each. Four lanes of one of them must fit 32 bits.
     fn sum_ints_each(self, x: [Self::Ints; 4]) -> [i64; 4];
 
@@ -78,6 +87,8 @@ pub(super) trait Simd: Copy {
 
     /// Covers a grid with the tiles that this set's registers hold, see [`cover!`].
     fn cover(self, grid: &mut impl Grid<Self>);
+    /// The same where each result has two sums.
+    fn cover_twofold(self, grid: &mut impl Grid<Self>);
 }
 
 /// Results that are computed a tile of rows × columns at a time, each in a register of its own.
@@ -273,6 +284,8 @@ pub(super) fn widen_dtype<S: Simd>(s: S, dtype: DType, bytes: &[u8]) -> S::Float
         DType::F16 => widen::<S, F16>(s, bytes),
         DType::F8E4M3 => widen::<S, F8>(s, bytes),
         DType::I8 => widen::<S, I8>(s, bytes),
+        // Neither vectors nor embeddings are I4.
+        DType::I4 => s.splat(f32::NAN),
     }
 }
 

@@ -39,10 +39,15 @@ impl Activations {
         self.values.len() / self.cols
     }
 
-    /// Rounds to 16 bits if any of `linears` wants it.
+    /// Rounds to 16 bits if any of `linears` wants it, and arranges the result as they want it.
     pub(crate) fn quantize_for(&mut self, isa: Isa, linears: &[&Linear]) -> Result<(), ModelError> {
         if self.quantized.is_none() && linears.iter().any(|linear| linear.wants_quantized_inputs()) {
             self.quantized = Some(isa.quantize(&self.values, self.cols)?);
+        }
+        if let Some(quantized) = &mut self.quantized
+            && linears.iter().any(|linear| linear.wants_grouped_inputs())
+        {
+            quantized.arrange_groups()?;
         }
         Ok(())
     }

@@ -85,7 +85,12 @@ impl Linear {
 
     /// Whether a kernel wants its inputs rounded to 16 bits.
     pub(crate) fn wants_quantized_inputs(&self) -> bool {
-        self.dtype == DType::I8
+        matches!(self.dtype, DType::I8 | DType::I4)
+    }
+
+    /// Whether a kernel wants them arranged for groups besides.
+    pub(crate) fn wants_grouped_inputs(&self) -> bool {
+        self.dtype == DType::I4
     }
 }
 

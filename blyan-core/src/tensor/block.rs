@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::error::TensorError;
 use super::header::{self, TensorEntry};
-use super::scale_name;
 use super::view::TensorView;
+use super::{packed, scale_layout, scale_name};
 use crate::chain::Chain;
 use crate::dtype::{DType, Shape};
 use crate::hash::BlockHash;
@@ -71,13 +71,15 @@ impl TensorBlock {
         self.0.tensors.get(&self.0.payload, name)
     }
 
-    /// The scales of the quantized tensor `name`, (rows, 1) of F32; `None` for a float tensor.
+    /// The scales of the quantized tensor `name`, (rows, 1) of F32, or for I4 (rows, cols / 32) of BF16;
+    /// `None` for a float tensor.
     pub fn scale(&self, name: &str) -> Option<TensorView<'_>> {
         self.get(name).filter(|view| view.dtype().is_quantized())?;
         self.get(&scale_name(name))
     }
 
-    /// All tensors with their names, in byte order of names.
+    /// All tensors with their names, in byte order of names. An I4 matrix is one tensor here, whatever it
+    /// is stored as.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = (&str, TensorView<'_>)> {
         self.0.tensors.views(&self.0.payload)
     }
@@ -115,7 +117,10 @@ struct Entry {
 impl TensorMap {
     pub(crate) fn parse(payload: &[u8]) -> Result<Self, TensorError> {
         let entries = header::parse(payload, MAX_BLOCK_HEADER_BYTES)?;
-        let tensors = Self(entries.into_iter().map(Entry::new).collect::<Result<_, _>>()?);
+        let (matrices, others) = packed::take_matrices(entries, payload)?;
+        let mut tensors = Self(others.into_iter().map(Entry::new).collect::<Result<_, _>>()?);
+        let matrices = matrices.into_iter();
+        tensors.0.extend(matrices.map(|(name, shape, data)| (name, Entry::packed(shape, &data))));
         for (_, view) in tensors.views(payload) {
             tensors.check_scale(payload, &view)?;
         }
@@ -135,38 +140,52 @@ impl TensorMap {
         self.0.iter().map(|(name, entry)| (name.as_str(), entry.view(payload, name)))
     }
 
-    /// A quantized tensor is a matrix whose rows have one usable scale each.
+    /// A quantized tensor is a matrix whose rows, or their groups, have one usable scale each.
     fn check_scale(&self, payload: &[u8], view: &TensorView<'_>) -> Result<(), TensorError> {
         if !view.dtype().is_quantized() {
             return Ok(());
         }
         let rows = view.shape().dims().first().copied().unwrap_or(1);
         let bad = || TensorError::Scale { tensor: view.name().to_owned(), dtype: view.dtype(), rows };
-        if view.shape().dims().len() != 2 {
-            return Err(bad());
-        }
+        let (dtype, shape) = scale_layout(view.dtype(), view.shape()).ok_or_else(bad)?;
         let scale = self.get(payload, &scale_name(view.name())).ok_or_else(bad)?;
-        if scale.dtype() != DType::F32 || scale.shape().dims() != [rows, 1] {
+        if scale.dtype() != dtype || *scale.shape() != shape {
             return Err(bad());
         }
-        let mut values =
-            scale.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).enumerate();
-        match values.find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
-            None => Ok(()),
-            Some((row, value)) => {
-                Err(TensorError::ScaleValue { tensor: scale.name().to_owned(), row, value })
-            }
-        }
+        let unusable = match dtype {
+            // The largest of a group may be above or below zero, and so may the scale.
+            DType::BF16 => scale.data().as_chunks().0.iter().position(|bytes| {
+                let magnitude = u16::from_le_bytes(*bytes) & 0x7fff;
+                magnitude == 0 || magnitude >= 0x7f80
+            }),
+            _ => scale.data().as_chunks().0.iter().position(|bytes| {
+                let value = f32::from_le_bytes(*bytes);
+                !(value.is_finite() && value > 0.0)
+            }),
+        };
+        let Some(index) = unusable else { return Ok(()) };
+        let row = index / shape.dims().last().copied().unwrap_or(1).max(1);
+        let value = scale.get_f32(index).unwrap_or(f32::NAN);
+        Err(TensorError::ScaleValue { tensor: scale.name().to_owned(), row, value })
     }
 }
 
 impl Entry {
     fn new(entry: TensorEntry) -> Result<(String, Self), TensorError> {
-        let dtype = entry.supported_dtype()?;
+        let (dtype, bytes) = (entry.supported_dtype()?, Self::range(&entry));
+        Ok((entry.name, Self { dtype, shape: entry.shape, bytes }))
+    }
+
+    /// An I4 matrix, whose bytes are those of its packed form.
+    fn packed(shape: Shape, data: &TensorEntry) -> Self {
+        Self { dtype: DType::I4, shape, bytes: Self::range(data) }
+    }
+
+    fn range(entry: &TensorEntry) -> Range<usize> {
         // The header was checked against the payload's length, which fits memory.
         let [start, end] =
             [entry.bytes.start, entry.bytes.end].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
-        Ok((entry.name, Self { dtype, shape: entry.shape, bytes: start..end }))
+        start..end
     }
 
     fn view<'a>(&'a self, payload: &'a [u8], name: &'a str) -> TensorView<'a> {
@@ -226,6 +245,92 @@ mod tests {
                 Err(TensorError::ScaleValue { row: 1, .. })
             ));
         }
+    }
+
+    #[test]
+    fn i4_is_read_in_place_and_checked() {
+        let (matrix, scales, flat) = (Shape::new([2, 64]), Shape::new([2, 2]), Shape::new([4]));
+        let data: Vec<u8> = (0..64).collect();
+        let ones = 0xbf80u16.to_le_bytes().repeat(4);
+        let weight = ("w", DType::I4, &matrix, &data[..]);
+        let payload = write(&[weight, ("w_scale", DType::BF16, &scales, &ones)]).unwrap();
+
+        // Another reader sees the tensors of compressed-tensors.
+        let stored = safetensors::SafeTensors::deserialize(&payload).unwrap();
+        let packed = stored.tensor("w_packed").unwrap();
+        assert_eq!((packed.dtype(), packed.shape()), (safetensors::Dtype::I32, &[2, 8][..]));
+        let shape = stored.tensor("w_shape").unwrap();
+        assert_eq!((shape.dtype(), shape.shape()), (safetensors::Dtype::I64, &[2][..]));
+        assert_eq!(shape.data(), [2u64.to_le_bytes(), 64u64.to_le_bytes()].concat());
+
+        let whole = TensorBlock::from_payload(payload.clone().into()).unwrap();
+        assert_eq!(whole.tensors().map(|(name, _)| name).collect::<Vec<_>>(), ["w", "w_scale"]);
+        let view = whole.tensor("w").unwrap();
+        assert_eq!(
+            (view.dtype(), view.shape(), view.data(), view.len()),
+            (DType::I4, &matrix, &data[..], 128)
+        );
+        let values = view.to_f32_vec();
+        assert_eq!(values[62..66], [7.0, -7.0, -8.0, -6.0]);
+        assert!((0..128).all(|i| view.get_f32(i) == Some(values[i])) && view.get_f32(128).is_none());
+        assert_eq!(whole.scale("w").unwrap().to_f32_vec(), [-1.0; 4]);
+
+        for tensors in [
+            vec![weight],
+            vec![weight, ("w_scale", DType::BF16, &flat, &ones[..])],
+            vec![weight, ("w_scale", DType::F16, &scales, &ones[..])],
+        ] {
+            assert!(matches!(block(&tensors), Err(TensorError::Scale { .. })));
+        }
+        for bad in [0u16, 0x8000, 0x7f80, 0xff80, 0x7fc1] {
+            let mut scale = ones.clone();
+            scale[4..6].copy_from_slice(&bad.to_le_bytes());
+            let found = block(&[weight, ("w_scale", DType::BF16, &scales, &scale)]);
+            assert!(matches!(found, Err(TensorError::ScaleValue { row: 1, .. })), "{bad:#x}");
+        }
+        let text = |from: &str, to: &str| {
+            let mut bytes = payload.clone();
+            let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+            assert_eq!(from.len(), to.len());
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+            TensorBlock::from_payload(bytes.into())
+        };
+        for (from, to) in [
+            ("w_shape", "w_shap_"),
+            (r#"I64","shape":[2]"#, r#"F64","shape":[2]"#),
+            (r#""shape":[2,8]"#, r#""shape":[8,2]"#),
+            (r#"I64","shape":[2]"#, r#"I8","shape":[16]"#),
+        ] {
+            assert!(
+                matches!(text(from, to), Err(TensorError::Packed { tensor, .. }) if tensor == "w"),
+                "{to}"
+            );
+        }
+        assert!(
+            matches!(text("w_packed", "w_picked"), Err(TensorError::DType { dtype, .. }) if dtype == "I32")
+        );
+        assert!(matches!(text(r#""I32""#, r#""U32""#), Err(TensorError::DType { .. })));
+        let twice = write(&[weight, ("w_packed", DType::I8, &flat, &[0; 4])]);
+        assert!(matches!(twice, Err(TensorError::DuplicateTensor { tensor }) if tensor == "w_packed"));
+        for dims in [[2u64, 63], [2, 65], [4, 32], [u64::MAX, 64], [2, 1 << 63], [2, 0]] {
+            let mut bytes = payload.clone();
+            let end = bytes.len() - 8;
+            // The shape stands last: behind the weights for its size, behind the scales for its name.
+            bytes[end - 8..].copy_from_slice(&dims.map(u64::to_le_bytes).concat());
+            assert!(TensorBlock::from_payload(bytes.into()).is_err(), "{dims:?}");
+        }
+        let odd = Shape::new([2, 48]);
+        assert!(matches!(write(&[("w", DType::I4, &odd, &data[..48])]), Err(TensorError::Packed { .. })));
+        let cube = Shape::new([1, 2, 32]);
+        assert!(matches!(write(&[("w", DType::I4, &cube, &data[..32])]), Err(TensorError::Packed { .. })));
+        let small = Shape::new([4]);
+        let beside =
+            write(&[("v", DType::I8, &small, &[0; 4]), weight, ("w_scale", DType::BF16, &scales, &ones)]);
+        let mut beside = beside.unwrap();
+        let at = beside.windows(3).position(|window| window == br#""v""#).unwrap();
+        beside[at + 1] = b'w';
+        let error = TensorBlock::from_payload(beside.into()).unwrap_err();
+        assert!(matches!(error, TensorError::Packed { tensor, .. } if tensor == "w"));
     }
 
     #[test]

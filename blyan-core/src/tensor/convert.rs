@@ -43,6 +43,11 @@ pub(crate) fn f32_to_f8e4m3(value: f32) -> u8 {
     sign | code
 }
 
+/// Widens the low or the high half of a byte of two I4, exactly.
+pub(super) fn i4_to_f32(byte: u8, half: usize) -> f32 {
+    f32::from(byte >> (4 * half) & 0xf) - 8.0
+}
+
 /// Widens little-endian elements to f32, exactly. `out` decides how many.
 pub(super) fn widen(dtype: DType, data: &[u8], out: &mut [f32]) {
     match dtype {
@@ -75,6 +80,13 @@ pub(super) fn widen(dtype: DType, data: &[u8], out: &mut [f32]) {
         DType::I8 => {
             for (out, &byte) in out.iter_mut().zip(data) {
                 *out = f32::from(byte as i8);
+            }
+        }
+        DType::I4 => {
+            for (out, &byte) in out.chunks_mut(2).zip(data) {
+                for (half, out) in out.iter_mut().enumerate() {
+                    *out = i4_to_f32(byte, half);
+                }
             }
         }
     }
@@ -132,6 +144,8 @@ fn not_finite(dtype: DType, data: &[u8]) -> Option<usize> {
             let bad = |byte: &u8| *byte == 0x80;
             data.iter().fold(false, |any, byte| any | bad(byte)).then(|| data.iter().position(bad))?
         }
+        // Each of its 16 values is a number.
+        DType::I4 => None,
     }
 }
 
@@ -162,6 +176,9 @@ pub fn first_not_finite(dtype: DType, data: &[u8]) -> Result<(), TensorError> {
 /// such index, [`TensorError::Conversion`] if either type is quantized and they differ,
 /// [`TensorError::Size`] if source and output do not have the same number of elements.
 pub fn convert_into(from: DType, source: &[u8], to: DType, out: &mut [u8]) -> Result<(), TensorError> {
+    if DType::I4 == from || DType::I4 == to {
+        return Err(TensorError::Conversion { tensor: String::new(), from, to });
+    }
     let expected = source.len() / from.size_bytes() * to.size_bytes();
     if out.len() != expected || !source.len().is_multiple_of(from.size_bytes()) {
         return Err(TensorError::Size { tensor: String::new(), expected, actual: out.len() });
@@ -294,13 +311,15 @@ mod tests {
 
     #[test]
     fn the_first_bad_element_is_found_whatever_the_threads() {
-        for dtype in DType::ALL {
+        // Every I4 is a number.
+        first_not_finite(DType::I4, &[0x00, 0x88, 0xff]).unwrap();
+        for dtype in DType::ALL.into_iter().filter(|dtype| *dtype != DType::I4) {
             let (bad, good): (&[u8], &[u8]) = match dtype {
                 DType::F32 => (&[0, 0, 0x80, 0x7f], &[0xff, 0xff, 0x7f, 0x7f]),
                 DType::BF16 => (&[0x80, 0xff], &[0x7f, 0xff]),
                 DType::F16 => (&[0, 0x7c], &[0xff, 0x7b]),
                 DType::F8E4M3 => (&[0xff], &[0xfe]),
-                DType::I8 => (&[0x80], &[0x81]),
+                DType::I8 | DType::I4 => (&[0x80], &[0x81]),
             };
             let len = 64 * CHUNK * 3 + 5;
             let mut data = good.repeat(len);

@@ -81,7 +81,9 @@ pub enum TensorError {
         max: usize,
     },
     /// An element type that is not supported here.
-    #[error("tensor {tensor:?} has dtype {dtype}: expected one of F32, BF16, F16, F8_E4M3, I8")]
+    #[error(
+        "tensor {tensor:?} has dtype {dtype}: expected one of F32, BF16, F16, F8_E4M3, I8, or I4 packed into I32"
+    )]
     DType {
         /// Name of the tensor.
         tensor: String,
@@ -107,7 +109,10 @@ pub enum TensorError {
         expected: Shape,
     },
     /// A quantized tensor without its scales, or with scales of another shape or type.
-    #[error("tensor {tensor:?} is {dtype}: it needs {tensor}_scale, F32, of shape ({rows}, 1)")]
+    #[error("tensor {tensor:?} is {dtype}: it needs {tensor}_scale, {}", match dtype {
+        DType::I4 => format!("BF16, of shape ({rows}, columns / 32)"),
+        _ => format!("F32, of shape ({rows}, 1)"),
+    })]
     Scale {
         /// Name of the quantized tensor.
         tensor: String,
@@ -116,8 +121,10 @@ pub enum TensorError {
         /// Its rows.
         rows: usize,
     },
-    /// A scale that is not a positive finite number.
-    #[error("tensor {tensor:?}: the scale of row {row} is {value}: expected a positive finite number")]
+    /// A scale that is not a positive finite number; of a group, one that is zero or not finite.
+    #[error(
+        "tensor {tensor:?}: the scale of row {row} is {value}: expected a finite number above zero, or below it for a group"
+    )]
     ScaleValue {
         /// Name of the scale tensor.
         tensor: String,
@@ -125,6 +132,14 @@ pub enum TensorError {
         row: usize,
         /// Value found.
         value: f32,
+    },
+    /// An I4 matrix that is not spelled as one.
+    #[error("tensor {tensor:?}: {reason}")]
+    Packed {
+        /// Name of the matrix.
+        tensor: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// A weight that is NaN or infinite, or an I8 of −128.
     #[error("tensor {tensor:?}: element {index} is {value}; such weights are refused, repair the checkpoint")]
@@ -185,6 +200,7 @@ impl TensorError {
             Self::NotFinite { tensor, .. }
             | Self::Overflow { tensor, .. }
             | Self::Conversion { tensor, .. }
+            | Self::Packed { tensor, .. }
             | Self::Size { tensor, .. } => name.clone_into(tensor),
             _ => {}
         }

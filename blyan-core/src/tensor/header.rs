@@ -46,7 +46,10 @@ impl TensorEntry {
         self.dtype
             .to_string()
             .parse()
-            .map_err(|_| TensorError::DType { tensor: self.name.clone(), dtype: self.dtype.to_string() })
+            .ok()
+            // I4 is stored packed into I32, see `packed`.
+            .filter(|dtype| *dtype != DType::I4)
+            .ok_or_else(|| TensorError::DType { tensor: self.name.clone(), dtype: self.dtype.to_string() })
     }
 }
 

@@ -1,6 +1,7 @@
-//! Owns quantization: one f32 scale per output row, symmetric, deterministic.
+//! Owns quantization, deterministic: to I8 and F8_E4M3 with one f32 scale per output row, symmetric; to
+//! I4 as [`Isa::quantize_groups`] does.
 //!
-//! For a row with the largest magnitude `amax`, each step rounded to f32, ties to even:
+//! For a row of the former with the largest magnitude `amax`, each step rounded to f32, ties to even:
 //! `scale = max(amax / limit, 2^-126)`, or 1 if `amax` is 0, with `limit` 127 for I8 and 448 for
 //! F8_E4M3; each value is `x / scale`, rounded to the nearest I8 in −127..=127 or F8_E4M3, ties to
 //! even. The lower bound keeps a row of tiny weights from dividing by a scale that lost its digits.
@@ -9,20 +10,21 @@ use rayon::prelude::*;
 
 use super::convert::{f32_to_f8e4m3, first_not_finite, widen};
 use super::error::TensorError;
+use super::scale_layout;
 use super::view::TensorView;
-use crate::dtype::DType;
-use crate::kernels::FpEnv;
+use crate::dtype::{DType, GROUP, Shape};
+use crate::kernels::{FpEnv, Isa};
 
 /// A quantized matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quantized {
-    /// (rows, cols) of I8 or F8_E4M3.
+    /// (rows, cols) of I8, F8_E4M3 or I4.
     pub values: Vec<u8>,
-    /// (rows, 1) of F32, little-endian.
+    /// (rows, 1) of F32, or for I4 (rows, cols / 32) of BF16, little-endian.
     pub scales: Vec<u8>,
 }
 
-/// Largest magnitude that a quantized type holds.
+/// Largest magnitude that a type with row scales holds.
 const fn limit(dtype: DType) -> Option<f32> {
     match dtype {
         DType::I8 => Some(127.0),
@@ -31,8 +33,8 @@ const fn limit(dtype: DType) -> Option<f32> {
     }
 }
 
-/// Quantizes one row of finite values and returns its scale.
-fn quantize_row(dtype: DType, limit: f32, row: &[f32], out: &mut [u8]) -> f32 {
+/// Quantizes one row of finite values with one scale.
+fn quantize_row(dtype: DType, limit: f32, row: &[f32], out: &mut [u8]) -> [u8; 4] {
     let amax = row.iter().fold(0f32, |amax, x| amax.max(x.abs()));
     let scale = if amax == 0.0 { 1.0 } else { (amax / limit).max(f32::MIN_POSITIVE) };
     if dtype == DType::I8 {
@@ -44,17 +46,18 @@ fn quantize_row(dtype: DType, limit: f32, row: &[f32], out: &mut [u8]) -> f32 {
             *out = f32_to_f8e4m3(x / scale);
         }
     }
-    scale
+    scale.to_le_bytes()
 }
 
 /// Quantizes whole rows of a float matrix into place, on all threads of the current rayon pool.
-/// `source` is (rows, cols) of `from`, `values` (rows, cols) of `to`, `scales` rows of F32.
+/// `source` is (rows, cols) of `from`, `values` (rows, cols) of `to`, `scales` as
+/// [`scale_layout`] says.
 ///
 /// # Errors
 ///
 /// With an empty tensor name: [`TensorError::NotFinite`] with the first such index,
 /// [`TensorError::Conversion`] unless `from` is a float type and `to` a quantized one,
-/// [`TensorError::Size`] if the sizes do not agree.
+/// [`TensorError::Size`] if the sizes do not agree, [`TensorError::Packed`] if rows are no whole groups.
 pub fn quantize_rows_into(
     from: DType,
     source: &[u8],
@@ -63,34 +66,47 @@ pub fn quantize_rows_into(
     values: &mut [u8],
     scales: &mut [u8],
 ) -> Result<(), TensorError> {
-    let Some(limit) = limit(to).filter(|_| !from.is_quantized()) else {
+    if !to.is_quantized() || from.is_quantized() {
         return Err(TensorError::Conversion { tensor: String::new(), from, to });
-    };
-    let (scales, scales_rest) = scales.as_chunks_mut::<4>();
+    }
+    if to == DType::I4 && !cols.is_multiple_of(GROUP) {
+        let reason = "its columns are no multiple of 32, as those of I4 must be";
+        return Err(TensorError::Packed { tensor: String::new(), reason });
+    }
     let size = |expected, actual| TensorError::Size { tensor: String::new(), expected, actual };
-    let elements = scales.len().checked_mul(cols).ok_or_else(|| size(usize::MAX, source.len()))?;
-    if !scales_rest.is_empty() || values.len() != elements {
-        return Err(size(elements, values.len()));
-    }
-    if elements.checked_mul(from.size_bytes()) != Some(source.len()) {
-        return Err(size(elements.saturating_mul(from.size_bytes()), source.len()));
-    }
     if cols == 0 {
-        scales.fill(1f32.to_le_bytes());
+        scales.as_chunks_mut().0.fill(1f32.to_le_bytes());
+        return if values.is_empty() && source.is_empty() { Ok(()) } else { Err(size(0, values.len())) };
+    }
+    let row_bytes = cols.saturating_mul(from.size_bytes());
+    let rows = source.len() / row_bytes;
+    let sizes = |dtype: DType, shape: &Shape| shape.size_bytes(dtype).unwrap_or(usize::MAX);
+    let shape = Shape::new([rows, cols]);
+    let scales_len = scale_layout(to, &shape).map_or(0, |(dtype, shape)| sizes(dtype, &shape));
+    let lens =
+        [(sizes(from, &shape), source.len()), (sizes(to, &shape), values.len()), (scales_len, scales.len())];
+    if let Some((expected, actual)) = lens.into_iter().find(|(expected, actual)| expected != actual) {
+        return Err(size(expected, actual));
+    }
+    if rows == 0 {
         return Ok(());
     }
     first_not_finite(from, source)?;
+    let isa = Isa::detect();
     source
-        .par_chunks(cols * from.size_bytes())
-        .zip(values.par_chunks_mut(cols))
-        .zip(scales.par_iter_mut())
+        .par_chunks(row_bytes)
+        .zip(values.par_chunks_mut(to.bytes_of(cols)))
+        .zip(scales.par_chunks_mut(scales_len / rows))
         .with_min_len((1 << 14) / cols + 1)
         .for_each_init(
             || vec![0.0; cols],
-            |row, ((source, values), scale)| {
+            |row, ((source, values), scales)| {
                 let _env = FpEnv::enter();
                 widen(from, source, row);
-                *scale = quantize_row(to, limit, row, values).to_le_bytes();
+                match limit(to) {
+                    Some(limit) => scales.copy_from_slice(&quantize_row(to, limit, row, values)),
+                    None => isa.quantize_groups(row, values, scales),
+                }
             },
         );
     Ok(())
@@ -102,12 +118,14 @@ pub fn quantize_rows_into(
 ///
 /// [`TensorError`] naming the tensor: not two dimensions, not finite, or no such conversion.
 pub fn quantize(to: DType, source: &TensorView<'_>) -> Result<Quantized, TensorError> {
-    let &[rows, cols] = source.shape().dims() else {
-        let expected = crate::dtype::Shape::new([source.shape().dims().first().copied().unwrap_or(1), 1]);
+    let &[_, cols] = source.shape().dims() else {
+        let expected = Shape::new([source.shape().dims().first().copied().unwrap_or(1), 1]);
         let (tensor, actual) = (source.name().to_owned(), source.shape().clone());
         return Err(TensorError::Shape { tensor, actual, expected });
     };
-    let mut quantized = Quantized { values: vec![0; source.len()], scales: vec![0; rows * 4] };
+    let scales = scale_layout(to, source.shape()).and_then(|(dtype, shape)| shape.size_bytes(dtype).ok());
+    let mut quantized =
+        Quantized { values: vec![0; to.bytes_of(source.len())], scales: vec![0; scales.unwrap_or_default()] };
     let Quantized { values, scales } = &mut quantized;
     quantize_rows_into(source.dtype(), source.data(), cols, to, values, scales)
         .map_err(|error| error.about(source.name()))?;

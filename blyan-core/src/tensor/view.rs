@@ -50,7 +50,10 @@ impl<'a> TensorView<'a> {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.data.len() / self.dtype.size_bytes()
+        match self.dtype {
+            DType::I4 => self.shape.dims().iter().product(),
+            dtype => self.data.len() / dtype.size_bytes(),
+        }
     }
 
     /// Whether there is no element.
@@ -74,6 +77,10 @@ impl<'a> TensorView<'a> {
 
     /// Element `index` widened to f32, or `None` beyond the end.
     pub fn get_f32(&self, index: usize) -> Option<f32> {
+        if self.dtype == DType::I4 {
+            let byte = *self.data.get(index / 2).filter(|_| index < self.len())?;
+            return Some(super::convert::i4_to_f32(byte, index % 2));
+        }
         let size = self.dtype.size_bytes();
         let bytes = self.data.get(index.checked_mul(size)?..)?.get(..size)?;
         Some(match (self.dtype, bytes) {

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::error::TensorError;
+use super::packed::{self, Content};
 use crate::dtype::{DType, Shape};
 
 /// Alignment of the data section: a cache line, and the widest vector register.
@@ -20,7 +21,7 @@ pub const ALIGNMENT: usize = 64;
 pub struct PayloadLayout {
     header: Vec<u8>,
     /// In the order of the data section; ranges from its start.
-    tensors: Vec<(String, Range<usize>)>,
+    tensors: Vec<(Content, Range<usize>)>,
     data_len: usize,
 }
 
@@ -41,32 +42,36 @@ impl PayloadLayout {
 
     /// `entries` stand in the header before all tensors.
     fn with_entries(tensors: &[(&str, DType, &Shape)], entries: &str) -> Result<Self, TensorError> {
-        let overflow =
-            |name: &str| TensorError::Size { tensor: name.to_owned(), expected: usize::MAX, actual: 0 };
-        let mut sized = Vec::with_capacity(tensors.len());
+        let mut stored = Vec::with_capacity(tensors.len());
         for &(name, dtype, shape) in tensors {
-            sized.push((name, dtype, shape, shape.size_bytes(dtype).map_err(|_| overflow(name))?));
+            stored.extend(packed::stored(name, dtype, shape)?);
         }
-        sized.sort_by_key(|&(name, _, _, size)| (!size.is_multiple_of(ALIGNMENT), name));
+        stored.sort_by(|a, b| {
+            let key = |tensor: &packed::Stored| !tensor.len_bytes.is_multiple_of(ALIGNMENT);
+            (key(a), &a.name).cmp(&(key(b), &b.name))
+        });
         let mut header = format!("{{{entries}");
-        let mut placed: Vec<(String, Range<usize>)> = Vec::with_capacity(sized.len());
+        let mut placed: Vec<(Content, Range<usize>)> = Vec::with_capacity(stored.len());
         let mut names = BTreeSet::new();
         let mut offset = 0usize;
-        for (name, dtype, shape, size) in sized {
-            if !names.insert(name) {
-                return Err(TensorError::DuplicateTensor { tensor: name.to_owned() });
+        for tensor in stored {
+            let overflow =
+                || TensorError::Size { tensor: tensor.name.clone(), expected: usize::MAX, actual: 0 };
+            if !names.insert(tensor.name.clone()) {
+                return Err(TensorError::DuplicateTensor { tensor: tensor.name });
             }
-            let end = offset.checked_add(size).ok_or_else(|| overflow(name))?;
+            let end = offset.checked_add(tensor.len_bytes).ok_or_else(overflow)?;
             let comma = if header.len() == 1 { "" } else { "," };
-            let key = serde_json::Value::from(name);
-            let dims: Vec<String> = shape.dims().iter().map(usize::to_string).collect();
+            let key = serde_json::Value::from(tensor.name.as_str());
+            let dims: Vec<String> = tensor.shape.dims().iter().map(usize::to_string).collect();
             // Writing to a string cannot fail.
             let _ = write!(
                 header,
-                r#"{comma}{key}:{{"dtype":"{dtype}","shape":[{}],"data_offsets":[{offset},{end}]}}"#,
+                r#"{comma}{key}:{{"dtype":"{}","shape":[{}],"data_offsets":[{offset},{end}]}}"#,
+                tensor.dtype,
                 dims.join(",")
             );
-            placed.push((name.to_owned(), offset..end));
+            placed.push((tensor.content, offset..end));
             offset = end;
         }
         header.push('}');
@@ -87,16 +92,22 @@ impl PayloadLayout {
         &self.header
     }
 
-    /// Names in the order of the data section.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.iter().map(|(name, _)| name.as_str())
+    /// What follows, in the order of the data section.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = &Content> {
+        self.tensors.iter().map(|(content, _)| content)
     }
 
-    /// A payload with its header written and all data zero.
+    /// A payload with its header written, and the shapes of I4 matrices; all other data is zero.
     pub fn zeroed(&self) -> Vec<u8> {
         let mut payload = vec![0; self.len_bytes()];
         if let Some(header) = payload.get_mut(..self.header.len()) {
             header.copy_from_slice(&self.header);
+        }
+        let data = payload.get_mut(self.header.len()..).unwrap_or_default();
+        for (content, range) in &self.tensors {
+            if let (Content::Bytes(bytes), Some(place)) = (content, data.get_mut(range.clone())) {
+                place.copy_from_slice(bytes);
+            }
         }
         payload
     }
@@ -105,11 +116,13 @@ impl PayloadLayout {
     pub fn places<'a>(&'a self, payload: &'a mut [u8]) -> Vec<(&'a str, &'a mut [u8])> {
         let mut rest = payload.get_mut(self.header.len()..).unwrap_or_default();
         let mut places = Vec::with_capacity(self.tensors.len());
-        for (name, range) in &self.tensors {
+        for (content, range) in &self.tensors {
             let Some((place, tail)) = std::mem::take(&mut rest).split_at_mut_checked(range.len()) else {
                 break;
             };
-            places.push((name.as_str(), place));
+            if let Content::Tensor(name) = content {
+                places.push((name.as_str(), place));
+            }
             rest = tail;
         }
         places

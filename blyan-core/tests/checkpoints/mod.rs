@@ -12,8 +12,8 @@ use blyan_core::{BlockHash, Chain, DType};
 use safetensors::SafeTensors;
 
 /// Every dtype a checkpoint can be imported in.
-pub(crate) const DTYPES: [Option<DType>; 5] =
-    [None, Some(DType::F16), Some(DType::BF16), Some(DType::F8E4M3), Some(DType::I8)];
+pub(crate) const DTYPES: [Option<DType>; 6] =
+    [None, Some(DType::F16), Some(DType::BF16), Some(DType::F8E4M3), Some(DType::I8), Some(DType::I4)];
 
 /// The folders of `tests/fixtures`, in order of their names.
 pub(crate) fn fixtures() -> Vec<PathBuf> {

@@ -13,12 +13,13 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 /// The choices of type that golden files and matrices of tests go through.
-pub(crate) const CHOICES: [(&str, Option<DType>); 5] = [
+pub(crate) const CHOICES: [(&str, Option<DType>); 6] = [
     ("kept", None),
     ("f16", Some(DType::F16)),
     ("bf16", Some(DType::BF16)),
     ("int8", Some(DType::I8)),
     ("fp8", Some(DType::F8E4M3)),
+    ("int4", Some(DType::I4)),
 ];
 
 pub(crate) fn fixture(name: &str) -> PathBuf {

@@ -122,6 +122,30 @@ fn not_equal(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
     vmvnq_u32(vceqq_f32(a, b))
 }
 
+#[inline]
+#[target_feature(enable = "neon")]
+fn right_by_4(x: uint16x8_t) -> uint16x8_t {
+    vshrq_n_u16::<4>(x)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn right_by_8(x: uint16x8_t) -> uint16x8_t {
+    vshrq_n_u16::<8>(x)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn right_by_12(x: uint16x8_t) -> uint16x8_t {
+    vshrq_n_u16::<12>(x)
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn lowest_nibbles(x: uint16x8_t) -> int16x8_t {
+    vreinterpretq_s16_u16(vandq_u16(x, vdupq_n_u16(0xf)))
+}
+
 /// a × b + c
 #[inline]
 #[target_feature(enable = "neon")]
@@ -302,6 +326,37 @@ impl Simd for Neon {
         each!(vmlal_high_s16, low, w, x)
     }
     #[inline(always)]
+    fn nibbles(self, words: &[u8; 4 * LANES], n: usize) -> Self::Shorts {
+        let words = each!(vreinterpretq_u16_u8, each!(vld1q_u8, parts(words)));
+        let shifted = match n {
+            0 => words,
+            1 => each!(right_by_4, words),
+            2 => each!(right_by_8, words),
+            _ => each!(right_by_12, words),
+        };
+        each!(lowest_nibbles, shifted)
+    }
+    #[inline(always)]
+    fn load_ints(self, x: &[i32; LANES]) -> Self::Ints {
+        each!(vld1q_s32, parts(x))
+    }
+    #[inline(always)]
+    fn add_pairs(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints {
+        let low = each!(vmull_s16, each!(vget_low_s16, w), each!(vget_low_s16, x));
+        let high = each!(vmull_high_s16, w, x);
+        each!(vaddq_s32, acc, each!(vpaddq_s32, low, high))
+    }
+    #[inline(always)]
+    fn ints_to_floats(self, x: Self::Ints) -> Self::Floats {
+        each!(vcvtq_f32_s32, x)
+    }
+    #[inline(always)]
+    fn spread_bf16(self, bytes: &[u8; 8]) -> Self::Floats {
+        let &[a, b, c, d, e, f, g, h] = bytes;
+        let wide = |low: u8, high: u8| f32::from_le_bytes([0, 0, low, high]);
+        each!(vdupq_n_f32, [wide(a, b), wide(c, d), wide(e, f), wide(g, h)])
+    }
+    #[inline(always)]
     fn sum_ints_each(self, x: [Self::Ints; 4]) -> [i64; 4] {
         each!(sum_lanes, x)
     }
@@ -316,5 +371,9 @@ impl Simd for Neon {
     fn cover(self, grid: &mut impl Grid<Self>) {
         // 4 sums take 16 of 32 registers; the rest holds a row's and a column's operands.
         simd::cover!(self, grid, 4 x 1, 2 x [], 2);
+    }
+    #[inline(always)]
+    fn cover_twofold(self, grid: &mut impl Grid<Self>) {
+        simd::cover!(self, grid, 2 x 1, 1 x [], 2);
     }
 }

@@ -1,6 +1,6 @@
 //! The reference against naive f64 arithmetic and against other libraries, with error bounds.
 
-use super::{Random, decode, encode, f32_bytes};
+use super::{Random, decode, encode, encode_scales, f32_bytes, quantize};
 use crate::dtype::DType;
 use crate::kernels::{Attention, HeadShape, Input, Isa, MatMut, Vector, Weights, math};
 
@@ -15,9 +15,14 @@ fn ulps(actual: f32, exact: f64) -> f64 {
 
 /// `Isa::matmul` of the reference, one token and one row.
 fn dot(dtype: DType, weights: &[u8], scale: Option<f32>, x: &[f32]) -> f32 {
-    let scale = scale.map(f32::to_le_bytes);
-    let weights = Weights::new(dtype, 1, x.len(), weights, scale.as_ref().map(|s| &s[..])).unwrap();
-    let quantized = Isa::SCALAR.quantize(x, x.len()).unwrap();
+    scaled_dot(dtype, weights, scale.as_slice(), x)
+}
+
+/// The same with the scales that the type has.
+fn scaled_dot(dtype: DType, weights: &[u8], scales: &[f32], x: &[f32]) -> f32 {
+    let scale = encode_scales(dtype, scales);
+    let weights = Weights::new(dtype, 1, x.len(), weights, scale.as_deref()).unwrap();
+    let quantized = quantize(Isa::SCALAR, x, x.len());
     let input = Input::new(x, x.len()).unwrap().with_quantized(&quantized).unwrap();
     let mut out = [0.0];
     Isa::SCALAR.matmul(&weights, 0..1, &input, MatMut::from_slice(&mut out, 1, 1).unwrap()).unwrap();
@@ -116,14 +121,14 @@ fn gates_are_within_a_few_ulp() {
 
 #[test]
 fn element_types_read_as_other_libraries_do() {
-    for dtype in [DType::BF16, DType::F16, DType::F8E4M3, DType::I8] {
+    for dtype in [DType::BF16, DType::F16, DType::F8E4M3, DType::I8, DType::I4] {
         let data: Vec<u8> = match dtype.size_bytes() {
             1 => (0..=255).collect(),
             _ => (0..=u16::MAX).flat_map(u16::to_le_bytes).collect(),
         };
         let expected = decode(dtype, &data);
-        let scale = dtype.is_quantized().then_some(1.0f32.to_le_bytes());
-        let weights = Weights::new(dtype, 1, expected.len(), &data, scale.as_ref().map(|s| &s[..])).unwrap();
+        let scale = encode_scales(dtype, &vec![1.0; super::scale_count(dtype, 1, expected.len())]);
+        let weights = Weights::new(dtype, 1, expected.len(), &data, scale.as_deref()).unwrap();
         let mut actual = vec![0.0; expected.len()];
         Isa::SCALAR.dequantize_row(&weights, 0, &mut actual).unwrap();
         for (i, (expected, actual)) in expected.iter().zip(&actual).enumerate() {
@@ -184,6 +189,32 @@ fn integer_dot_products_keep_their_bound() {
         // Half a step of the activations each, then three roundings and that of the two scales.
         let step = f64::from(largest) / 32767.0;
         let bound = (0.5001 * step * sum_of_weights * f64::from(scale)) + 5.0 * ROUNDING * exact.abs();
+        assert!((actual - exact).abs() <= bound, "{cols}: {actual}, {exact}");
+    }
+}
+
+#[test]
+fn grouped_dot_products_keep_their_bound() {
+    let mut random = Random(29);
+    for cols in [32, 64, 96, 128, 160, 4096, 9024] {
+        let weights = random.bytes(cols / 2);
+        let x = random.normals(cols);
+        let scales: Vec<f32> =
+            random.normals(cols / 32).iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect();
+        let scaled: Vec<f64> = decode(DType::I4, &weights)
+            .iter()
+            .enumerate()
+            .map(|(k, w)| w * f64::from(scales[k / 32]))
+            .collect();
+        let (exact, sum_of_magnitudes) = exact_dot(&scaled, &x);
+        let actual = f64::from(scaled_dot(DType::I4, &weights, &scales, &x));
+        let largest = x.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+        let sum_of_weights: f64 = scaled.iter().map(|w| w.abs()).sum();
+        // Half a step of the activations each; then one rounding for each word of a lane, four of the
+        // tree, and those of the token's scale.
+        let step = f64::from(largest) / 32767.0;
+        let roundings = cols.div_ceil(128) as f64 + 7.0;
+        let bound = 0.5001 * step * sum_of_weights + 1.001 * roundings * ROUNDING * sum_of_magnitudes;
         assert!((actual - exact).abs() <= bound, "{cols}: {actual}, {exact}");
     }
 }
@@ -386,6 +417,23 @@ fn projection_error(dtype: DType) -> (f64, f64) {
             .enumerate()
             .map(|(k, x)| x * if k % 256 == 7 { 20.0 } else { 1.0 })
             .collect();
+        if dtype == DType::I4 {
+            let (mut values, mut scales) = (vec![0; COLS / 2], vec![0; COLS / 16]);
+            Isa::SCALAR.quantize_groups(&weights, &mut values, &mut scales);
+            let scales: Vec<f32> = decode(DType::BF16, &scales).iter().map(|x| *x as f32).collect();
+            let stored: Vec<f64> = decode(DType::I4, &values)
+                .iter()
+                .enumerate()
+                .map(|(k, w)| w * f64::from(scales[k / 32]))
+                .collect();
+            let original: Vec<f64> = weights.iter().map(|w| f64::from(*w)).collect();
+            let actual = f64::from(scaled_dot(DType::I4, &values, &scales, &x));
+            let exact = exact_dot(&original, &x).0;
+            signal += exact * exact;
+            of_stored += (actual - exact_dot(&stored, &x).0).powi(2);
+            of_original += (actual - exact).powi(2);
+            continue;
+        }
         let largest = weights.iter().fold(0.0f32, |a, w| a.max(w.abs()));
         let scale = match dtype {
             DType::I8 => Some(largest / 127.0),
@@ -415,6 +463,7 @@ fn error_budget_of_each_dtype() {
         (DType::F16, 3e-7, 2.5e-4),
         (DType::F8E4M3, 3e-7, 3e-2),
         (DType::I8, 2.5e-4, 9e-3),
+        (DType::I4, 2.5e-4, 1e-1),
     ];
     for (dtype, arithmetic, with_storage) in budget {
         let (of_stored, of_original) = projection_error(dtype);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Random, encode, f32_bytes};
+use super::{Random, encode, encode_scales, f32_bytes, quantize, scale_count, whole_groups};
 use crate::dtype::DType;
 use crate::kernels::{Attention, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights};
 
@@ -21,6 +21,7 @@ on_every_isa!(
     matmul_of_every_tile,
     matmul_of_hostile_values,
     matmul_of_largest_integers,
+    matmul_of_largest_nibbles,
     matmul_of_part_of_the_rows,
     weights_of_every_bit_pattern,
     cache_rounding,
@@ -95,14 +96,14 @@ struct Product {
 impl Product {
     fn check(&self, isa: Isa, what: &str) {
         let tokens = self.x.len() / self.cols;
-        let scale = f32_bytes(&self.scale);
-        let scale = self.dtype.is_quantized().then_some(&*scale);
+        let scale = encode_scales(self.dtype, &self.scale);
         let mut results = Vec::new();
         for (isa, offset) in [(Isa::SCALAR, 0), (isa, 0), (isa, 1), (isa, 3)] {
             let data = Misaligned::new(&self.data, offset, 0xff);
             let x = Misaligned::new(&self.x, offset, f32::NAN);
-            let weights = Weights::new(self.dtype, self.rows, self.cols, data.get(), scale).unwrap();
-            let quantized = isa.quantize(x.get(), self.cols).unwrap();
+            let weights =
+                Weights::new(self.dtype, self.rows, self.cols, data.get(), scale.as_deref()).unwrap();
+            let quantized = quantize(isa, x.get(), self.cols);
             let input = Input::new(x.get(), self.cols).unwrap().with_quantized(&quantized).unwrap();
             let mut out = vec![f32::NAN; tokens * self.rows];
             let view = MatMut::from_slice(&mut out, tokens, self.rows).unwrap();
@@ -116,10 +117,15 @@ impl Product {
     }
 
     fn tame(random: &mut Random, dtype: DType, rows: usize, cols: usize, tokens: usize) -> Self {
-        let spread = if dtype == DType::I8 { 40.0 } else { 1.0 };
+        let cols = whole_groups(dtype, cols);
+        let spread = match dtype {
+            DType::I8 => 40.0,
+            DType::I4 => 4.0,
+            _ => 1.0,
+        };
         let values: Vec<f32> = random.normals(rows * cols).iter().map(|x| x * spread).collect();
         let data = encode(dtype, &values);
-        let scale = random.normals(rows);
+        let scale = random.normals(scale_count(dtype, rows, cols));
         Self { dtype, rows, cols, data, scale, x: random.normals(tokens * cols) }
     }
 }
@@ -151,7 +157,7 @@ fn matmul_of_hostile_values(isa: Isa) {
         for round in 0..300 {
             let (rows, cols, tokens) = (1 + random.below(9), 1 + random.below(70), 1 + random.below(5));
             let mut product = Product::tame(&mut random, dtype, rows, cols, tokens);
-            product.scale = random.hostiles(rows);
+            product.scale = random.hostiles(product.scale.len());
             if round % 3 > 0 {
                 product.data = random.bytes(product.data.len());
             }
@@ -186,15 +192,39 @@ fn matmul_of_largest_integers(isa: Isa) {
     }
 }
 
+/// 16 activations of the largest magnitude and 16 of the other sign, so that words and groups do not
+/// cancel out: sums of both signs as large as they get.
+fn matmul_of_largest_nibbles(isa: Isa) {
+    for cols in [32, 96, 128, 160, 4096] {
+        for (nibbles, weight) in [(0x00, -8.0), (0xff, 7.0)] {
+            let data = vec![nibbles; 5 * cols / 2];
+            let x: Vec<f32> = (0..2 * cols).map(|k| if k % 32 < 16 { 3.0 } else { -3.0 }).collect();
+            let scale = vec![0.5; 5 * cols / 32];
+            Product { dtype: DType::I4, rows: 5, cols, data, scale, x }.check(isa, "largest");
+
+            let (data, scale) = (vec![nibbles; cols / 2], encode(DType::BF16, &vec![0.5; cols / 32]));
+            let x = vec![3.0; cols];
+            let weights = Weights::new(DType::I4, 1, cols, &data, Some(&scale)).unwrap();
+            let quantized = quantize(isa, &x, cols);
+            let input = Input::new(&x, cols).unwrap().with_quantized(&quantized).unwrap();
+            let mut out = [0.0];
+            isa.matmul(&weights, 0..1, &input, MatMut::from_slice(&mut out, 1, 1).unwrap()).unwrap();
+            // Each sum of a lane is an integer below 2^31 with few digits: nothing is rounded before the end.
+            let sum = (cols as f32 * weight * 0.5) * 32767.0;
+            assert_eq!(out, [sum * (3.0 / 32767.0)], "{cols} × {weight}");
+        }
+    }
+}
+
 fn matmul_of_part_of_the_rows(isa: Isa) {
     let mut random = Random(4);
     for dtype in DType::ALL {
         let product = Product::tame(&mut random, dtype, 23, 50, 6);
-        let scale = f32_bytes(&product.scale);
-        let scale = dtype.is_quantized().then_some(&*scale);
-        let weights = Weights::new(dtype, 23, 50, &product.data, scale).unwrap();
-        let quantized = isa.quantize(&product.x, 50).unwrap();
-        let input = Input::new(&product.x, 50).unwrap().with_quantized(&quantized).unwrap();
+        let cols = product.cols;
+        let scale = encode_scales(dtype, &product.scale);
+        let weights = Weights::new(dtype, 23, cols, &product.data, scale.as_deref()).unwrap();
+        let quantized = quantize(isa, &product.x, cols);
+        let input = Input::new(&product.x, cols).unwrap().with_quantized(&quantized).unwrap();
         let mut whole = vec![0.0; 6 * 23];
         Isa::SCALAR.matmul(&weights, 0..23, &input, MatMut::from_slice(&mut whole, 6, 23).unwrap()).unwrap();
         for at in 0..=23 {
@@ -207,9 +237,9 @@ fn matmul_of_part_of_the_rows(isa: Isa) {
         }
         // A token alone gives what it gives among others.
         for token in 0..6 {
-            let x = &product.x[token * 50..][..50];
-            let quantized = isa.quantize(x, 50).unwrap();
-            let input = Input::new(x, 50).unwrap().with_quantized(&quantized).unwrap();
+            let x = &product.x[token * cols..][..cols];
+            let quantized = quantize(isa, x, cols);
+            let input = Input::new(x, cols).unwrap().with_quantized(&quantized).unwrap();
             let mut alone = vec![f32::NAN; 23];
             isa.matmul(&weights, 0..23, &input, MatMut::from_slice(&mut alone, 1, 23).unwrap()).unwrap();
             assert_same(&whole[token * 23..][..23], &alone, &format!("{dtype} token {token} alone"));
@@ -225,11 +255,11 @@ fn weights_of_every_bit_pattern(isa: Isa) {
             2 => (0..=u16::MAX).flat_map(u16::to_le_bytes).collect(),
             _ => random.hostiles(4099).iter().flat_map(|x| x.to_le_bytes()).collect(),
         };
-        let cols = data.len() / dtype.size_bytes();
+        let per_byte = if dtype == DType::I4 { 2 } else { 1 };
+        let cols = data.len() * per_byte / dtype.size_bytes();
         for scale in [1.0f32, 0.37, -3e38, f32::NAN, f32::INFINITY, 1e-42] {
-            let scale = scale.to_le_bytes();
-            let scale = dtype.is_quantized().then_some(&scale[..]);
-            let weights = Weights::new(dtype, 1, cols, &data, scale).unwrap();
+            let scale = encode_scales(dtype, &vec![scale; scale_count(dtype, 1, cols)]);
+            let weights = Weights::new(dtype, 1, cols, &data, scale.as_deref()).unwrap();
             let (mut expected, mut actual) = (vec![0.0; cols], vec![0.0; cols]);
             Isa::SCALAR.dequantize_row(&weights, 0, &mut expected).unwrap();
             isa.dequantize_row(&weights, 0, &mut actual).unwrap();
@@ -267,7 +297,8 @@ fn quantized_inputs(isa: Isa) {
     let check = |x: &[f32], cols: usize| {
         let expected = Isa::SCALAR.quantize(x, cols).unwrap();
         // A buffer of another shape, to be reused.
-        let mut actual = Quantized { cols: 9, values: vec![7; 5], scales: vec![f32::NAN; 99] };
+        let mut actual =
+            Quantized { cols: 9, values: vec![7; 5], scales: vec![f32::NAN; 99], ..Quantized::default() };
         isa.quantize_into(x, cols, &mut actual).unwrap();
         assert_eq!(expected.values(), actual.values(), "{cols} {x:?}");
         assert_same(expected.scales(), actual.scales(), "scales");

@@ -1,7 +1,7 @@
 //! Pins the bits of numerics version 1: one digest for each kernel, equal on every instruction set
 //! and platform. A digest that changes means a new `NUMERICS_VERSION`.
 
-use super::{Random, encode};
+use super::{Random, encode, encode_scales, quantize, scale_count, whole_groups};
 use crate::dtype::DType;
 use crate::kernels::{Attention, HeadShape, Input, Isa, MatMut, NUMERICS_VERSION, Vector, Weights, math};
 
@@ -11,16 +11,19 @@ fn digest(values: impl IntoIterator<Item = f32>) -> String {
 }
 
 fn matmul(isa: Isa, dtype: DType) -> String {
-    let (rows, cols, tokens) = (7, 1003, 5);
+    let (rows, cols, tokens) = (7, whole_groups(dtype, 1003), 5);
     let mut random = Random(40);
-    let spread = if dtype == DType::I8 { 40.0 } else { 1.0 };
+    let spread = match dtype {
+        DType::I8 => 40.0,
+        DType::I4 => 4.0,
+        _ => 1.0,
+    };
     let values: Vec<f32> = random.normals(rows * cols).iter().map(|x| x * spread).collect();
     let data = encode(dtype, &values);
-    let scale = encode(DType::F32, &random.normals(rows));
-    let scale = dtype.is_quantized().then_some(&*scale);
+    let scale = encode_scales(dtype, &random.normals(scale_count(dtype, rows, cols)));
     let x = random.normals(tokens * cols);
-    let weights = Weights::new(dtype, rows, cols, &data, scale).unwrap();
-    let quantized = isa.quantize(&x, cols).unwrap();
+    let weights = Weights::new(dtype, rows, cols, &data, scale.as_deref()).unwrap();
+    let quantized = quantize(isa, &x, cols);
     let input = Input::new(&x, cols).unwrap().with_quantized(&quantized).unwrap();
     let mut out = vec![0.0; tokens * rows];
     isa.matmul(&weights, 0..rows, &input, MatMut::from_slice(&mut out, tokens, rows).unwrap()).unwrap();
@@ -101,12 +104,13 @@ fn bits_of_version_1() {
     }
 }
 
-const EXPECTED: [&str; 13] = [
+const EXPECTED: [&str; 14] = [
     "F32 5c8667f496fd96a0",
     "BF16 b38ca8cc00399bcc",
     "F16 c76d105b815a424f",
     "F8_E4M3 cf9e4f95ba1a8e20",
     "I8 ba3c249ffdb7a022",
+    "I4 1700b9787b7e1d2c",
     "attention F16 acb7db654d3b2c1b",
     "attention F32 ccb52e33dc0be1f4",
     "rms_norm ff9e8c70fc36e19d",

@@ -7,7 +7,8 @@ mod equal_bits;
 mod golden;
 mod refusals;
 
-use crate::dtype::DType;
+use super::{Isa, Quantized};
+use crate::dtype::{DType, GROUP};
 
 /// Reproducible pseudo-random numbers (SplitMix64, Steele et al. 2014).
 struct Random(u64);
@@ -83,7 +84,15 @@ fn encode(dtype: DType, values: &[f32]) -> Vec<u8> {
         DType::F16 => half::f16::from_f32_const(x).to_le_bytes().to_vec(),
         DType::F8E4M3 => vec![float8::F8E4M3::from_f32(x).to_bits()],
         DType::I8 => vec![x.round_ties_even() as i8 as u8],
+        DType::I4 => vec![(x.round_ties_even().clamp(-8.0, 7.0) + 8.0) as u8],
     };
+    if dtype == DType::I4 {
+        // As compressed-tensors packs: element i of a word in its bits 4 i and up.
+        let words = values.chunks(8).map(|word| {
+            word.iter().enumerate().fold(0u32, |bits, (i, &x)| bits | u32::from(one(x)[0]) << (4 * i))
+        });
+        return words.flat_map(u32::to_le_bytes).collect();
+    }
     values.iter().flat_map(|&x| one(x)).collect()
 }
 
@@ -95,8 +104,40 @@ fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
         DType::F16 => f64::from(half::f16::from_le_bytes([b[0], b[1]]).to_f32_const()),
         DType::F8E4M3 => float8::F8E4M3::from_bits(b[0]).to_f64(),
         DType::I8 => f64::from(b[0] as i8),
+        DType::I4 => f64::NAN,
     };
+    if dtype == DType::I4 {
+        let words = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+        return words.flat_map(|word| (0..8).map(move |i| f64::from(word >> (4 * i) & 15) - 8.0)).collect();
+    }
     bytes.chunks_exact(dtype.size_bytes()).map(one).collect()
+}
+
+/// How many scales a matrix has: one for each row, for I4 one for each 32 columns of a row.
+fn scale_count(dtype: DType, rows: usize, cols: usize) -> usize {
+    if dtype == DType::I4 { rows * (cols / GROUP) } else { rows }
+}
+
+/// Scales as they are stored, where the type has them.
+fn encode_scales(dtype: DType, scales: &[f32]) -> Option<Vec<u8>> {
+    match dtype {
+        DType::I4 => Some(encode(DType::BF16, scales)),
+        _ => dtype.is_quantized().then(|| f32_bytes(scales)),
+    }
+}
+
+/// A number of columns that the type can have.
+fn whole_groups(dtype: DType, cols: usize) -> usize {
+    if dtype == DType::I4 { cols.next_multiple_of(GROUP) } else { cols }
+}
+
+/// Activations as any weights of so many columns want them.
+fn quantize(isa: Isa, x: &[f32], cols: usize) -> Quantized {
+    let mut quantized = isa.quantize(x, cols).unwrap();
+    if cols.is_multiple_of(GROUP) {
+        quantized.arrange_groups().unwrap();
+    }
+    quantized
 }
 
 fn f32_bytes(values: &[f32]) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use super::f32_bytes;
 use crate::dtype::DType;
-use crate::kernels::{Attention, HeadShape, Input, Isa, KernelError, MatMut, Vector, Weights};
+use crate::kernels::{Attention, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights};
 
 macro_rules! assert_refused {
     ($result:expr, $error:pat) => {
@@ -32,6 +32,18 @@ fn operands() {
         let error = Weights::new(dtype, 2, 12, &data, None).unwrap_err();
         assert!(error.to_string().contains("one F32 scale per row"), "{error}");
     }
+    assert_refused!(Weights::new(DType::I4, 1, 48, &data, Some(&data[..2])), KernelError::Group { cols: 48 });
+    assert_refused!(Weights::new(DType::I4, 1, 32, &data[..16], None), KernelError::Scale { .. });
+    assert_refused!(
+        Weights::new(DType::I4, 1, 32, &data[..16], Some(&data[..4])),
+        KernelError::Length { argument: "weight scale", expected: 2, actual: 4 }
+    );
+    assert_refused!(Weights::new(DType::I4, 1, 32, &data, Some(&data[..2])), KernelError::Length { .. });
+    assert_refused!(Vector::new(DType::I4, 48, &data), KernelError::UnsupportedDType { .. });
+    assert_refused!(
+        Isa::SCALAR.quantize(&[0.0; 6], 3).unwrap().arrange_groups(),
+        KernelError::Group { cols: 3 }
+    );
     assert_refused!(Vector::new(DType::BF16, 11, &data), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 5], 2), KernelError::Ragged { .. });
     assert_refused!(Input::new(&[], 0), KernelError::Ragged { .. });
@@ -68,6 +80,26 @@ fn matmul() {
         assert_refused!(run(0..4, &narrow, (3, 2)), KernelError::Length { argument: "input columns", .. });
         let nothing = Input::new(&[], 3).unwrap().with_quantized(&quantized);
         assert_refused!(nothing, KernelError::Length { .. });
+    }
+}
+
+#[test]
+fn groups_want_their_own_form_of_the_input() {
+    for isa in Isa::available() {
+        let (data, scale, x, mut out) = ([0x98; 16], [0x80, 0x3f], [1.0; 32], [0.0]);
+        let weights = Weights::new(DType::I4, 1, 32, &data, Some(&scale)).unwrap();
+        let mut quantized = isa.quantize(&x, 32).unwrap();
+        let mut run = |quantized: Option<&Quantized>| {
+            let input = Input::new(&x, 32).unwrap();
+            let input = quantized.map_or(input, |quantized| input.with_quantized(quantized).unwrap());
+            isa.matmul(&weights, 0..1, &input, MatMut::from_slice(&mut out, 1, 1).unwrap()).map(|()| out[0])
+        };
+        assert_refused!(run(None), KernelError::NotQuantized);
+        assert_refused!(run(Some(&quantized)), KernelError::NotQuantized);
+        quantized.arrange_groups().unwrap();
+        assert_eq!(run(Some(&quantized)).unwrap(), 16.0);
+        isa.quantize_into(&[2.0; 32], 32, &mut quantized).unwrap();
+        assert_refused!(run(Some(&quantized)), KernelError::NotQuantized);
     }
 }
 

@@ -278,6 +278,53 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn nibbles(self, words: &[u8; 4 * LANES], n: usize) -> Self::Shorts {
+        intrinsics! {
+            let words = words.as_ptr();
+            let (a, b) = (_mm256_loadu_si256(words.cast()), _mm256_loadu_si256(words.add(32).cast()));
+            let (a, b) = match n {
+                0 => (a, b),
+                1 => (_mm256_srli_epi16::<4>(a), _mm256_srli_epi16::<4>(b)),
+                2 => (_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b)),
+                _ => return (_mm256_srli_epi16::<12>(a), _mm256_srli_epi16::<12>(b)),
+            };
+            let mask = _mm256_set1_epi16(0xf);
+            (_mm256_and_si256(a, mask), _mm256_and_si256(b, mask))
+        }
+    }
+    #[inline(always)]
+    fn load_ints(self, x: &[i32; LANES]) -> Self::Ints {
+        intrinsics! {
+            (_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(8).cast()))
+        }
+    }
+    #[inline(always)]
+    fn add_pairs(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints {
+        self.add_products(acc, w, x)
+    }
+    #[inline(always)]
+    fn ints_to_floats(self, x: Self::Ints) -> Self::Floats {
+        intrinsics!((_mm256_cvtepi32_ps(x.0), _mm256_cvtepi32_ps(x.1)))
+    }
+    #[inline(always)]
+    fn spread_bf16(self, bytes: &[u8; 8]) -> Self::Floats {
+        // Each 128-bit part takes one of them, into the upper halves of its lanes.
+        const fn part(first: i32) -> i32 {
+            (first + 1) << 24 | first << 16 | 0x8080
+        }
+        intrinsics! {
+            let scales = _mm256_set1_epi64x(i64::from_le_bytes(*bytes));
+            let order = _mm256_setr_epi32(
+                part(0), part(0), part(0), part(0), part(2), part(2), part(2), part(2),
+            );
+            let next = _mm256_setr_epi32(
+                part(4), part(4), part(4), part(4), part(6), part(6), part(6), part(6),
+            );
+            let (a, b) = (_mm256_shuffle_epi8(scales, order), _mm256_shuffle_epi8(scales, next));
+            (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b))
+        }
+    }
+    #[inline(always)]
     fn sum_ints_each(self, x: [Self::Ints; 4]) -> [i64; 4] {
         let mut sums = [0; 4];
         intrinsics! {
@@ -310,5 +357,9 @@ impl Simd for Avx2 {
     fn cover(self, grid: &mut impl Grid<Self>) {
         // 4 sums take 8 of 16 registers; the rest holds a row's and a column's operands.
         simd::cover!(self, grid, 4 x 1, 2 x [], 2);
+    }
+    #[inline(always)]
+    fn cover_twofold(self, grid: &mut impl Grid<Self>) {
+        simd::cover!(self, grid, 2 x 1, 1 x [], 2);
     }
 }

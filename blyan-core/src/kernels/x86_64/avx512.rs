@@ -252,6 +252,46 @@ impl Simd for Avx512 {
         intrinsics!(_mm512_dpwssd_epi32(acc, w, x))
     }
     #[inline(always)]
+    fn nibbles(self, words: &[u8; 4 * LANES], n: usize) -> __m512i {
+        intrinsics! {
+            let words = _mm512_loadu_si512(words.as_ptr().cast());
+            let shifted = match n {
+                0 => words,
+                1 => _mm512_srli_epi16::<4>(words),
+                2 => _mm512_srli_epi16::<8>(words),
+                _ => return _mm512_srli_epi16::<12>(words),
+            };
+            _mm512_and_si512(shifted, _mm512_set1_epi16(0xf))
+        }
+    }
+    #[inline(always)]
+    fn load_ints(self, x: &[i32; LANES]) -> __m512i {
+        intrinsics!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn add_pairs(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        self.add_products(acc, w, x)
+    }
+    #[inline(always)]
+    fn ints_to_floats(self, x: __m512i) -> __m512 {
+        intrinsics!(_mm512_cvtepi32_ps(x))
+    }
+    #[inline(always)]
+    fn spread_bf16(self, bytes: &[u8; 8]) -> __m512 {
+        // Each of the four 128-bit parts takes one of them, into the upper halves of its lanes.
+        const fn part(first: i32) -> i32 {
+            (first + 1) << 24 | first << 16 | 0x8080
+        }
+        intrinsics! {
+            let order = _mm512_setr_epi32(
+                part(0), part(0), part(0), part(0), part(2), part(2), part(2), part(2),
+                part(4), part(4), part(4), part(4), part(6), part(6), part(6), part(6),
+            );
+            let scales = _mm512_set1_epi64(i64::from_le_bytes(*bytes));
+            _mm512_castsi512_ps(_mm512_shuffle_epi8(scales, order))
+        }
+    }
+    #[inline(always)]
     fn sum_ints_each(self, [a, b, c, d]: [__m512i; 4]) -> [i64; 4] {
         let mut sums = [0; 4];
         intrinsics! {
@@ -277,5 +317,9 @@ impl Simd for Avx512 {
     fn cover(self, grid: &mut impl Grid<Self>) {
         // 24 of 32 registers hold sums, 6 a row's weights each, one a token's activations.
         simd::cover!(self, grid, 4 x 1, 6 x [2, 3], 4);
+    }
+    #[inline(always)]
+    fn cover_twofold(self, grid: &mut impl Grid<Self>) {
+        simd::cover!(self, grid, 4 x 1, 4 x [2], 3);
     }
 }
