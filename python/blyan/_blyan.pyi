@@ -996,7 +996,7 @@ def export_checkpoint(
 def release(chain: Chain, model: _BlockLike, name: str, version: str) -> Block:
     """Names a model: appends a release block with a name and a SemVer version, and returns it."""
 def command_line(arguments: Sequence[str]) -> int:
-    """Runs the `blyan` command line, its name first among the arguments, and returns its exit code."""
+    """Runs the command line; Ctrl-C stops it and leaves every chain sound."""
 def available_isas() -> list[str]:
     """The instruction sets that this CPU has, the fastest last."""
 def write_tensors(
