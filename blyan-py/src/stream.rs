@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-use blyan_core::manager::{GenerateOptions, Generation, ManagerError, Stream as CoreStream};
+use blyan_core::manager::{GenerateOptions, Generation, ManagerError, Piece, Stream as CoreStream};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -27,17 +27,26 @@ const STREAM_BUSY: &str = "the stream is in use by another thread";
 /// ('cancelled', True)
 #[pyclass(frozen, module = "blyan")]
 pub(crate) struct Stream {
-    /// `None` once it ended.
-    maker: Local<Mutex<Option<Maker>>>,
+    slot: Local<Mutex<Slot>>,
     end: Mutex<End>,
     cancel: Cancel,
 }
 
+/// Who makes the pieces, and what it made that the caller does not have yet: turning it into a value of
+/// Python's runs Python code, which an interrupt can end.
+struct Slot {
+    /// `None` once the stream ended.
+    maker: Option<Maker>,
+    piece: Option<Piece>,
+}
+
 /// How a stream ended.
 enum End {
-    /// Not yet; or it was closed, if it has no thread.
+    /// Not yet; or it was closed, if nobody makes pieces.
     Open,
-    /// Read to its end or finished: the generation.
+    /// Read to its end or finished: the generation, on its way to the caller.
+    Made(Box<Generation>),
+    /// The same, as the caller has it.
     Finished(Py<PyAny>),
     /// It gave an error.
     Failed,
@@ -70,14 +79,15 @@ impl Stream {
     }
 
     fn new(maker: Maker, cancel: Cancel) -> Self {
-        Self { maker: Local::new(Mutex::new(Some(maker))), end: Mutex::new(End::Open), cancel }
+        let slot = Slot { maker: Some(maker), piece: None };
+        Self { slot: Local::new(Mutex::new(slot)), end: Mutex::new(End::Open), cancel }
     }
 
-    /// Who makes the pieces, if no other call uses it.
-    fn maker(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Option<Maker>>> {
-        let maker = self.maker.get("stream").map_err(|failure| failure.into_py(py))?;
-        match maker.try_lock() {
-            Ok(maker) => Ok(maker),
+    /// What makes the pieces, if no other call uses it.
+    fn slot(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Slot>> {
+        let slot = self.slot.get("stream").map_err(|failure| failure.into_py(py))?;
+        match slot.try_lock() {
+            Ok(slot) => Ok(slot),
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => Err(Failure::Busy(STREAM_BUSY).into_py(py)),
         }
@@ -91,29 +101,43 @@ impl Stream {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let mut slot = self.maker(py)?;
-        let Some(maker) = slot.as_mut() else { return Ok(None) };
-        match maker.ask(py, Request::Next)? {
-            Some(Reply::Piece(Ok(Some(piece)))) => values::piece(py, &piece).map(Some),
-            // Read to its end: finished at once, so that it holds no session any more.
-            Some(Reply::Piece(Ok(None))) => self.end(py, &mut slot).map(|_| None),
-            Some(Reply::Piece(Err(failure))) => Err(self.fail(py, &mut slot, failure)),
-            // A `finish` that was interrupted.
-            Some(Reply::Finished(generation)) => self.keep(py, &mut slot, *generation).map(|_| None),
-            None => Err(self.fail(py, &mut slot, ManagerError::StreamFailed.into())),
+        let mut slot = self.slot(py)?;
+        if slot.piece.is_none() {
+            let Some(maker) = slot.maker.as_mut() else { return Ok(None) };
+            match maker.ask(py, Request::Next)? {
+                Some(Reply::Piece(Ok(Some(piece)))) => slot.piece = Some(piece),
+                // Read to its end: finished at once, so that it holds no session any more.
+                Some(Reply::Piece(Ok(None))) => return self.end(py, &mut slot).map(|()| None),
+                Some(Reply::Piece(Err(failure))) => return Err(self.fail(py, &mut slot, failure)),
+                // A `finish` that was interrupted.
+                Some(Reply::Finished(made)) => return self.keep(py, &mut slot, *made).map(|()| None),
+                None => return Err(self.fail(py, &mut slot, ManagerError::StreamFailed.into())),
+            }
         }
+        let piece = slot.piece.as_ref().map(|piece| values::piece(py, piece)).transpose()?;
+        slot.piece = None;
+        Ok(piece)
     }
 
     /// The generation so far. A stream that was not read to its end counts as cancelled.
     fn finish(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let mut slot = self.maker(py)?;
-        match &*lock(&self.end) {
-            End::Finished(generation) => return Ok(generation.clone_ref(py)),
-            End::Failed => return Err(Failure::from(ManagerError::StreamFailed).into_py(py)),
-            End::Open if slot.is_none() => return Err(Failure::Closed("stream").into_py(py)),
-            End::Open => {}
+        let mut slot = self.slot(py)?;
+        let open = matches!(&*lock(&self.end), End::Open);
+        if open && slot.maker.is_none() {
+            return Err(Failure::Closed("stream").into_py(py));
         }
-        self.end(py, &mut slot)
+        if open {
+            self.end(py, &mut slot)?;
+        }
+        let made = match &*lock(&self.end) {
+            End::Made(generation) => generation.clone(),
+            End::Finished(generation) => return Ok(generation.clone_ref(py)),
+            End::Open | End::Failed => return Err(Failure::from(ManagerError::StreamFailed).into_py(py)),
+        };
+        // No lock is held here: this runs Python code.
+        let generation = values::generation(py, *made)?.unbind();
+        *lock(&self.end) = End::Finished(generation.clone_ref(py));
+        Ok(generation)
     }
 
     /// Ends the stream at the next token, from any thread. What was made so far stays.
@@ -123,7 +147,7 @@ impl Stream {
 
     /// Ends the stream and lets go of its memory, or of the session that it borrows.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let_go(py, &mut *self.maker(py)?);
+        let_go(py, &mut *self.slot(py)?);
         Ok(())
     }
 
@@ -143,10 +167,10 @@ impl Stream {
 
 impl Stream {
     /// Finishes the stream.
-    fn end(&self, py: Python<'_>, slot: &mut Option<Maker>) -> PyResult<Py<PyAny>> {
-        while let Some(maker) = slot.as_mut() {
+    fn end(&self, py: Python<'_>, slot: &mut Slot) -> PyResult<()> {
+        while let Some(maker) = slot.maker.as_mut() {
             match maker.ask(py, Request::Finish)? {
-                Some(Reply::Finished(generation)) => return self.keep(py, slot, *generation),
+                Some(Reply::Finished(made)) => return self.keep(py, slot, *made),
                 // The piece of an interrupted call.
                 Some(Reply::Piece(Ok(_))) => {}
                 Some(Reply::Piece(Err(failure))) => return Err(self.fail(py, slot, failure)),
@@ -156,24 +180,18 @@ impl Stream {
         Err(self.fail(py, slot, ManagerError::StreamFailed.into()))
     }
 
-    /// Keeps the generation, and lets go of the stream.
-    fn keep(
-        &self,
-        py: Python<'_>,
-        slot: &mut Option<Maker>,
-        generation: Result<Generation, Failure>,
-    ) -> PyResult<Py<PyAny>> {
-        let generation = match generation {
-            Ok(generation) => values::generation(py, generation)?.unbind(),
+    /// Keeps the generation, and lets go of what made it.
+    fn keep(&self, py: Python<'_>, slot: &mut Slot, made: Result<Generation, Failure>) -> PyResult<()> {
+        match made {
+            Ok(generation) => *lock(&self.end) = End::Made(Box::new(generation)),
             Err(failure) => return Err(self.fail(py, slot, failure)),
-        };
-        *lock(&self.end) = End::Finished(generation.clone_ref(py));
+        }
         let_go(py, slot);
-        Ok(generation)
+        Ok(())
     }
 
     /// Notes that the stream failed, and lets go of it.
-    fn fail(&self, py: Python<'_>, slot: &mut Option<Maker>, failure: Failure) -> PyErr {
+    fn fail(&self, py: Python<'_>, slot: &mut Slot, failure: Failure) -> PyErr {
         *lock(&self.end) = End::Failed;
         let_go(py, slot);
         failure.into_py(py)
@@ -181,7 +199,8 @@ impl Stream {
 }
 
 /// Ends the thread of a stream, and gives back the session that it borrows.
-fn let_go(py: Python<'_>, slot: &mut Option<Maker>) {
-    let maker = slot.take();
+fn let_go(py: Python<'_>, slot: &mut Slot) {
+    slot.piece = None;
+    let maker = slot.maker.take();
     py.detach(|| drop(maker));
 }

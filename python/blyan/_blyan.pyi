@@ -56,6 +56,7 @@ __all__ = [
     "Writer",
     "__version__",
     "available_isas",
+    "command_line",
     "deliver_logs",
     "draft_hash",
     "export_checkpoint",
