@@ -28,6 +28,7 @@
 pub mod chain;
 pub mod dtype;
 mod error;
+pub mod evolve;
 pub mod format;
 pub mod hash;
 pub mod import;
