@@ -1,6 +1,7 @@
 //! Owns [`EvolveError`].
 
 use super::InvalidEvidence;
+use super::dataset::DatasetError;
 use crate::chain::ChainError;
 use crate::format::BlockKind;
 use crate::hash::BlockHash;
@@ -37,6 +38,9 @@ pub enum EvolveError {
     /// What was to be appended is not valid evidence.
     #[error(transparent)]
     Invalid(#[from] InvalidEvidence),
+    /// What was asked of a dataset cannot be.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
 }
 
 impl EvolveError {

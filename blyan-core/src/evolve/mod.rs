@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+pub mod dataset;
 mod error;
 mod evidence;
 mod key;
@@ -44,7 +45,8 @@ use evidence::Rule;
 
 /// Adds the validators of all kinds of evidence.
 pub(crate) fn validators(validators: Validators) -> Validators {
-    Rule::<Policy>::register(validators)
+    let validators = Rule::<Policy>::register(validators);
+    dataset::validators(validators)
 }
 
 /// Parts per million of a whole.
