@@ -109,6 +109,14 @@ void generations(const blyan::chain &chain, const blyan::model &model)
         said.push_back(token);
     EXPECT(session.tokens() == said && session.cache_bytes() > 0);
     session.truncate(tokens.size());
+    {
+        std::string pieces;
+        blyan::stream rest = session.stream(std::vector<std::uint32_t>(), options);
+        for (const blyan::piece &piece : rest)
+            pieces += piece.text;
+        EXPECT(pieces == rest.finish().text());
+    }
+    session.truncate(tokens.size());
     EXPECT(session.tokens() == tokens);
 
     // The logits are those that the greedy choice was made from.

@@ -26,7 +26,7 @@ pub use options::{GenerateOptions, ManagerOptions, Prompt};
 pub use receipt::{FinishReason, Receipt};
 pub use replay::Replay;
 pub use sampling::SamplingOptions;
-pub use session::{Generation, Session, Stream};
+pub use session::{Generation, Session, SharedSession, Stream};
 pub use snapshot::{PinnedBlock, Release, SlotChange, Snapshot, release};
 
 use crate::chain::{Chain, ChainError};
@@ -202,6 +202,9 @@ pub enum ManagerError {
     /// A stream that failed was asked for its result.
     #[error("the stream gave an error before")]
     StreamFailed,
+    /// A shared session that another call or a stream has.
+    #[error("the session is in use: finish its stream, or wait for the other call")]
+    SessionBusy,
     /// No thread could be started.
     #[error("no threads to compute with")]
     Threads(#[source] std::io::Error),
