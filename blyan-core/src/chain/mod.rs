@@ -141,6 +141,16 @@ impl Chain {
         Ok(self.reader()?.get(block)?.block)
     }
 
+    /// Many blocks, in the order of their hashes, all of one state of the chain. Cheaper than one
+    /// [`Self::get`] after the other, as the index is entered once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::get`], for the first block that has one.
+    pub fn get_all(&self, blocks: &[BlockHash]) -> Result<Vec<Block>, ChainError> {
+        self.reader()?.get_all(blocks)
+    }
+
     /// The block's payload, verified: a mapped file, or a copy of what lies in the index.
     ///
     /// # Errors

@@ -73,10 +73,11 @@ impl Snapshot {
             return Err(ManagerError::NotASpec { block: manifest.spec, kind: spec_block.header().kind });
         }
         let spec = ModelSpec::from_canonical_json(&chain.payload(&manifest.spec)?)?;
-        let mut slots = BTreeMap::new();
-        for (slot, hash) in manifest.slots {
-            slots.insert(slot, pin(&chain.get(&hash)?, slot)?);
-        }
+        let pinned: Vec<BlockHash> = manifest.slots.values().copied().collect();
+        let blocks = chain.get_all(&pinned)?;
+        let slots = manifest.slots.into_keys().zip(&blocks);
+        let slots = slots.map(|(slot, block)| Ok((slot, pin(block, slot)?)));
+        let slots = slots.collect::<Result<BTreeMap<_, _>, ManagerError>>()?;
         let snapshot = Self { base: Some(*model), spec_block: manifest.spec, spec: Arc::new(spec), slots };
         snapshot.check_complete()?;
         Ok(snapshot)
