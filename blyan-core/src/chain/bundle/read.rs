@@ -309,6 +309,14 @@ fn read_header(place: Place, hash: &BlockHash, source: &mut dyn Source) -> Resul
     Header::from_bytes(&bytes).map_err(|_| BundleError::Changed.into())
 }
 
+/// What was appended to a transaction.
+#[derive(Default)]
+struct Done {
+    blocks_new: u64,
+    payload_bytes_new: u64,
+    signatures_new: u64,
+}
+
 /// Appends everything to a transaction.
 fn append(
     writer: &mut Writer,
@@ -317,9 +325,9 @@ fn append(
     contents: &Contents,
     source: &mut dyn Source,
     options: &UnbundleOptions<'_>,
-) -> Result<UnbundleReport, ChainError> {
+) -> Result<Done, ChainError> {
     let mut progress = BundleProgress { total_blocks: plan.len() as u64, ..BundleProgress::default() };
-    let (mut blocks_new, mut payload_bytes_new, mut signatures_new) = (0, 0, 0);
+    let mut done = Done::default();
     for block in plan {
         check_cancelled(options.cancel)?;
         let header = read_header(block.header, &block.hash, source)?;
@@ -343,8 +351,8 @@ fn append(
             if appended.hash != block.hash {
                 return Err(BundleError::Changed.into());
             }
-            blocks_new += u64::from(appended.new_block);
-            payload_bytes_new += if appended.new_payload { len_bytes } else { 0 };
+            done.blocks_new += u64::from(appended.new_block);
+            done.payload_bytes_new += if appended.new_payload { len_bytes } else { 0 };
         }
         progress.blocks += 1;
         progress.payload_bytes = progress.payload_bytes.saturating_add(len_bytes);
@@ -354,11 +362,9 @@ fn append(
     }
     for (block, record) in &contents.signatures {
         check_cancelled(options.cancel)?;
-        signatures_new += u64::from(writer.add_new_signature(block, record)?);
+        done.signatures_new += u64::from(writer.add_new_signature(block, record)?);
     }
-    let blocks_known = plan.len() as u64 - blocks_new;
-    let root = chain.root()?;
-    Ok(UnbundleReport { blocks_new, blocks_known, signatures_new, payload_bytes_new, root })
+    Ok(done)
 }
 
 impl Chain {
@@ -419,8 +425,8 @@ impl Chain {
         // Begun first: nobody collects a payload that was found in the chain.
         let mut writer = self.writer()?;
         let plan = plan(self, contents, source)?;
-        let report = match append(&mut writer, self, &plan, contents, source, options) {
-            Ok(report) => report,
+        let done = match append(&mut writer, self, &plan, contents, source, options) {
+            Ok(done) => done,
             Err(error) => {
                 // The reason is worth more than a failure to tidy up; the next collection does.
                 let _ = writer.abandon();
@@ -428,6 +434,8 @@ impl Chain {
             }
         };
         writer.commit()?;
-        Ok(UnbundleReport { root: self.root()?, ..report })
+        let Done { blocks_new, payload_bytes_new, signatures_new } = done;
+        let blocks_known = plan.len() as u64 - blocks_new;
+        Ok(UnbundleReport { blocks_new, blocks_known, signatures_new, payload_bytes_new, root: self.root()? })
     }
 }
