@@ -276,6 +276,7 @@ fn a_model_grows_without_copying_what_it_has() {
     refused(&chain, draft("1.0.1"), "change: Minor");
     refused(&chain, draft("2.0.0"), "change: Minor");
     // Growing again goes on from there; going back needs no reason of its own to be kept, but has one.
+    let grown = Snapshot::of_model(&chain, &next).unwrap();
     let more = grow(&chain, &grown, &[one_expert_more(&chain, &grown)]).unwrap().publish(&chain).unwrap();
     assert_eq!(chain.get(&more).unwrap().header().version, version("1.2.0"));
     let back = rollback(&chain, &more, &model, "too many experts").unwrap();
