@@ -235,7 +235,7 @@ void change_an_expert(blyan::chain &chain)
     blyan::draft draft;
     draft.kind = blyan::kind_from_name("expert");
     draft.name = found->name;
-    draft.version = "2.0.0";
+    draft.version = "1.0.1";
     draft.parents = {{before.info().spec, BLYAN_ROLE_DEPENDENCY}, {found->block, BLYAN_ROLE_PREDECESSOR}};
     draft.payload = payload.bytes();
     blyan::writer writer = chain.begin();

@@ -282,6 +282,24 @@ impl Reader {
         })
     }
 
+    /// Whether a payload file was deleted on purpose.
+    pub(super) fn is_collected(&self, payload: &PayloadHash) -> Result<bool, StorageError> {
+        self.read(|transaction| tables::is_collected(transaction, payload))
+    }
+
+    /// Names the reason for a payload that is not there.
+    pub(super) fn explain(&self, error: ChainError) -> ChainError {
+        match error {
+            ChainError::Damaged {
+                block,
+                reason: Damage::Payload(StorageError::PayloadMissing { payload }),
+            } if self.is_collected(&payload).unwrap_or(false) => {
+                ChainError::PayloadCollected { block, payload }
+            }
+            error => error,
+        }
+    }
+
     /// The signature records beside a block, as they are stored.
     pub(super) fn signatures(&self, block: &BlockHash) -> Result<Vec<SignatureRecord>, ChainError> {
         let first = tables::signature_key(block, &[0; 32], 0);

@@ -59,7 +59,7 @@ impl fmt::Display for ChainId {
 /// | range | use |
 /// |---|---|
 /// | 0 | never used |
-/// | 1–15 | lane A: specs, models, releases |
+/// | 1–15 | lane A: specs, models, releases, migrations |
 /// | 16–31 | lane B: weights, safetensors payloads, always files |
 /// | 32–47 | lane B: texts of a model: tokenizer, templates |
 /// | 48–4095 | reserved for later versions of Blyan |
@@ -74,6 +74,8 @@ impl BlockKind {
     pub const MODEL: Self = Self(2);
     /// A model with a name and a version, canonical JSON.
     pub const RELEASE: Self = Self(3);
+    /// What a model of another architecture comes from, canonical JSON.
+    pub const MIGRATION: Self = Self(4);
     /// Token embedding.
     pub const EMBEDDING: Self = Self(16);
     /// A layer's attention and norms.
@@ -99,10 +101,11 @@ impl BlockKind {
     /// `generation_config.json`.
     pub const GENERATION_CONFIG: Self = Self(36);
 
-    const NAMES: [(Self, &'static str); 15] = [
+    const NAMES: [(Self, &'static str); 16] = [
         (Self::SPEC, "spec"),
         (Self::MODEL, "model"),
         (Self::RELEASE, "release"),
+        (Self::MIGRATION, "migration"),
         (Self::EMBEDDING, "embedding"),
         (Self::ATTENTION, "attention"),
         (Self::ROUTER, "router"),

@@ -30,7 +30,8 @@ impl Receipt {
     /// Runs the receipt's inputs again, on the chain's blocks and this machine, and compares.
     ///
     /// `options` says how to run: threads, instruction set, chunk; its model and cache are the
-    /// receipt's.
+    /// receipt's. Only what was run with blocks laid over a model, and was not published since, needs that
+    /// model and the same overlay.
     ///
     /// # Errors
     ///
@@ -60,8 +61,13 @@ impl Receipt {
 
     fn run_again(&self, chain: &Chain, options: &ManagerOptions) -> Result<Receipt, ManagerError> {
         let claim = self.claim();
+        let (model, name) = match options.overlay.is_empty() {
+            true => (Some(claim.model), None),
+            false => (options.model, options.name.clone()),
+        };
         let options = ManagerOptions {
-            model: Some(claim.model),
+            model,
+            name,
             kv_cache: claim.options.kv_cache,
             persist_usage: false,
             // Who checks a result checks what it came from.
