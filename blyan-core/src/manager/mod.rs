@@ -6,6 +6,7 @@
 
 mod assemble;
 mod job;
+mod losses;
 mod options;
 mod replay;
 mod run;
