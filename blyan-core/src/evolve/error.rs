@@ -1,6 +1,6 @@
 //! Owns [`EvolveError`].
 
-use super::InvalidEvidence;
+use super::{EvaluateError, InvalidEvidence, RoundError, StepError};
 use crate::chain::ChainError;
 use crate::format::BlockKind;
 use crate::hash::BlockHash;
@@ -16,6 +16,12 @@ pub enum EvolveError {
     /// A model, or text and tokens.
     #[error(transparent)]
     Manager(#[from] ManagerError),
+    /// Evaluating a model.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    /// A step of a round that cannot be taken.
+    #[error(transparent)]
+    Step(#[from] StepError),
     /// A block of another kind than is needed.
     #[error("block {block} is a {found} block: a {expected} block is needed")]
     WrongKind {
@@ -37,6 +43,12 @@ pub enum EvolveError {
     /// What was to be appended is not valid evidence.
     #[error(transparent)]
     Invalid(#[from] InvalidEvidence),
+}
+
+impl From<RoundError> for EvolveError {
+    fn from(error: RoundError) -> Self {
+        Self::Invalid(error.into())
+    }
 }
 
 impl EvolveError {

@@ -27,20 +27,38 @@
 //! # }
 //! ```
 
+mod attest;
+mod audit;
+mod dataset;
 mod error;
 mod evaluate;
 mod evidence;
+mod judge;
 mod key;
+mod loss;
 mod policy;
+mod round;
 mod statement;
 
+pub use attest::{Attestation, Losses, attest, attest_all};
+pub use audit::{Accusation, AuditReport, Lie, accuse, audit};
 pub use error::EvolveError;
 pub use evaluate::{
     DEFAULT_WINDOW, EvaluateError, EvaluateOptions, EvaluateProgress, Evaluation, evaluate, evaluate_model,
 };
 pub use evidence::{Evidence, InvalidEvidence, MAX_JSON_BYTES};
+pub use judge::{
+    AcceptedSet, CandidateState, Chosen, Fault, FaultKind, Judgement, Reason, RoundState, Verdict, judge,
+    publish, publish_release,
+};
 pub use key::{ParseKeyError, PublicKey};
+pub use loss::{LossBits, ParseLossError, Score};
 pub use policy::{Policy, PolicyError, Tier};
+pub use round::{
+    Candidate, CandidateBlocks, Claim, Closing, Reveal, Round, RoundError, StepError, candidate_root, claim,
+    claim_commitment, claims_of, close_round, open_round, propose_candidate, reveal, snapshot_of,
+    split_commitment,
+};
 pub use statement::{Body, Statement};
 
 use crate::chain::Validators;
@@ -48,7 +66,14 @@ use evidence::Rule;
 
 /// Adds the validators of all kinds of evidence.
 pub(crate) fn validators(validators: Validators) -> Validators {
-    Rule::<Policy>::register(validators)
+    let validators = Rule::<Policy>::register(validators);
+    let validators = Rule::<Statement<Round>>::register(validators);
+    let validators = Rule::<Statement<Claim>>::register(validators);
+    let validators = Rule::<Statement<Closing>>::register(validators);
+    let validators = Rule::<Statement<Candidate>>::register(validators);
+    let validators = Rule::<Statement<Reveal>>::register(validators);
+    let validators = Rule::<Statement<Attestation>>::register(validators);
+    Rule::<Statement<Accusation>>::register(validators)
 }
 
 /// Parts per million of a whole.
