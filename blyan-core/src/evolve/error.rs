@@ -1,5 +1,6 @@
 //! Owns [`EvolveError`].
 
+use super::dataset::DatasetError;
 use super::{EvaluateError, InvalidEvidence, RoundError, StepError};
 use crate::chain::ChainError;
 use crate::format::BlockKind;
@@ -43,6 +44,9 @@ pub enum EvolveError {
     /// What was to be appended is not valid evidence.
     #[error(transparent)]
     Invalid(#[from] InvalidEvidence),
+    /// What was asked of a dataset cannot be.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
 }
 
 impl From<RoundError> for EvolveError {
