@@ -1,6 +1,7 @@
 //! Owns [`Error`]: every layer's own error under one roof, for programs that only pass them on.
 
 use crate::chain::ChainError;
+use crate::evolve::EvolveError;
 use crate::import::{ExportError, ImportError};
 use crate::manager::ManagerError;
 use crate::tensor::TensorError;
@@ -28,4 +29,7 @@ pub enum Error {
     /// Counts of use.
     #[error(transparent)]
     Usage(#[from] UsageError),
+    /// Evidence: policies, datasets, votes.
+    #[error(transparent)]
+    Evolve(#[from] EvolveError),
 }

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["model"],
     &["usage"],
     &["import", "manager"],
+    &["evolve"],
     &["error", "open"],
     &["lib"],
 ];

@@ -82,6 +82,7 @@ impl Draft {
             | BlockKind::TOKENIZER_CONFIG
             | BlockKind::SPECIAL_TOKENS_MAP
             | BlockKind::GENERATION_CONFIG => "application/json",
+            kind if kind.is_evidence() => "application/json",
             _ => "application/octet-stream",
         };
         Self {

@@ -59,10 +59,11 @@ impl fmt::Display for ChainId {
 /// | range | use |
 /// |---|---|
 /// | 0 | never used |
-/// | 1–15 | lane A: specs, models, releases, migrations |
+/// | 1–15 | lane A: specs, models, releases, migrations; policies and what is proposed and attested under them |
 /// | 16–31 | lane B: weights, safetensors payloads, always files |
 /// | 32–47 | lane B: texts of a model: tokenizer, templates |
-/// | 48–4095 | reserved for later versions of Blyan |
+/// | 64–95 | lane D: token ids, datasets and their votes, evaluation rounds, uses |
+/// | 48–63, 96–4095 | reserved for later versions of Blyan |
 /// | 4096–65535 | free for applications |
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub struct BlockKind(pub u16);
@@ -76,6 +77,16 @@ impl BlockKind {
     pub const RELEASE: Self = Self(3);
     /// What a model of another architecture comes from, canonical JSON.
     pub const MIGRATION: Self = Self(4);
+    /// What a model takes as evidence: whose, how much; canonical JSON.
+    pub const POLICY: Self = Self(5);
+    /// A commitment to a candidate, signed.
+    pub const CLAIM: Self = Self(6);
+    /// A change of a model that wants to be judged, signed.
+    pub const CANDIDATE: Self = Self(7);
+    /// Losses of a model with and without candidates, signed.
+    pub const ATTESTATION: Self = Self(8);
+    /// An attestation that does not recompute, signed.
+    pub const ACCUSATION: Self = Self(9);
     /// Token embedding.
     pub const EMBEDDING: Self = Self(16);
     /// A layer's attention and norms.
@@ -100,12 +111,37 @@ impl BlockKind {
     pub const CHAT_TEMPLATE: Self = Self(35);
     /// `generation_config.json`.
     pub const GENERATION_CONFIG: Self = Self(36);
+    /// Token ids, u32 little-endian.
+    pub const TOKENS: Self = Self(64);
+    /// Where tokens come from and what they are; canonical JSON.
+    pub const DATASET: Self = Self(65);
+    /// What a validator found in a dataset, signed.
+    pub const AUDIT: Self = Self(66);
+    /// A voice for or against a dataset, signed.
+    pub const VOTE: Self = Self(67);
+    /// The votes on a dataset that were counted; canonical JSON.
+    pub const TALLY: Self = Self(68);
+    /// A dataset accepted or rejected; canonical JSON.
+    pub const RULING: Self = Self(69);
+    /// Opens an evaluation round and commits to its split, signed.
+    pub const ROUND: Self = Self(70);
+    /// Ends the time for claims of a round, signed.
+    pub const CLOSING: Self = Self(71);
+    /// The split that judges the candidates of a round, signed.
+    pub const REVEAL: Self = Self(72);
+    /// Receipts that count as use, signed.
+    pub const USAGE_RECORD: Self = Self(73);
 
-    const NAMES: [(Self, &'static str); 16] = [
+    const NAMES: [(Self, &'static str); 31] = [
         (Self::SPEC, "spec"),
         (Self::MODEL, "model"),
         (Self::RELEASE, "release"),
         (Self::MIGRATION, "migration"),
+        (Self::POLICY, "policy"),
+        (Self::CLAIM, "claim"),
+        (Self::CANDIDATE, "candidate"),
+        (Self::ATTESTATION, "attestation"),
+        (Self::ACCUSATION, "accusation"),
         (Self::EMBEDDING, "embedding"),
         (Self::ATTENTION, "attention"),
         (Self::ROUTER, "router"),
@@ -118,11 +154,27 @@ impl BlockKind {
         (Self::SPECIAL_TOKENS_MAP, "special_tokens_map"),
         (Self::CHAT_TEMPLATE, "chat_template"),
         (Self::GENERATION_CONFIG, "generation_config"),
+        (Self::TOKENS, "tokens"),
+        (Self::DATASET, "dataset"),
+        (Self::AUDIT, "audit"),
+        (Self::VOTE, "vote"),
+        (Self::TALLY, "tally"),
+        (Self::RULING, "ruling"),
+        (Self::ROUND, "round"),
+        (Self::CLOSING, "closing"),
+        (Self::REVEAL, "reveal"),
+        (Self::USAGE_RECORD, "usage_record"),
     ];
 
     /// Whether payloads of this kind are weights: safetensors, always a file of their own.
     pub const fn is_weights(self) -> bool {
         self.0 >= 16 && self.0 <= 31
+    }
+
+    /// Whether payloads of this kind are canonical JSON of the module `evolve`.
+    pub const fn is_evidence(self) -> bool {
+        (self.0 >= Self::POLICY.0 && self.0 <= Self::ACCUSATION.0)
+            || (self.0 >= Self::DATASET.0 && self.0 <= Self::USAGE_RECORD.0)
     }
 
     /// The kind of that name, as [`fmt::Display`] writes it.

@@ -9,6 +9,7 @@ mod compare;
 mod grow;
 mod history;
 mod job;
+mod losses;
 mod names;
 mod options;
 mod release;
