@@ -88,6 +88,8 @@ impl BlockKind {
     pub const FINAL_NORM: Self = Self(21);
     /// Output head.
     pub const HEAD: Self = Self(22);
+    /// What is added to a weight block to get another one.
+    pub const DELTA: Self = Self(23);
     /// `tokenizer.json`.
     pub const TOKENIZER: Self = Self(32);
     /// `tokenizer_config.json`.
@@ -99,7 +101,7 @@ impl BlockKind {
     /// `generation_config.json`.
     pub const GENERATION_CONFIG: Self = Self(36);
 
-    const NAMES: [(Self, &'static str); 15] = [
+    const NAMES: [(Self, &'static str); 16] = [
         (Self::SPEC, "spec"),
         (Self::MODEL, "model"),
         (Self::RELEASE, "release"),
@@ -110,6 +112,7 @@ impl BlockKind {
         (Self::SHARED_EXPERT, "shared_expert"),
         (Self::FINAL_NORM, "final_norm"),
         (Self::HEAD, "head"),
+        (Self::DELTA, "delta"),
         (Self::TOKENIZER, "tokenizer"),
         (Self::TOKENIZER_CONFIG, "tokenizer_config"),
         (Self::SPECIAL_TOKENS_MAP, "special_tokens_map"),

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::delta::{self, Delta};
 use super::error::ImportError;
 use super::texts;
 use crate::chain::{ChainError, ParentView, ValidationError, Validator, Validators};
@@ -11,8 +12,8 @@ use crate::dtype::Shape;
 use crate::format::{
     BlockKind, ChainId, Header, Manifest, ManifestError, ModelSpec, ParentRole, Slot, SpecError, TensorRole,
 };
-use crate::hash::BlockHash;
-use crate::tensor::{TensorError, TensorMap, first_not_finite, scale_name};
+use crate::hash::{BlockHash, PayloadHash};
+use crate::tensor::{DeltaError, TensorError, TensorMap, first_not_finite, scale_name};
 
 /// A block of a model that does not hold what its header and parents promise.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +124,47 @@ pub enum InvalidBlock {
         /// What is wrong with it.
         reason: String,
     },
+    /// A delta that cannot be added to its base.
+    #[error(transparent)]
+    Delta(#[from] DeltaError),
+    /// A delta with a version of its own: equal content would have two names.
+    #[error("a delta has version 1.0.0, this one {found}")]
+    DeltaVersion {
+        /// Version in the header.
+        found: String,
+    },
+    /// A delta whose parents are not a spec as dependency and one base.
+    #[error("a delta has two parents, its spec as dependency and its base, this one has {found}")]
+    DeltaParents {
+        /// Number of its parents.
+        found: usize,
+    },
+    /// A block that names several deltas as what it was merged from.
+    #[error("it names {found} deltas as its base: a block is merged from one")]
+    ManyDeltas {
+        /// Number of deltas.
+        found: usize,
+    },
+    /// A merged block that does not follow the base of its delta, or fills another slot.
+    #[error("it was merged from delta {delta}, so it must follow {base} in the same slot and spec")]
+    OtherBase {
+        /// The delta.
+        delta: BlockHash,
+        /// The delta's base.
+        base: BlockHash,
+    },
+    /// A merged block that holds something else.
+    #[error("merging delta {delta} into {base} gives payload {expected}, it holds {found}")]
+    NotMerged {
+        /// The delta.
+        delta: BlockHash,
+        /// The delta's base.
+        base: BlockHash,
+        /// The payload that merging gives.
+        expected: PayloadHash,
+        /// The payload in the header.
+        found: PayloadHash,
+    },
     /// A parent could not be read.
     #[error(transparent)]
     Chain(Box<ChainError>),
@@ -140,6 +182,7 @@ pub(crate) fn validators() -> Validators {
     let text: Arc<dyn Validator> = Arc::new(Text);
     let mut validators =
         Validators::new().with(BlockKind::SPEC, Arc::new(Spec)).with(BlockKind::MODEL, Arc::new(Model));
+    validators = validators.with(BlockKind::DELTA, Arc::new(Delta));
     for kind in [
         BlockKind::EMBEDDING,
         BlockKind::ATTENTION,
@@ -157,7 +200,7 @@ pub(crate) fn validators() -> Validators {
     validators
 }
 
-fn check_header(header: &Header, lane: ChainId, media_type: &'static str) -> Result<(), InvalidBlock> {
+pub(super) fn check_header(header: &Header, lane: ChainId, media_type: &'static str) -> Result<(), InvalidBlock> {
     if header.lane != lane {
         return Err(InvalidBlock::Lane { found: header.lane, expected: lane });
     }
@@ -175,7 +218,7 @@ fn slot_of(header: &Header) -> Result<Slot, InvalidBlock> {
 }
 
 /// The one spec block that a block depends on.
-fn spec_of(
+pub(super) fn spec_of(
     dependencies: impl Iterator<Item = BlockHash>,
     kind_of: impl Fn(&BlockHash) -> Result<BlockKind, ChainError>,
 ) -> Result<BlockHash, InvalidBlock> {
@@ -238,7 +281,8 @@ impl Weights {
         let slot = slot_of(header)?;
         let spec = spec_of(dependencies(header), |parent| Ok(parents.header(parent)?.kind))?;
         let spec = self.spec(spec, parents)?;
-        check_tensors(&spec, slot, payload)
+        check_tensors(&spec, slot, payload)?;
+        delta::check_merged(header, payload, parents)
     }
 }
 

@@ -13,6 +13,7 @@ mod session;
 mod snapshot;
 
 pub mod chat;
+pub mod delta;
 pub mod receipt;
 pub mod sampling;
 pub mod text;
@@ -87,6 +88,9 @@ pub enum ManagerError {
         /// Why.
         source: Box<TensorError>,
     },
+    /// A delta block.
+    #[error(transparent)]
+    Delta(#[from] delta::DeltaBlockError),
     /// The forward pass failed.
     #[error(transparent)]
     Model(ModelError),
