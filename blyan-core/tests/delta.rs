@@ -44,8 +44,12 @@ impl Tensors {
     fn payload(&self) -> Vec<u8> {
         let shapes: Vec<Shape> = self.0.values().map(|(_, dims, _)| Shape::new(dims.clone())).collect();
         let tensors: Vec<_> = self.0.iter().zip(&shapes);
-        write(&tensors.map(|((name, (dtype, _, data)), shape)| (&name[..], *dtype, shape, &data[..])).collect::<Vec<_>>())
-            .unwrap()
+        write(
+            &tensors
+                .map(|((name, (dtype, _, data)), shape)| (&name[..], *dtype, shape, &data[..]))
+                .collect::<Vec<_>>(),
+        )
+        .unwrap()
     }
 }
 
@@ -88,9 +92,12 @@ fn delta_for(chain: &Chain, base: &BlockHash, rank: usize, dtype: DType) -> Tens
         let (rows, cols) = dims_of(chain, base, &format!("{name}.weight"));
         let values = noise(seed, rows * cols).iter().map(|x| ((x * 4000.0) as i8).max(-127) as u8).collect();
         let scales: Vec<f32> = noise(seed + 5, rows).iter().map(|x| x.abs() / 64.0 + 1e-5).collect();
-        tensors = tensors
-            .with(&format!("{name}.delta"), DType::I8, &[rows, cols], values)
-            .with(&format!("{name}.delta_scale"), DType::F32, &[rows, 1], le(&scales));
+        tensors = tensors.with(&format!("{name}.delta"), DType::I8, &[rows, cols], values).with(
+            &format!("{name}.delta_scale"),
+            DType::F32,
+            &[rows, 1],
+            le(&scales),
+        );
     }
     tensors
 }
@@ -189,7 +196,8 @@ fn merging_gives_the_bits_of_a_naive_loop_in_every_dtype() {
             }
             // What it gives runs, and a receipt names the merged block.
             let changed = snapshot.with_block(&chain, &merged).unwrap();
-            let options = ManagerOptions { persist_usage: false, threads: Some(2), ..ManagerOptions::default() };
+            let options =
+                ManagerOptions { persist_usage: false, threads: Some(2), ..ManagerOptions::default() };
             let model = MoEModelManager::open_snapshot(&chain, changed, &options).unwrap();
             assert!(model.logits(&[1, 2, 3]).unwrap().iter().all(|x| x.is_finite()));
         }
@@ -207,7 +215,8 @@ fn what_a_delta_does_not_name_stays_byte_for_byte() {
         .floats("up_proj.lora_B.weight", DType::F32, &[rows, 1], &noise(2, rows));
     let block = chain.append(delta::draft(&chain, &base, tensors.payload()).unwrap()).unwrap();
     let merged = delta::merge(&chain, &block).unwrap();
-    let (before, after) = (TensorBlock::open(&chain, &base).unwrap(), TensorBlock::open(&chain, &merged).unwrap());
+    let (before, after) =
+        (TensorBlock::open(&chain, &base).unwrap(), TensorBlock::open(&chain, &merged).unwrap());
     assert!(before.get("up_proj.bias").is_some());
     for (name, view) in before.tensors() {
         if !name.starts_with("up_proj.weight") {
@@ -256,7 +265,10 @@ fn deltas_that_fit_nothing_are_refused_by_name() {
         (Tensors::default(), "the delta holds no tensor"),
         (good.clone().without(a), "stands without \"gate_proj.lora_A.weight\""),
         (good.clone().without(b), "stands without \"gate_proj.lora_B.weight\""),
-        (good.clone().floats(a, DType::F32, &[3, cols], &noise(1, 3 * cols)), "lora_A has rank 3, lora_B has rank 2"),
+        (
+            good.clone().floats(a, DType::F32, &[3, cols], &noise(1, 3 * cols)),
+            "lora_A has rank 3, lora_B has rank 2",
+        ),
         (good.clone().floats(a, DType::F32, &[2, cols + 1], &noise(1, 2 * cols + 2)), "with r of at least 1"),
         (good.clone().floats(b, DType::F32, &[rows + 1, 2], &noise(1, 2 * rows + 2)), "with r of at least 1"),
         (good.clone().floats(a, DType::F32, &[2 * cols], &noise(1, 2 * cols)), "[r, "),
@@ -270,15 +282,21 @@ fn deltas_that_fit_nothing_are_refused_by_name() {
         (good.clone().without("up_proj.delta"), "is no part of a delta"),
         (good.clone().without("up_proj.delta_scale"), "needs up_proj.delta_scale"),
         (
-            good.clone()
-                .with("up_proj.delta", DType::I8, &[1, cols], vec![1; cols])
-                .floats("up_proj.delta_scale", DType::F32, &[1, 1], &[1.0]),
+            good.clone().with("up_proj.delta", DType::I8, &[1, cols], vec![1; cols]).floats(
+                "up_proj.delta_scale",
+                DType::F32,
+                &[1, 1],
+                &[1.0],
+            ),
             "\"up_proj.weight\" needs",
         ),
         (
-            good.clone()
-                .with(a, DType::I8, &[2, cols], vec![1; 2 * cols])
-                .floats("gate_proj.lora_A.weight_scale", DType::F32, &[2, 1], &[1.0; 2]),
+            good.clone().with(a, DType::I8, &[2, cols], vec![1; 2 * cols]).floats(
+                "gate_proj.lora_A.weight_scale",
+                DType::F32,
+                &[2, 1],
+                &[1.0; 2],
+            ),
             "expected F32, BF16 or F16",
         ),
         (
@@ -300,17 +318,20 @@ fn deltas_that_fit_nothing_are_refused_by_name() {
     }
     // −128 is no quantized weight, in a delta either.
     let (up_rows, up_cols) = dims_of(&chain, &base, "up_proj.weight");
-    let lowest = good.clone().with("up_proj.delta", DType::I8, &[up_rows, up_cols], vec![0x80; up_rows * up_cols]);
+    let lowest =
+        good.clone().with("up_proj.delta", DType::I8, &[up_rows, up_cols], vec![0x80; up_rows * up_cols]);
     assert!(refused(&lowest).contains("element 0 is -128"));
 
     // Parents: another slot's block, another kind, too many, none.
     let other = snapshot.slots()[&Slot::Expert { layer: 1, expert: 3 }].block;
     let spec = *snapshot.spec_block();
     let draft = |parents: &[(BlockHash, ParentRole)]| {
-        let draft = Draft::new(blyan_core::ChainId::Parameter, BlockKind::DELTA, SLOT.to_string(), good.payload());
+        let draft =
+            Draft::new(blyan_core::ChainId::Parameter, BlockKind::DELTA, SLOT.to_string(), good.payload());
         parents.iter().fold(draft, |draft, (hash, role)| draft.with_parent(*hash, *role))
     };
-    let error = chain.append(draft(&[(spec, ParentRole::Dependency), (other, ParentRole::Base)])).unwrap_err();
+    let error =
+        chain.append(draft(&[(spec, ParentRole::Dependency), (other, ParentRole::Base)])).unwrap_err();
     assert!(matches!(refusal(&error), InvalidBlock::WrongBlock { block, .. } if *block == other));
     for parents in [
         &[][..],
@@ -342,9 +363,10 @@ fn a_delta_of_another_spec_is_refused() {
     let good = delta_for(&chain, &base, 2, DType::F32);
     let options = ImportOptions { rope_frequencies: Some(DType::BF16), ..ImportOptions::default() };
     let other = import::checkpoint(&chain, fixture("mixtral"), &options).unwrap();
-    let draft = Draft::new(blyan_core::ChainId::Parameter, BlockKind::DELTA, SLOT.to_string(), good.payload())
-        .with_parent(base, ParentRole::Base)
-        .with_parent(other.spec, ParentRole::Dependency);
+    let draft =
+        Draft::new(blyan_core::ChainId::Parameter, BlockKind::DELTA, SLOT.to_string(), good.payload())
+            .with_parent(base, ParentRole::Base)
+            .with_parent(other.spec, ParentRole::Dependency);
     let error = chain.append(draft).unwrap_err();
     assert!(matches!(refusal(&error), InvalidBlock::OtherSpec { .. }));
 }

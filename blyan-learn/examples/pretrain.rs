@@ -63,7 +63,9 @@ fn arguments() -> Result<Arguments, String> {
     }
     match places.is_empty() {
         true => Ok(found),
-        false => Err("usage: pretrain TEXT_FOLDER OUT_FOLDER [--steps N] [--batch N] [--peak RATE]".to_owned()),
+        false => {
+            Err("usage: pretrain TEXT_FOLDER OUT_FOLDER [--steps N] [--batch N] [--peak RATE]".to_owned())
+        }
     }
 }
 

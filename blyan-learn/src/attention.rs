@@ -67,7 +67,11 @@ impl AttentionShape {
 /// `q` (batch × positions, heads × head_dim), `k`, `v` (…, kv_heads × head_dim) → as `q`.
 pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape) -> Result<Tensor> {
     let tracked = q.track_op() || k.track_op() || v.track_op();
-    q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, Op { shape, tracked, weights: Mutex::default() })
+    q.contiguous()?.apply_op3(
+        &k.contiguous()?,
+        &v.contiguous()?,
+        Op { shape, tracked, weights: Mutex::default() },
+    )
 }
 
 /// Attention weights of each block: [task][head of its group × block].
@@ -128,7 +132,7 @@ impl CustomOp3 for Op {
                         }
                     }
                 }
-                Ok((out, saved))
+                Ok::<_, candle_core::Error>((out, saved))
             })
             .collect::<Result<_>>()?;
         let (outs, saved): (Vec<_>, Saved) = tasks.into_iter().unzip();
@@ -151,42 +155,7 @@ impl CustomOp3 for Op {
         if saved.len() != shape.batch * shape.kv_heads {
             bail!("attention was differentiated twice");
         }
-        let task = |(task, saved): (usize, Vec<CpuStorage>), q, k, v, grad| {
-            let (sequence, kv) = (task / shape.kv_heads, task % shape.kv_heads);
-            let mut dq = vec![0.0; shape.positions * group * dim];
-            let mut dk = vec![0.0; shape.positions * dim];
-            let mut dv = vec![0.0; shape.positions * dim];
-            let mut saved = saved.into_iter();
-            for member in 0..group {
-                let head = kv * group + member;
-                for (queries, keys) in shape.blocks() {
-                    let (m, n) = (queries.len(), keys.len());
-                    let Some(weights) = saved.next() else { bail!("attention weights are missing") };
-                    let q = shape.rows(q, (sequence, queries.start), (head, shape.heads));
-                    let k = shape.rows(k, (sequence, keys.start), (kv, shape.kv_heads));
-                    let v = shape.rows(v, (sequence, keys.start), (kv, shape.kv_heads));
-                    let grad = shape.rows(grad, (sequence, queries.start), (head, shape.heads));
-                    let part = product(Matrix::new(&weights, 0, n).t(), grad, n, dim, m)?;
-                    add(&mut dv[keys.start * dim..keys.end * dim], &part);
-                    let mut scores = product(grad, v.t(), m, n, dim)?;
-                    let weights = into_floats(weights)?;
-                    vectorized(|| {
-                        for (weights, scores) in weights.chunks_exact(n).zip(scores.chunks_exact_mut(n)) {
-                            softmax_backward(weights, scores, shape.scale());
-                        }
-                    });
-                    let scores = CpuStorage::F32(scores);
-                    let part = product(Matrix::new(&scores, 0, n), k, m, dim, n)?;
-                    for (query, part) in queries.zip(part.chunks_exact(dim)) {
-                        dq[(query * group + member) * dim..][..dim].copy_from_slice(part);
-                    }
-                    let part = product(Matrix::new(&scores, 0, n).t(), q, n, dim, m)?;
-                    add(&mut dk[keys.start * dim..keys.end * dim], &part);
-                }
-            }
-            Ok((dq, (dk, dv)))
-        };
-        let tasks: Vec<(Vec<f32>, (Vec<f32>, Vec<f32>))> = with_storage(q, |q, lq| {
+        let tasks: Vec<TaskGradients> = with_storage(q, |q, lq| {
             with_storage(k, |k, lk| {
                 with_storage(v, |v, lv| {
                     with_storage(grad, |grad, lg| {
@@ -196,7 +165,9 @@ impl CustomOp3 for Op {
                         saved
                             .into_par_iter()
                             .map(|saved| {
-                                task(saved, (q, starts[0]), (k, starts[1]), (v, starts[2]), (grad, starts[3]))
+                                let matrices =
+                                    [(q, starts[0]), (k, starts[1]), (v, starts[2]), (grad, starts[3])];
+                                self.task_backward(saved, matrices)
                             })
                             .collect::<Result<_>>()
                     })
@@ -212,6 +183,54 @@ impl CustomOp3 for Op {
     }
 }
 
+/// Gradients by queries, keys and values of the heads that share keys, (positions, width) each.
+type TaskGradients = (Vec<f32>, (Vec<f32>, Vec<f32>));
+
+impl Op {
+    /// `matrices`: queries, keys, values and the gradient of the result, each with where it starts.
+    fn task_backward(
+        &self,
+        (task, saved): (usize, Vec<CpuStorage>),
+        [q, k, v, grad]: [(&CpuStorage, usize); 4],
+    ) -> Result<TaskGradients> {
+        let shape = &self.shape;
+        let (dim, group) = (shape.head_dim, shape.group());
+        let (sequence, kv) = (task / shape.kv_heads, task % shape.kv_heads);
+        let mut dq = vec![0.0; shape.positions * group * dim];
+        let mut dk = vec![0.0; shape.positions * dim];
+        let mut dv = vec![0.0; shape.positions * dim];
+        let mut saved = saved.into_iter();
+        for member in 0..group {
+            let head = kv * group + member;
+            for (queries, keys) in shape.blocks() {
+                let (m, n) = (queries.len(), keys.len());
+                let Some(weights) = saved.next() else { bail!("attention weights are missing") };
+                let q = shape.rows(q, (sequence, queries.start), (head, shape.heads));
+                let k = shape.rows(k, (sequence, keys.start), (kv, shape.kv_heads));
+                let v = shape.rows(v, (sequence, keys.start), (kv, shape.kv_heads));
+                let grad = shape.rows(grad, (sequence, queries.start), (head, shape.heads));
+                let part = product(Matrix::new(&weights, 0, n).t(), grad, n, dim, m)?;
+                add(&mut dv[keys.start * dim..keys.end * dim], &part);
+                let mut scores = product(grad, v.t(), m, n, dim)?;
+                let weights = into_floats(weights)?;
+                vectorized(|| {
+                    for (weights, scores) in weights.chunks_exact(n).zip(scores.chunks_exact_mut(n)) {
+                        softmax_backward(weights, scores, shape.scale());
+                    }
+                });
+                let scores = CpuStorage::F32(scores);
+                let part = product(Matrix::new(&scores, 0, n), k, m, dim, n)?;
+                for (query, part) in queries.zip(part.chunks_exact(dim)) {
+                    dq[(query * group + member) * dim..][..dim].copy_from_slice(part);
+                }
+                let part = product(Matrix::new(&scores, 0, n).t(), q, n, dim, m)?;
+                add(&mut dk[keys.start * dim..keys.end * dim], &part);
+            }
+        }
+        Ok((dq, (dk, dv)))
+    }
+}
+
 fn add(sum: &mut [f32], part: &[f32]) {
     sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
 }
@@ -220,12 +239,14 @@ fn add(sum: &mut [f32], part: &[f32]) {
 fn side_by_side(shape: &AttentionShape, tasks: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
     let row = shape.kv_heads * width;
     let mut all = vec![0.0; shape.batch * shape.positions * row];
-    all.par_chunks_mut(shape.positions * row).zip(tasks.par_chunks(shape.kv_heads)).for_each(|(all, tasks)| {
-        for (position, row) in all.chunks_exact_mut(row).enumerate() {
-            for (part, task) in row.chunks_exact_mut(width).zip(tasks) {
-                part.copy_from_slice(&task[position * width..][..width]);
+    all.par_chunks_mut(shape.positions * row).zip(tasks.par_chunks(shape.kv_heads)).for_each(
+        |(all, tasks)| {
+            for (position, row) in all.chunks_exact_mut(row).enumerate() {
+                for (part, task) in row.chunks_exact_mut(width).zip(tasks) {
+                    part.copy_from_slice(&task[position * width..][..width]);
+                }
             }
-        }
-    });
+        },
+    );
     all
 }

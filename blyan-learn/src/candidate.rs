@@ -7,10 +7,12 @@ use blyan_core::format::{Manifest, ParentRole};
 use blyan_core::manager::ManagerError;
 use blyan_core::manager::delta::{self, DeltaBlockError};
 use blyan_core::tensor::{
-    PayloadLayout, TensorError, convert_into, merge_delta, quantize, quantize_rows_into, scale_layout, scale_name, write,
+    PayloadLayout, TensorError, convert_into, merge_delta, quantize, quantize_rows_into, scale_layout,
+    scale_name, write,
 };
 use blyan_core::{
-    BlockHash, BlockKind, Chain, ChainId, DType, Draft, ModelSpec, PayloadHash, Shape, Slot, TensorBlock, TensorView,
+    BlockHash, BlockKind, Chain, ChainId, DType, Draft, ModelSpec, PayloadHash, Shape, Slot, TensorBlock,
+    TensorView,
 };
 
 use crate::error::LearnError;

@@ -5,14 +5,14 @@
 //! 2      version 1, little-endian
 //! 4      length n of the description
 //! n      description: JSON, the step and everything that makes the run what it is
-//! …      safetensors: value/…, first/…, second/… of each variable, F32
+//! …      for each variable: length of its name (4), name, number of elements (8), then its values, the
+//!        mean of its gradients and of their squares, F32
 //! 32     plain BLAKE3 of all before
 //! ```
 
 use std::collections::BTreeMap;
 
-use blyan_core::tensor::{TensorBlock, write};
-use blyan_core::{DType, PayloadHash, Shape};
+use blyan_core::PayloadHash;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LearnError;
@@ -32,22 +32,17 @@ pub(crate) struct Description {
 /// A variable's values and moments.
 pub(crate) type State = BTreeMap<String, [Vec<f32>; 3]>;
 
-const PARTS: [&str; 3] = ["value", "first", "second"];
-
 pub(crate) fn to_bytes(description: &Description, state: &State) -> Result<Vec<u8>, LearnError> {
     let json = serde_json::to_vec(description).map_err(|error| broken(error.to_string()))?;
     let length = u32::try_from(json.len()).map_err(|error| broken(error.to_string()))?;
-    let mut data = Vec::new();
-    for (name, parts) in state {
-        for (part, values) in PARTS.iter().zip(parts) {
-            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            data.push((format!("{part}/{name}"), Shape::new([values.len()]), bytes));
-        }
-    }
-    let tensors: Vec<_> =
-        data.iter().map(|(name, shape, bytes)| (&name[..], DType::F32, shape, &bytes[..])).collect();
     let mut bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &length.to_le_bytes(), &json].concat();
-    bytes.extend(write(&tensors).map_err(|error| broken(error.to_string()))?);
+    for (name, parts) in state {
+        let length = u32::try_from(name.len()).map_err(|error| broken(error.to_string()))?;
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.extend((parts[0].len() as u64).to_le_bytes());
+        parts.iter().flatten().for_each(|value| bytes.extend(value.to_le_bytes()));
+    }
     bytes.extend(PayloadHash::of_parallel(&bytes).as_bytes());
     Ok(bytes)
 }
@@ -56,7 +51,8 @@ pub(crate) fn to_bytes(description: &Description, state: &State) -> Result<Vec<u
 pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Description, State), LearnError> {
     let cut = || broken("it is cut off".to_owned());
     let (body, hash) = bytes.split_last_chunk::<32>().ok_or_else(cut)?;
-    let rest = body.strip_prefix(MAGIC).ok_or_else(|| broken("it does not begin with BLYANLRN".to_owned()))?;
+    let rest =
+        body.strip_prefix(MAGIC).ok_or_else(|| broken("it does not begin with BLYANLRN".to_owned()))?;
     let (version, rest) = rest.split_first_chunk::<2>().ok_or_else(cut)?;
     if u16::from_le_bytes(*version) != VERSION {
         return Err(broken(format!("version {}, expected 1", u16::from_le_bytes(*version))));
@@ -66,20 +62,33 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Description, State), LearnErro
     }
     let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| cut())?;
-    let (json, payload) = rest.split_at_checked(length).ok_or_else(cut)?;
+    let (json, mut rest) = rest.split_at_checked(length).ok_or_else(cut)?;
     let description = serde_json::from_slice(json).map_err(|error| broken(error.to_string()))?;
-    let block = TensorBlock::from_payload(payload.to_vec().into()).map_err(|error| broken(error.to_string()))?;
     let mut state = State::new();
-    for (name, view) in block.tensors() {
-        let known = name.split_once('/').and_then(|(part, name)| {
-            Some((PARTS.iter().position(|known| *known == part)?, name.to_owned()))
-        });
-        let Some((part, name)) = known.filter(|_| view.dtype() == DType::F32) else {
-            return Err(broken(format!("tensor {name:?} does not belong there")));
-        };
-        state.entry(name).or_default()[part] = view.to_f32_vec();
+    while !rest.is_empty() {
+        let (variable, parts, after) = read_variable(rest).ok_or_else(cut)?;
+        if state.insert(variable.clone(), parts).is_some() {
+            return Err(broken(format!("{variable:?} stands in it twice")));
+        }
+        rest = after;
     }
     Ok((description, state))
+}
+
+/// One variable, and what follows it; `None` if the bytes end before it does.
+fn read_variable(bytes: &[u8]) -> Option<(String, [Vec<f32>; 3], &[u8])> {
+    let (length, bytes) = bytes.split_first_chunk::<4>()?;
+    let (name, bytes) = bytes.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    let (count, bytes) = bytes.split_first_chunk::<8>()?;
+    let len_bytes = usize::try_from(u64::from_le_bytes(*count)).ok()?.checked_mul(4)?;
+    let mut rest = bytes;
+    let mut part = || {
+        let (part, after) = rest.split_at_checked(len_bytes)?;
+        rest = after;
+        Some(part.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect())
+    };
+    let parts = [part()?, part()?, part()?];
+    Some((String::from_utf8_lossy(name).into_owned(), parts, rest))
 }
 
 pub(crate) fn broken(reason: String) -> LearnError {

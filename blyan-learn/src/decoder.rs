@@ -72,7 +72,10 @@ struct Attention {
 enum Trained {
     None,
     /// (trained, 2 × inner, hidden) and (trained, hidden, inner): one variable each.
-    Stacked { gate_up: Tensor, down: Tensor },
+    Stacked {
+        gate_up: Tensor,
+        down: Tensor,
+    },
     /// Gate, up and down of each.
     LowRank(Vec<[Weight; 3]>),
 }
@@ -253,7 +256,9 @@ impl Attention {
                 let shape = y.shape().clone();
                 let norm = norm.tensor(mode)?;
                 y = match spec.attention.qk_norm {
-                    QkNorm::PerHead => rms_norm(&y.reshape(((), norm.elem_count()))?, &norm, eps)?.reshape(shape)?,
+                    QkNorm::PerHead => {
+                        rms_norm(&y.reshape(((), norm.elem_count()))?, &norm, eps)?.reshape(shape)?
+                    }
                     _ => rms_norm(&y, &norm, eps)?,
                 };
             }

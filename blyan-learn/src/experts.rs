@@ -238,7 +238,15 @@ impl CustomOp3 for Experts {
                             }
                             let grad = Matrix::new(grad, lr.start_offset() + start * hidden, hidden);
                             self.with_weights(expert, hidden, weights.0, weights.1, |gate_up, down| {
-                                self.expert_backward(expert, (x, hidden), before, grad, gate_up, down, &mut sums)
+                                self.expert_backward(
+                                    expert,
+                                    (x, hidden),
+                                    before,
+                                    grad,
+                                    gate_up,
+                                    down,
+                                    &mut sums,
+                                )
                             })?;
                         }
                         Ok(())
@@ -251,7 +259,9 @@ impl CustomOp3 for Experts {
             Tensor::from_vec(sum, x.shape().clone(), x.device())
         });
         let stack = |values, like: &Tensor| {
-            self.for_weights.then(|| Tensor::from_vec(values, like.shape().clone(), like.device())).transpose()
+            self.for_weights
+                .then(|| Tensor::from_vec(values, like.shape().clone(), like.device()))
+                .transpose()
         };
         Ok((for_x.transpose()?, stack(sums.for_gate_up, gate_up)?, stack(sums.for_down, down)?))
     }

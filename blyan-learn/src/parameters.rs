@@ -42,7 +42,11 @@ pub(crate) enum Mode {
 pub(crate) enum Weight {
     Plain(Tensor),
     /// base (out, in) + b (out, rank) × a (rank, in)
-    LowRank { base: Tensor, a: Tensor, b: Tensor },
+    LowRank {
+        base: Tensor,
+        a: Tensor,
+        b: Tensor,
+    },
 }
 
 impl Weight {

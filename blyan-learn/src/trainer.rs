@@ -161,7 +161,8 @@ impl Trainer {
         options.slots = spec.required_slots();
         options.form = Form::Full;
         let name = PayloadHash::of(&spec.to_canonical_json());
-        let base = Base { blocks: BTreeMap::new(), name: format!("nothing, spec {name}, deviation {deviation:?}") };
+        let base =
+            Base { blocks: BTreeMap::new(), name: format!("nothing, spec {name}, deviation {deviation:?}") };
         let source = Seeded::new(spec, options.seed, deviation);
         Self::build(&source, base, tokens.into(), options)
     }
@@ -247,8 +248,7 @@ impl Trainer {
         let gradients = total.backward()?;
         let learning_rate = self.options.schedule.rate(step, steps);
         let change = (step, learning_rate);
-        let gradient_norm =
-            self.optimizer.step(&self.parameters, &gradients, change, self.options.clip)?;
+        let gradient_norm = self.optimizer.step(&self.parameters, &gradients, change, self.options.clip)?;
         if !gradient_norm.is_finite() {
             return Err(diverged(loss));
         }
@@ -482,8 +482,9 @@ impl Trainer {
 
     /// Everything that makes this run another than the next one.
     fn description(&self) -> BTreeMap<String, String> {
-        let TrainOptions { slots, form, steps, batch, sequence, schedule, adamw, clip, balance, seed, .. } =
-            &self.options;
+        let TrainOptions {
+            slots, form, steps, batch, sequence, schedule, adamw, clip, balance, seed, ..
+        } = &self.options;
         let names: BTreeSet<String> = slots.iter().map(Slot::to_string).collect();
         let tokens: Vec<u8> = self.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
         let fields = [

@@ -36,10 +36,18 @@ fn floats(file: &Path, tensor: &str) -> Vec<f32> {
 }
 
 fn prompt(name: &str) -> Vec<u32> {
-    words(&fixtures().join(name).join("reference.safetensors"), "prompt").into_iter().map(u32::from_le_bytes).collect()
+    words(&fixtures().join(name).join("reference.safetensors"), "prompt")
+        .into_iter()
+        .map(u32::from_le_bytes)
+        .collect()
 }
 
-fn trainer(chain: &Chain, snapshot: &Snapshot, slots: Vec<Slot>, change: impl FnOnce(&mut TrainOptions)) -> Trainer {
+fn trainer(
+    chain: &Chain,
+    snapshot: &Snapshot,
+    slots: Vec<Slot>,
+    change: impl FnOnce(&mut TrainOptions),
+) -> Trainer {
     let mut options =
         TrainOptions { slots, sequence: 8, batch: 1, threads: Some(2), ..TrainOptions::default() };
     change(&mut options);
@@ -132,7 +140,9 @@ fn all_slots(snapshot: &Snapshot) -> Vec<Slot> {
 fn check_differences(name: &str, slots: Vec<Slot>, form: Form, balance: f64) {
     let (chain, snapshot) = imported(name, DType::F32, Some(DType::F32));
     let prompt = &prompt(name)[..12];
-    let base = trainer(&chain, &snapshot, slots.clone(), |options| (options.form, options.balance) = (form, balance));
+    let base = trainer(&chain, &snapshot, slots.clone(), |options| {
+        (options.form, options.balance) = (form, balance)
+    });
     let found = base.gradients(prompt).unwrap();
     let mut checked = 0;
     let mut by_slot: BTreeMap<Slot, Vec<(String, Vec<f32>)>> = BTreeMap::new();
@@ -148,14 +158,15 @@ fn check_differences(name: &str, slots: Vec<Slot>, form: Form, balance: f64) {
             // Along the gradient itself the derivative is its norm.
             let step = 2e-3 / norm.max(0.1);
             let moved = |sign: f64| {
-                let mut other =
-                    trainer(&chain, &snapshot, slots.clone(), |options| (options.form, options.balance) = (form, balance));
+                let mut other = trainer(&chain, &snapshot, slots.clone(), |options| {
+                    (options.form, options.balance) = (form, balance)
+                });
                 let change = |x: f32, g: f32| x + (sign * step * f64::from(g) / norm) as f32;
                 other.change(slot, &tensor, &gradient, &change).unwrap();
                 other.gradients(prompt).unwrap().loss
             };
             let slope = (moved(1.0) - moved(-1.0)) / (2.0 * step);
-            assert!((slope - norm).abs() < 0.03 * norm + 2e-3, "{name} {slot} {tensor}: {slope} for {norm}");
+            assert!((slope - norm).abs() < 0.03 * norm + 5e-4, "{name} {slot} {tensor}: {slope} for {norm}");
             checked += 1;
         }
     }
@@ -173,7 +184,8 @@ fn gradients_are_those_of_finite_differences() {
 
 #[test]
 fn low_rank_and_balance_have_right_gradients_too() {
-    let slots = vec![Slot::Expert { layer: 1, expert: 2 }, Slot::Router { layer: 0 }, Slot::Attention { layer: 0 }];
+    let slots =
+        vec![Slot::Expert { layer: 1, expert: 2 }, Slot::Router { layer: 0 }, Slot::Attention { layer: 0 }];
     check_differences("mixtral", slots, Form::LowRank { rank: 2 }, 0.0);
     check_differences("mixtral", vec![Slot::Router { layer: 0 }, Slot::Router { layer: 1 }], Form::Full, 0.5);
 }

@@ -59,8 +59,12 @@ fn run(trainer: &mut Trainer) -> Vec<u64> {
 
 /// Mean loss of a text in the core, the judge.
 fn core_loss(chain: &Chain, snapshot: &Snapshot, tokens: &[u32]) -> f64 {
-    let options =
-        ManagerOptions { persist_usage: false, kv_cache: KvDType::F32, threads: Some(2), ..ManagerOptions::default() };
+    let options = ManagerOptions {
+        persist_usage: false,
+        kv_cache: KvDType::F32,
+        threads: Some(2),
+        ..ManagerOptions::default()
+    };
     let model = MoEModelManager::open_snapshot(chain, snapshot.clone(), &options).unwrap();
     let logits = model.logits(tokens).unwrap();
     let vocabulary = logits.len() / tokens.len();
@@ -84,7 +88,10 @@ fn candidates_are_better_in_the_core_in_every_form_and_dtype() {
         let held_out = &text(1200)[1000..1100];
         let mut trainer = Trainer::new(&chain, &snapshot, text(1000), options(form)).unwrap();
         let before = core_loss(&chain, &snapshot, held_out);
-        assert!((trainer.loss(&held_out[..25]).unwrap() - core_loss(&chain, &snapshot, &held_out[..25])).abs() < 2e-3);
+        assert!(
+            (trainer.loss(&held_out[..25]).unwrap() - core_loss(&chain, &snapshot, &held_out[..25])).abs()
+                < 2e-3
+        );
         run(&mut trainer);
         let candidates = trainer.append_candidates(&chain).unwrap();
         assert_eq!(candidates.iter().map(|candidate| candidate.slot).collect::<Vec<_>>(), {
@@ -96,7 +103,8 @@ fn candidates_are_better_in_the_core_in_every_form_and_dtype() {
         for candidate in &candidates {
             let header = chain.get(&candidate.block).unwrap().header().clone();
             assert_eq!(header.version, semver::Version::new(1, 0, 1));
-            let follows = header.parents.iter().find(|parent| parent.role == ParentRole::Predecessor).unwrap();
+            let follows =
+                header.parents.iter().find(|parent| parent.role == ParentRole::Predecessor).unwrap();
             assert_eq!(follows.hash, candidate.base);
             assert_eq!(candidate.delta.is_some(), form != Form::Full);
             if let Some(delta) = candidate.delta {
@@ -277,7 +285,10 @@ fn a_model_from_nothing_learns_and_becomes_a_chain() {
             let chain = Chain::in_memory().unwrap();
             let model = trainer.append_model(&chain, DType::BF16, &[]).unwrap();
             let snapshot = Snapshot::of_model(&chain, &model).unwrap();
-            assert!((core_loss(&chain, &snapshot, &tokens[..25]) - trainer.loss(&tokens[..25]).unwrap()).abs() < 0.05);
+            assert!(
+                (core_loss(&chain, &snapshot, &tokens[..25]) - trainer.loss(&tokens[..25]).unwrap()).abs()
+                    < 0.05
+            );
             model
         })
         .collect();

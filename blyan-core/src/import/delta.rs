@@ -79,11 +79,13 @@ pub(super) fn check_merged(
         many => return Err(InvalidBlock::ManyDeltas { found: many.len() }),
     };
     let base = only(delta_header, ParentRole::Base)?;
-    let follows = |parent: &crate::format::Parent| parent.hash == base && parent.role == ParentRole::Predecessor;
+    let follows =
+        |parent: &crate::format::Parent| parent.hash == base && parent.role == ParentRole::Predecessor;
     if !header.parents.iter().any(follows) {
         return Err(InvalidBlock::OtherBase { delta, base });
     }
-    let spec_kind = |parent: &BlockHash| -> Result<BlockKind, ChainError> { Ok(parents.header(parent)?.kind) };
+    let spec_kind =
+        |parent: &BlockHash| -> Result<BlockKind, ChainError> { Ok(parents.header(parent)?.kind) };
     let of_header = header.parents.iter().filter(|parent| parent.role == ParentRole::Dependency);
     let spec = spec_of(of_header.map(|parent| parent.hash), spec_kind)?;
     if spec != only(delta_header, ParentRole::Dependency)? || header.name != delta_header.name {

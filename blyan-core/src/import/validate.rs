@@ -200,7 +200,11 @@ pub(crate) fn validators() -> Validators {
     validators
 }
 
-pub(super) fn check_header(header: &Header, lane: ChainId, media_type: &'static str) -> Result<(), InvalidBlock> {
+pub(super) fn check_header(
+    header: &Header,
+    lane: ChainId,
+    media_type: &'static str,
+) -> Result<(), InvalidBlock> {
     if header.lane != lane {
         return Err(InvalidBlock::Lane { found: header.lane, expected: lane });
     }

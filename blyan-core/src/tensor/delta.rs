@@ -95,7 +95,9 @@ pub enum DeltaError {
 /// A matrix as a kernel reads it.
 fn weights<'a>(view: &TensorView<'a>, scale: Option<&TensorView<'a>>) -> Result<Weights<'a>, KernelError> {
     // Only matrices come here: the targets are, and differences have their shape.
-    let &[rows, cols] = view.shape().dims() else { return Weights::new(view.dtype(), 0, 0, view.data(), None) };
+    let &[rows, cols] = view.shape().dims() else {
+        return Weights::new(view.dtype(), 0, 0, view.data(), None);
+    };
     Weights::new(view.dtype(), rows, cols, view.data(), scale.map(TensorView::data))
 }
 
@@ -168,7 +170,8 @@ fn fit<'a>(
     (delta_map, delta): (&'a TensorMap, &'a [u8]),
 ) -> Result<Fitted<'a>, DeltaError> {
     let base: BTreeMap<&str, TensorView<'_>> = base_map.views(base).collect();
-    let scales: BTreeSet<String> = base.values().filter(|view| view.dtype().is_quantized()).map(scale_of).collect();
+    let scales: BTreeSet<String> =
+        base.values().filter(|view| view.dtype().is_quantized()).map(scale_of).collect();
     let is_matrix = |view: &TensorView<'_>| view.shape().dims().len() == 2 && !scales.contains(view.name());
     let mut terms: BTreeMap<String, Term<'_>> = BTreeMap::new();
     for (name, view) in delta_map.views(delta) {
@@ -262,7 +265,8 @@ impl Term<'_> {
         let &[rows, cols] = base.shape().dims() else { return Ok(Vec::new()) };
         // A float matrix has no scales, whatever else is called so.
         let base = weights(base, scales.filter(|_| base.dtype().is_quantized()))?;
-        let difference = self.difference.as_ref().map(|(view, scale)| weights(view, Some(scale))).transpose()?;
+        let difference =
+            self.difference.as_ref().map(|(view, scale)| weights(view, Some(scale))).transpose()?;
         let factors = self.a.as_ref().zip(self.b.as_ref());
         let a = factors.map(|(a, _)| a.to_f32_vec()).unwrap_or_default();
         let b = factors.map(|(_, b)| b.to_f32_vec()).unwrap_or_default();
