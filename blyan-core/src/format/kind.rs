@@ -101,6 +101,8 @@ impl BlockKind {
     pub const FINAL_NORM: Self = Self(21);
     /// Output head.
     pub const HEAD: Self = Self(22);
+    /// What is added to a weight block to get another one.
+    pub const DELTA: Self = Self(23);
     /// `tokenizer.json`.
     pub const TOKENIZER: Self = Self(32);
     /// `tokenizer_config.json`.
@@ -132,7 +134,7 @@ impl BlockKind {
     /// Receipts that count as use, signed.
     pub const USAGE_RECORD: Self = Self(73);
 
-    const NAMES: [(Self, &'static str); 31] = [
+    const NAMES: [(Self, &'static str); 32] = [
         (Self::SPEC, "spec"),
         (Self::MODEL, "model"),
         (Self::RELEASE, "release"),
@@ -149,6 +151,7 @@ impl BlockKind {
         (Self::SHARED_EXPERT, "shared_expert"),
         (Self::FINAL_NORM, "final_norm"),
         (Self::HEAD, "head"),
+        (Self::DELTA, "delta"),
         (Self::TOKENIZER, "tokenizer"),
         (Self::TOKENIZER_CONFIG, "tokenizer_config"),
         (Self::SPECIAL_TOKENS_MAP, "special_tokens_map"),

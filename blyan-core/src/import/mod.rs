@@ -5,6 +5,7 @@
 //! are one transaction, so an import that fails or is cancelled leaves the chain as it was.
 
 mod config;
+mod delta;
 mod error;
 pub mod export;
 mod folder;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use semver::Version;
 
+use super::delta::{self, Delta};
 use super::error::ImportError;
 use super::texts;
 use crate::chain::{ChainError, ParentView, ValidationError, Validator, Validators};
@@ -16,8 +17,8 @@ use crate::format::{
     BlockKind, CanonicalError, ChainId, Change, Header, Manifest, ManifestError, ModelSpec, ParentRole, Slot,
     SpecError, TensorRole,
 };
-use crate::hash::BlockHash;
-use crate::tensor::{TensorError, TensorMap, first_not_finite, scale_name};
+use crate::hash::{BlockHash, PayloadHash};
+use crate::tensor::{DeltaError, TensorError, TensorMap, first_not_finite, scale_name};
 
 /// A block of a model that does not hold what its header and parents promise.
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +205,47 @@ pub enum InvalidBlock {
         /// What is wrong with it.
         reason: String,
     },
+    /// A delta that cannot be added to its base.
+    #[error(transparent)]
+    Delta(#[from] DeltaError),
+    /// A delta with a version of its own: equal content would have two names.
+    #[error("a delta has version 1.0.0, this one {found}")]
+    DeltaVersion {
+        /// Version in the header.
+        found: String,
+    },
+    /// A delta whose parents are not a spec as dependency and one base.
+    #[error("a delta has two parents, its spec as dependency and its base, this one has {found}")]
+    DeltaParents {
+        /// Number of its parents.
+        found: usize,
+    },
+    /// A block that names several deltas as what it was merged from.
+    #[error("it names {found} deltas as its base: a block is merged from one")]
+    ManyDeltas {
+        /// Number of deltas.
+        found: usize,
+    },
+    /// A merged block that does not follow the base of its delta, or fills another slot.
+    #[error("it was merged from delta {delta}, so it must follow {base} in the same slot and spec")]
+    OtherBase {
+        /// The delta.
+        delta: BlockHash,
+        /// The delta's base.
+        base: BlockHash,
+    },
+    /// A merged block that holds something else.
+    #[error("merging delta {delta} into {base} gives payload {expected}, it holds {found}")]
+    NotMerged {
+        /// The delta.
+        delta: BlockHash,
+        /// The delta's base.
+        base: BlockHash,
+        /// The payload that merging gives.
+        expected: PayloadHash,
+        /// The payload in the header.
+        found: PayloadHash,
+    },
     /// A parent could not be read.
     #[error(transparent)]
     Chain(Box<ChainError>),
@@ -223,7 +265,8 @@ pub(crate) fn validators() -> Validators {
         .with(BlockKind::SPEC, Arc::new(Spec))
         .with(BlockKind::MODEL, Arc::new(Model))
         .with(BlockKind::RELEASE, Arc::new(versions::ReleaseRules))
-        .with(BlockKind::MIGRATION, Arc::new(versions::MigrationRules));
+        .with(BlockKind::MIGRATION, Arc::new(versions::MigrationRules))
+        .with(BlockKind::DELTA, Arc::new(Delta));
     for kind in [
         BlockKind::EMBEDDING,
         BlockKind::ATTENTION,
@@ -241,7 +284,11 @@ pub(crate) fn validators() -> Validators {
     validators
 }
 
-fn check_header(header: &Header, lane: ChainId, media_type: &'static str) -> Result<(), InvalidBlock> {
+pub(super) fn check_header(
+    header: &Header,
+    lane: ChainId,
+    media_type: &'static str,
+) -> Result<(), InvalidBlock> {
     if header.lane != lane {
         return Err(InvalidBlock::Lane { found: header.lane, expected: lane });
     }
@@ -259,7 +306,7 @@ fn slot_of(header: &Header) -> Result<Slot, InvalidBlock> {
 }
 
 /// The one spec block that a block depends on.
-fn spec_of(
+pub(super) fn spec_of(
     dependencies: impl Iterator<Item = BlockHash>,
     kind_of: impl Fn(&BlockHash) -> Result<BlockKind, ChainError>,
 ) -> Result<BlockHash, InvalidBlock> {
@@ -327,7 +374,8 @@ impl Weights {
         let spec = spec_of(dependencies(header), |parent| Ok(parents.header(parent)?.kind))?;
         versions::check_weights(header, spec, parents)?;
         let spec = self.spec(spec, parents)?;
-        check_tensors(&spec, slot, payload)
+        check_tensors(&spec, slot, payload)?;
+        delta::check_merged(header, payload, parents)
     }
 }
 

@@ -19,6 +19,7 @@ mod session;
 mod snapshot;
 
 pub mod chat;
+pub mod delta;
 pub mod receipt;
 pub mod sampling;
 pub mod text;
@@ -99,6 +100,9 @@ pub enum ManagerError {
         /// Why.
         source: Box<TensorError>,
     },
+    /// A delta block.
+    #[error(transparent)]
+    Delta(#[from] delta::DeltaBlockError),
     /// The forward pass failed.
     #[error(transparent)]
     Model(ModelError),
