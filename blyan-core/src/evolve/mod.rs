@@ -32,6 +32,7 @@ mod evaluate;
 mod evidence;
 mod key;
 mod policy;
+mod reward;
 mod statement;
 
 pub use error::EvolveError;
@@ -41,6 +42,9 @@ pub use evaluate::{
 pub use evidence::{Evidence, InvalidEvidence, MAX_JSON_BYTES};
 pub use key::{ParseKeyError, PublicKey};
 pub use policy::{Policy, PolicyError, Tier};
+pub use reward::{
+    Adoption, Contribution, Credit, Worth, MAX_USE, Measured, Replacement, Share, Use, credits, rewards,
+};
 pub use statement::{Body, Statement};
 
 use crate::chain::Validators;
