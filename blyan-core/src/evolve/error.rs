@@ -1,9 +1,10 @@
 //! Owns [`EvolveError`].
 
-use super::InvalidEvidence;
+use super::{ExtractError, InvalidEvidence};
 use crate::chain::ChainError;
 use crate::format::BlockKind;
 use crate::hash::BlockHash;
+use crate::import::ImportError;
 use crate::manager::ManagerError;
 
 /// What can go wrong with evidence.
@@ -16,6 +17,12 @@ pub enum EvolveError {
     /// A model, or text and tokens.
     #[error(transparent)]
     Manager(#[from] ManagerError),
+    /// A checkpoint that weights are taken from.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Weights that cannot be taken.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
     /// A block of another kind than is needed.
     #[error("block {block} is a {found} block: a {expected} block is needed")]
     WrongKind {

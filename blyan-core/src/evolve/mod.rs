@@ -30,6 +30,7 @@
 mod error;
 mod evaluate;
 mod evidence;
+mod extract;
 mod key;
 mod policy;
 mod reward;
@@ -40,6 +41,9 @@ pub use evaluate::{
     DEFAULT_WINDOW, EvaluateError, EvaluateOptions, EvaluateProgress, Evaluation, evaluate, evaluate_model,
 };
 pub use evidence::{Evidence, InvalidEvidence, MAX_JSON_BYTES};
+pub use extract::{
+    ExtractError, ExtractOptions, ExtractReport, ExtractSource, ExtractedBlock, Piece, extract,
+};
 pub use key::{ParseKeyError, PublicKey};
 pub use policy::{Policy, PolicyError, Tier};
 pub use reward::{
