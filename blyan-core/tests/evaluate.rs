@@ -4,8 +4,8 @@
 
 mod checkpoints;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use blyan_core::evolve::{EvaluateError, EvaluateOptions, evaluate, evaluate_model};
 use blyan_core::manager::{ManagerOptions, MoEModelManager, Snapshot};
@@ -70,8 +70,9 @@ fn the_loss_is_that_of_the_logits() {
 #[test]
 fn the_bits_are_the_same_on_all_instruction_sets_threads_and_batches() {
     let isas = blyan_core::kernels::Isa::available();
-    for (folder, dtype) in
-        ["mixtral_odd", "qwen2_moe", "olmoe", "llama_bias"].iter().flat_map(|n| DTYPES.map(|d| (fixture(n), d)))
+    for (folder, dtype) in ["mixtral_odd", "qwen2_moe", "olmoe", "llama_bias"]
+        .iter()
+        .flat_map(|n| DTYPES.map(|d| (fixture(n), d)))
     {
         let (chain, model) = imported(&folder, dtype);
         let tokens = tokens(&chain, &model, 50);
@@ -88,7 +89,13 @@ fn the_bits_are_the_same_on_all_instruction_sets_threads_and_batches() {
         for isa in &isas {
             for (threads, pass_tokens) in [(1, 1), (2, 7), (3, 22), (2, 1000)] {
                 let found = bits(isa.name(), threads, pass_tokens);
-                assert_eq!(found, expected, "{} {dtype:?} {} {threads} {pass_tokens}", name(&folder), isa.name());
+                assert_eq!(
+                    found,
+                    expected,
+                    "{} {dtype:?} {} {threads} {pass_tokens}",
+                    name(&folder),
+                    isa.name()
+                );
             }
         }
         // What the model was opened with does not count either.

@@ -1,6 +1,6 @@
 //! Owns [`EvolveError`].
 
-use super::{ExtractError, InvalidEvidence};
+use super::{ContributeError, EvaluateError, ExtractError, InvalidEvidence, RoundError, StepError};
 use crate::chain::ChainError;
 use crate::format::BlockKind;
 use crate::hash::BlockHash;
@@ -17,12 +17,12 @@ pub enum EvolveError {
     /// A model, or text and tokens.
     #[error(transparent)]
     Manager(#[from] ManagerError),
-    /// A checkpoint that weights are taken from.
+    /// Evaluating a model.
     #[error(transparent)]
-    Import(#[from] ImportError),
-    /// Weights that cannot be taken.
+    Evaluate(#[from] EvaluateError),
+    /// A step of a round that cannot be taken.
     #[error(transparent)]
-    Extract(#[from] ExtractError),
+    Step(#[from] StepError),
     /// A block of another kind than is needed.
     #[error("block {block} is a {found} block: a {expected} block is needed")]
     WrongKind {
@@ -44,6 +44,32 @@ pub enum EvolveError {
     /// What was to be appended is not valid evidence.
     #[error(transparent)]
     Invalid(#[from] InvalidEvidence),
+    /// A checkpoint that weights are taken from.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Weights that cannot be taken.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    /// A contribution that can earn nothing.
+    #[error(transparent)]
+    Contribute(#[from] ContributeError),
+    /// No receipts were named.
+    #[error("nothing to record: name at least one receipt block")]
+    NoReceipts,
+    /// A receipt that running it again does not give.
+    #[error("receipt {receipt} is not what running it again gives, first at {difference}")]
+    UntrueReceipt {
+        /// The receipt block.
+        receipt: BlockHash,
+        /// JSON pointer to the first leaf that differs.
+        difference: String,
+    },
+}
+
+impl From<RoundError> for EvolveError {
+    fn from(error: RoundError) -> Self {
+        Self::Invalid(error.into())
+    }
 }
 
 impl EvolveError {

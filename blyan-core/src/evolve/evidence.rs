@@ -8,7 +8,7 @@ use semver::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{EvolveError, PolicyError, PublicKey};
+use super::{EvolveError, PolicyError, PublicKey, RoundError};
 use crate::chain::{Chain, ChainError, Draft, ParentView, ValidationError, Validator, Validators};
 use crate::format::{BlockKind, ChainId, Header, Parent};
 use crate::hash::BlockHash;
@@ -194,6 +194,9 @@ pub enum InvalidEvidence {
     /// A policy that asks for what cannot be.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A statement of a round that does not fit the blocks that it names, or itself.
+    #[error(transparent)]
+    Round(#[from] RoundError),
     /// A parent could not be read.
     #[error(transparent)]
     Chain(Box<ChainError>),
