@@ -8,10 +8,10 @@ mod checkpoints;
 use std::collections::{BTreeMap, BTreeSet};
 
 use blyan_core::evolve::{
-    Attestation, CandidateBlocks, ContributeError, ContributeOptions, ContributeReport, ContributeStage,
-    EvaluateOptions, Evidence, EvolveError, InvalidEvidence, Ledger, Policy, PublicKey, RoundError, Share,
-    Statement, UsageRecord, attest_all, audit_usage, close_round, contribute, judge, open_round, publish,
-    record_usage, reveal, rewards_of, uses,
+    CandidateBlocks, ContributeError, ContributeOptions, ContributeReport, ContributeStage, EvaluateOptions,
+    Evidence, EvolveError, InvalidEvidence, Ledger, Policy, PublicKey, RoundError, Share, Statement,
+    UsageRecord, attest_all, audit_usage, close_round, contribute, judge, open_round, publish, record_usage,
+    reveal, rewards_of, uses,
 };
 use blyan_core::manager::{GenerateOptions, ManagerOptions, MoEModelManager, Receipt, Snapshot};
 use blyan_core::tensor::write;
@@ -483,5 +483,4 @@ fn use_counts_only_if_it_recomputes() {
         }
         assert_eq!(chain.len().unwrap(), before);
     }
-    let _: Option<Attestation> = None;
 }

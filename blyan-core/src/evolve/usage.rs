@@ -253,3 +253,104 @@ fn is_heard(state: &Judgement, key: &PublicKey, round: &BlockHash) -> bool {
         later.is_some_and(|later| later.ancestors.contains(round))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::{LogitsDigest, SnapshotRoot};
+    use crate::manager::FinishReason;
+    use crate::manager::receipt::ReceiptOptions;
+    use crate::model::KvDType;
+
+    fn hash(byte: u8) -> BlockHash {
+        BlockHash::from_bytes([byte; 32])
+    }
+
+    fn record() -> UsageRecord {
+        let used = BTreeMap::from([(hash(4), 7), (hash(5), 12)]);
+        let receipts = BTreeMap::from([(hash(3), used), (hash(6), BTreeMap::new())]);
+        UsageRecord { policy: hash(1), reveal: hash(2), receipts }
+    }
+
+    /// Made by Python's `cryptography` and `blake3`.
+    const GOLDEN: &str = concat!(
+        r#"{"statement_version":1,"body":{"policy":"0101010101010101010101010101010101010101010101010101010"#,
+        r#"101010101","reveal":"0202020202020202020202020202020202020202020202020202020202020202","receipts"#,
+        r#"":{"0303030303030303030303030303030303030303030303030303030303030303":{"040404040404040404040404"#,
+        r#"0404040404040404040404040404040404040404":7,"050505050505050505050505050505050505050505050505050"#,
+        r#"5050505050505":12},"0606060606060606060606060606060606060606060606060606060606060606":{}}},"key""#,
+        r#":"8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c","signature":"12ca6405881b092"#,
+        r#"ed9f1c4018258245d22cc7d4fc0397de7ac6809e9ec076511d46509b4f4284efa6a8316fdd830289e1379c1a84ea01ea"#,
+        r#"9f682f81a3ad00c02"}"#,
+    );
+
+    #[test]
+    fn bytes_are_the_ones_that_another_implementation_makes() {
+        let signed = Statement::sign(&SigningKey::from_bytes(&[1; 32]), record()).unwrap();
+        assert_eq!(String::from_utf8(signed.to_payload()).unwrap(), GOLDEN);
+        assert_eq!(Statement::from_payload(GOLDEN.as_bytes()).unwrap(), signed);
+        assert_eq!((signed.draft().name.as_str(), signed.draft().lane), ("usage", ChainId::Dataset));
+    }
+
+    #[test]
+    fn other_spellings_of_the_uses_are_refused() {
+        let (three, six) = (hash(3).to_string(), hash(6).to_string());
+        let turned = GOLDEN.replace(&three, "#").replace(&six, &three).replace('#', &six);
+        let twice = GOLDEN.replace(&six, &three);
+        let negative = GOLDEN.replace(":12", ":-12");
+        let real = GOLDEN.replace(":12", ":12.0");
+        let huge = GOLDEN.replace(":12", ":18446744073709551616");
+        let upper = GOLDEN.replace(&six, &hash(0xab).to_string().to_uppercase());
+        for other in [turned, twice, negative, real, huge, upper] {
+            assert_ne!(other, GOLDEN);
+            let error = Statement::<UsageRecord>::from_payload(other.as_bytes()).unwrap_err();
+            assert!(
+                matches!(error, InvalidEvidence::Json { .. } | InvalidEvidence::NotCanonical { .. }),
+                "{error}"
+            );
+        }
+    }
+
+    fn claim(prompt: &[u32], output: &[u32]) -> Claim {
+        let options = ReceiptOptions {
+            temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+            repetition_penalty: None,
+            seed: 0,
+            max_tokens: 5,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            kv_cache: KvDType::F16,
+            logprobs: None,
+        };
+        Claim {
+            numerics_version: 1,
+            model: hash(1),
+            snapshot: SnapshotRoot::from_bytes([5; 32]),
+            spec: hash(2),
+            prompt_tokens: prompt.to_vec(),
+            options,
+            output_tokens: output.to_vec(),
+            text: None,
+            finish_reason: FinishReason::MaxTokens,
+            logits: LogitsDigest::from_bytes([0; 32]),
+            blocks: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_run_is_what_was_read() {
+        // By Python's `blake3`: the root, then 1, 2, 3.
+        let expected = "904cb05c13c87395fd6c02bbc3daaa0270a79f0e6375c589bdd4454f4f02a422";
+        let hex = |run: [u8; 32]| BlockHash::from_bytes(run).to_string();
+        assert_eq!(hex(run_of(&claim(&[1, 2], &[3, 4]))), expected);
+        assert_eq!(hex(run_of(&claim(&[1, 2, 3], &[9]))), expected);
+        assert_ne!(hex(run_of(&claim(&[1, 2], &[4, 3]))), expected);
+        assert_ne!(hex(run_of(&claim(&[1, 2], &[3, 4, 5]))), expected);
+        let other = Claim { snapshot: SnapshotRoot::from_bytes([6; 32]), ..claim(&[1, 2], &[3, 4]) };
+        assert_ne!(hex(run_of(&other)), expected);
+        assert_eq!(run_of(&claim(&[], &[])), run_of(&claim(&[1], &[])));
+    }
+}
