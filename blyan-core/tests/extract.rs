@@ -272,10 +272,13 @@ fn what_cannot_be_extracted_is_refused_by_name() {
     let twice = refused(&chain, &model, &source, &[whole.clone(), rows(&[0])], &plain);
     assert!(matches!(twice, EvolveError::Extract(ExtractError::SlotTwice { slot: EXPERT })));
     let expert = manifest(&chain, &model).slots[&EXPERT];
-    let target = refused(&chain, &expert, &source, &[whole.clone()], &plain);
+    let target = refused(&chain, &expert, &source, std::slice::from_ref(&whole), &plain);
     assert!(matches!(target, EvolveError::Extract(ExtractError::Target { kind: BlockKind::EXPERT, .. })));
     let missing = BlockHash::from_bytes([7; 32]);
-    assert!(matches!(refused(&chain, &missing, &source, &[whole.clone()], &plain), EvolveError::Chain(_)));
+    assert!(matches!(
+        refused(&chain, &missing, &source, std::slice::from_ref(&whole), &plain),
+        EvolveError::Chain(_)
+    ));
 
     for (slot, from) in [
         (Slot::Expert { layer: 1, expert: 99 }, EXPERT),
@@ -319,10 +322,12 @@ fn what_cannot_be_extracted_is_refused_by_name() {
 
     // Another architecture's expert has other shapes.
     let other = fixture("qwen2_moe");
-    let error = refused(&chain, &model, &ExtractSource::Checkpoint(&other), &[whole.clone()], &plain);
+    let error =
+        refused(&chain, &model, &ExtractSource::Checkpoint(&other), std::slice::from_ref(&whole), &plain);
     assert!(matches!(error, EvolveError::Extract(ExtractError::DoesNotFit { .. })), "{error}");
     let nothing = Path::new("/nowhere");
-    let error = refused(&chain, &model, &ExtractSource::Checkpoint(nothing), &[whole.clone()], &plain);
+    let error =
+        refused(&chain, &model, &ExtractSource::Checkpoint(nothing), std::slice::from_ref(&whole), &plain);
     assert!(matches!(error, EvolveError::Import(_)));
 
     let stop = AtomicBool::new(true);

@@ -316,9 +316,9 @@ impl Target {
 enum Source<'a> {
     Checkpoint {
         /// In the type that was asked for, as an import makes them.
-        whole: Option<Slots<'a>>,
+        whole: Option<Box<Slots<'a>>>,
         /// In the checkpoint's own type, to be divided before they are converted.
-        kept: Option<Slots<'a>>,
+        kept: Option<Box<Slots<'a>>>,
     },
     Model {
         chain: &'a Chain,
@@ -339,7 +339,7 @@ impl<'a> Source<'a> {
                     let cancel = options.cancel;
                     let options =
                         ImportOptions { dtype, ignore_config_keys, cancel, ..ImportOptions::default() };
-                    wanted.then(|| Slots::open(path, &options)).transpose()
+                    wanted.then(|| Slots::open(path, &options).map(Box::new)).transpose()
                 };
                 let whole = open(pieces.iter().any(|piece| piece.rows.is_none()), options.dtype)?;
                 let kept = open(pieces.iter().any(|piece| piece.rows.is_some()), None)?;

@@ -30,7 +30,7 @@ pub(super) fn log2(bits: u64) -> Option<i64> {
     let mut log = exponent;
     for _ in 0..FRACTION_BITS {
         // In [1, 4), 63 digits after the point.
-        let square = u128::from(digits) * u128::from(digits) >> 63;
+        let square = (u128::from(digits) * u128::from(digits)) >> 63;
         let carry = square >> 64;
         digits = (square >> carry) as u64;
         log = log << 1 | carry as i64;
