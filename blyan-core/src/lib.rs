@@ -45,7 +45,8 @@ pub use dtype::{DType, Shape};
 pub use error::Error;
 pub use format::{BlockKind, ChainId, Header, Manifest, ModelSpec, Parent, ParentRole, PayloadRef, Slot};
 pub use hash::{
-    BlockHash, CandidateRoot, ChainRoot, Commitment, LogitsDigest, PayloadHash, ReceiptHash, Salt, SnapshotRoot,
+    BlockHash, CandidateRoot, ChainRoot, Commitment, LogitsDigest, PayloadHash, ReceiptHash, Salt,
+    SnapshotRoot,
 };
 pub use import::export;
 pub use manager::{MoEModelManager, Receipt};

@@ -122,6 +122,26 @@ fn a_trained_model_predicts_its_language() {
     assert_eq!(manager.usage().totals().len(), 0, "judging is no use");
 }
 
+/// What the model's README says, measured by its trainer with transformers and torch.
+#[test]
+#[ignore = "needs the whole text: BLYAN_TEST_KJV names its folder"]
+fn the_held_out_text_has_the_loss_that_the_trainer_measured() {
+    let folder = std::env::var_os("BLYAN_TEST_KJV").unwrap();
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "txt")).collect();
+    files.sort();
+    let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let (chain, model) = imported(&tiny_kjv(), None);
+    let snapshot = Snapshot::of_model(&chain, &model).unwrap();
+    let tokens = open(&chain, |_| ()).tokenize(&text).unwrap();
+    println!("{} tokens", tokens.len());
+    let held_out = &tokens[tokens.len() - 30_000..];
+    let found = evaluate(&chain, &snapshot, &held_out[..=117 * 256], &EvaluateOptions::default()).unwrap();
+    println!("{} nats, {:.0} tokens/s", found.loss(), found.tokens_per_second());
+    assert_eq!(found.windows, 117);
+    assert!((found.loss() - 3.480).abs() < 0.0006, "{}", found.loss());
+}
+
 #[test]
 fn progress_is_told_and_cancelling_ends_it() {
     let (chain, model) = imported(&fixture("mixtral"), None);

@@ -258,8 +258,16 @@ mod tests {
         assert_eq!(text.parse::<LossBits>().unwrap().to_string(), text);
         assert_eq!(text.parse::<LossBits>().unwrap().value(), 3.48);
         for bad in [
-            "", "400BD70A3D70A3D7", "400bd70a3d70a3d", "0400bd70a3d70a3d7", "+00bd70a3d70a3d7",
-            "8000000000000000", "c00bd70a3d70a3d7", "7ff8000000000001", "7ff0000000000001", "fff8000000000000",
+            "",
+            "400BD70A3D70A3D7",
+            "400bd70a3d70a3d",
+            "0400bd70a3d70a3d7",
+            "+00bd70a3d70a3d7",
+            "8000000000000000",
+            "c00bd70a3d70a3d7",
+            "7ff8000000000001",
+            "7ff0000000000001",
+            "fff8000000000000",
         ] {
             assert!(bad.parse::<LossBits>().is_err(), "{bad}");
         }

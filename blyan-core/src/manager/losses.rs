@@ -23,8 +23,7 @@ impl MoEModelManager {
         let spec = model.snapshot.spec();
         let longest = windows.iter().map(|window| window.len().saturating_sub(1)).max().unwrap_or(0);
         let chunk = (pass_tokens / windows.len().max(1)).max(1);
-        let mut caches: Vec<KvCache> =
-            windows.iter().map(|_| KvCache::new(spec, KvDType::F32)).collect();
+        let mut caches: Vec<KvCache> = windows.iter().map(|_| KvCache::new(spec, KvDType::F32)).collect();
         let mut losses: Vec<Vec<f64>> = vec![Vec::new(); windows.len()];
         for start in (0..longest).step_by(chunk) {
             let mut steps = Vec::with_capacity(windows.len());
@@ -39,7 +38,8 @@ impl MoEModelManager {
                 targets.extend_from_slice(&window[start + 1..=end]);
                 taken.push((index, end - start));
             }
-            let found = model.decoder.losses(&mut steps, &targets).map_err(|error| model.name_block(error))?;
+            let found =
+                model.decoder.losses(&mut steps, &targets).map_err(|error| model.name_block(error))?;
             let mut rest = &found[..];
             for (index, count) in taken {
                 let (own, others) = rest.split_at(count);

@@ -153,8 +153,7 @@ impl Decoder {
         }
         let _fp_env = FpEnv::enter();
         let output = self.layers(steps);
-        let output =
-            output.and_then(|(residual, routing)| Ok((finish(steps, &residual)?, routing)));
+        let output = output.and_then(|(residual, routing)| Ok((finish(steps, &residual)?, routing)));
         for step in steps {
             if output.is_ok() {
                 step.cache.finish(step.tokens.len());

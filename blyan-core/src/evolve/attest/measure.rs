@@ -30,7 +30,11 @@ pub(in crate::evolve) struct Measure<'a> {
 
 impl<'a> Measure<'a> {
     /// Measures as the policy says; the window in `options` is not looked at.
-    pub(in crate::evolve) fn new(chain: &'a Chain, policy: &'a Policy, options: &EvaluateOptions<'a>) -> Self {
+    pub(in crate::evolve) fn new(
+        chain: &'a Chain,
+        policy: &'a Policy,
+        options: &EvaluateOptions<'a>,
+    ) -> Self {
         let options = EvaluateOptions { window: policy.window as usize, ..options.clone() };
         Self { chain, policy, options, known: BTreeMap::new() }
     }

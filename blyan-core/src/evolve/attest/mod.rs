@@ -3,6 +3,6 @@
 mod measure;
 mod statement;
 
-pub use measure::{attest, attest_all};
 pub(super) use measure::Measure;
+pub use measure::{attest, attest_all};
 pub use statement::{Attestation, Losses};

@@ -18,7 +18,7 @@ use crate::evolve::{
     Reveal, Round, Statement,
 };
 use crate::format::{BlockKind, Manifest, Slot};
-use crate::hash::{BlockHash, PayloadHash};
+use crate::hash::BlockHash;
 use crate::manager::ManagerError;
 
 type Statements<B> = BTreeMap<BlockHash, Statement<B>>;
@@ -91,7 +91,9 @@ impl Said {
         match kind {
             BlockKind::ROUND => {
                 read(chain, policy, block, &mut self.rounds, |round: &Round| {
-                    let seen = |block| self.reveals.contains_key(block) || self.closings.contains_key(block);
+                    let seen = |block: &BlockHash| {
+                        self.reveals.contains_key(block) || self.closings.contains_key(block)
+                    };
                     round.previous.iter().all(|reveal| self.reveals.contains_key(reveal))
                         && round.attestations.iter().all(|block| self.attestations.contains_key(block))
                         && round.seen.iter().all(seen)
@@ -204,30 +206,37 @@ impl Said {
         convicted.filter_map(|(body, _)| fault(body)).collect()
     }
 
-    /// The first candidate by another key that holds weights of this one, for each candidate that is a
-    /// copy: of a round before, or of the same round with a smaller claim.
+    /// Whether one candidate came before another: in a round before, or in the same one with a smaller
+    /// claim.
+    fn precedes(&self, (a, b): (&Candidate, &Candidate)) -> bool {
+        self.is_before(&a.round, &b.round) || (a.round == b.round && a.claim < b.claim)
+    }
+
+    /// For each candidate that is a copy the one that came first: by another key, with weights of this
+    /// one in their slot, before this one and before any of its own author's with them.
     fn copies(&self, chain: &Chain) -> Result<BTreeMap<BlockHash, BlockHash>, EvolveError> {
-        let mut holders: BTreeMap<(&str, PayloadHash), Vec<(&BlockHash, &Statement<Candidate>)>> =
-            BTreeMap::new();
-        let mut weights = BTreeMap::new();
+        let mut holders: BTreeMap<_, Vec<(BlockHash, &Statement<Candidate>)>> = BTreeMap::new();
         for (block, candidate) in &self.candidates {
             for (slot, filled) in &candidate.body().slots {
-                let held = (slot.as_str(), chain.get(filled)?.header().payload.hash);
-                holders.entry(held).or_default().push((block, candidate));
-                weights.entry(block).or_insert_with(Vec::new).push(held);
+                let weights = (slot.as_str(), chain.get(filled)?.header().payload.hash);
+                holders.entry(weights).or_default().push((*block, candidate));
             }
         }
         let mut copies = BTreeMap::new();
-        for (block, candidate) in &self.candidates {
-            let others = weights.get(block).into_iter().flatten().filter_map(|held| holders.get(held)).flatten();
-            let (own, key) = (candidate.body(), candidate.key());
-            let first = others.filter(|(_, other)| {
-                let body = other.body();
-                let beside = body.round == own.round && body.claim < own.claim;
-                other.key() != key && (beside || self.is_before(&body.round, &own.round))
-            });
-            if let Some(first) = first.map(|(other, _)| **other).min() {
-                copies.insert(*block, first);
+        for holders in holders.values() {
+            for (block, candidate) in holders {
+                let (own, key) = (candidate.body(), candidate.key());
+                let earlier = |other: &Candidate| {
+                    let mut mine = holders.iter().filter(|(_, mine)| mine.key() == key);
+                    mine.any(|(_, mine)| self.precedes((mine.body(), other)))
+                };
+                let others = holders.iter().filter(|(_, other)| {
+                    other.key() != key && self.precedes((other.body(), own)) && !earlier(other.body())
+                });
+                let first = others.map(|(other, body)| (body.body().round == own.round, *other)).min();
+                if let Some((_, first)) = first {
+                    copies.insert(*block, first);
+                }
             }
         }
         Ok(copies)
@@ -382,7 +391,8 @@ impl Judging<'_> {
 
 pub(super) fn fold(chain: &Chain, block: &BlockHash) -> Result<Judgement, EvolveError> {
     let policy = Policy::read(chain, block)?;
-    let manifest = Manifest::from_canonical_json(&chain.payload(&policy.model)?).map_err(ManagerError::from)?;
+    let manifest =
+        Manifest::from_canonical_json(&chain.payload(&policy.model)?).map_err(ManagerError::from)?;
     let mut public = BTreeSet::new();
     for dataset in &policy.datasets {
         public.insert(Dataset::read(chain, dataset)?.tokens);
@@ -406,8 +416,10 @@ pub(super) fn fold(chain: &Chain, block: &BlockHash) -> Result<Judgement, Evolve
                 start = came_by.as_ref().map_or(start, |set| set.node());
             }
         }
-        let closings: BTreeSet<BlockHash> =
-            (said.closings.iter()).filter(|(_, s)| s.body().round == *name).map(|(block, _)| *block).collect();
+        let closings: BTreeSet<BlockHash> = (said.closings.iter())
+            .filter(|(_, s)| s.body().round == *name)
+            .map(|(block, _)| *block)
+            .collect();
         let reveals: BTreeMap<BlockHash, BlockHash> = (said.reveals.iter())
             .filter(|(_, reveal)| reveal.body().round == *name)
             .map(|(block, reveal)| (*block, reveal.body().tokens))
@@ -434,7 +446,16 @@ pub(super) fn fold(chain: &Chain, block: &BlockHash) -> Result<Judgement, Evolve
         }
         let base = round.base;
         let state = RoundState {
-            owner, base, previous, ancestors, closings, reveals, refused: why, accepted, start, came_by,
+            owner,
+            base,
+            previous,
+            ancestors,
+            closings,
+            reveals,
+            refused: why,
+            accepted,
+            start,
+            came_by,
         };
         rounds.insert(*name, state);
     }
@@ -460,9 +481,7 @@ fn candidate_state(
     let alone = BTreeSet::from([*name]);
     let accepted = round.and_then(|round| round.accepted.iter().find(|set| set.candidates == alone));
     let verdict = match accepted {
-        Some(set) => {
-            Verdict::Accepted { losses: set.losses.clone(), validators: set.validators.clone() }
-        }
+        Some(set) => Verdict::Accepted { losses: set.losses.clone(), validators: set.validators.clone() },
         None => {
             let of_round = round.and_then(|round| round.refused.clone());
             let copy = copies.get(name).map(|of| Reason::Copy { of: *of });

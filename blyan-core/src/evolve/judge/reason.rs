@@ -1,7 +1,7 @@
 //! Owns why a candidate is not accepted.
 
-use crate::evolve::loss::LossBits;
 use crate::evolve::PublicKey;
+use crate::evolve::loss::LossBits;
 use crate::hash::BlockHash;
 
 /// What nobody may do.

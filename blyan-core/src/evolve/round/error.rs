@@ -1,7 +1,7 @@
 //! Owns why a statement of a round is not valid.
 
-use crate::evolve::loss::ParseLossError;
 use crate::evolve::PublicKey;
+use crate::evolve::loss::ParseLossError;
 use crate::format::{BlockKind, ManifestError, ParseSlotError, Slot};
 use crate::hash::{BlockHash, Commitment, SnapshotRoot};
 

@@ -13,8 +13,8 @@ mod open;
 mod reveal;
 mod steps;
 
-pub use candidate::{Candidate, candidate_root};
 pub(super) use candidate::changed_manifest;
+pub use candidate::{Candidate, candidate_root};
 pub use claim::Claim;
 pub use closing::Closing;
 pub use error::{RoundError, StepError};
@@ -25,12 +25,12 @@ pub use steps::{
     CandidateBlocks, claim, claims_of, close_round, open_round, propose_candidate, reveal, snapshot_of,
 };
 
-use super::{Body, Evidence, InvalidEvidence, PublicKey, Statement};
+use super::evidence::parent;
+use super::{Body, InvalidEvidence, PublicKey, Statement};
 use crate::chain::ParentView;
 use crate::format::BlockKind;
-use crate::hash::{BlockHash, Commitment, DomainHasher, PayloadHash, Salt};
 use crate::hash::CandidateRoot;
-use super::evidence::parent;
+use crate::hash::{BlockHash, Commitment, DomainHasher, PayloadHash, Salt};
 
 /// A parent that is a statement, made under the same policy.
 pub(super) fn statement<B: Body + UnderPolicy>(
@@ -59,7 +59,11 @@ pub(super) fn check_same(
     found: BlockHash,
     expected: BlockHash,
 ) -> Result<(), RoundError> {
-    if found == expected { Ok(()) } else { Err(RoundError::Unrelated { block: *block, kind, found, expected }) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(RoundError::Unrelated { block: *block, kind, found, expected })
+    }
 }
 
 /// Refuses a key that did not open the round.
@@ -85,7 +89,7 @@ pub fn claim_commitment(salt: &Salt, author: &PublicKey, root: &CandidateRoot) -
 /// A salt that follows from a secret key and what it is for, so that nobody else can guess it and its
 /// owner need not keep it: `derive_key("blyan salt 1")` over the secret key (32), the kind (u16 LE), and
 /// what it is for.
-pub fn salt(key: &ed25519_dalek::SigningKey, kind: BlockKind, parts: &[&[u8; 32]]) -> Salt {
+fn salt(key: &ed25519_dalek::SigningKey, kind: BlockKind, parts: &[&[u8; 32]]) -> Salt {
     let mut hasher = DomainHasher::salt();
     hasher.update(key.as_bytes()).update(&kind.0.to_le_bytes());
     for part in parts {

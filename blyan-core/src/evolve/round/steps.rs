@@ -24,7 +24,10 @@ fn by_name(blocks: &CandidateBlocks) -> BTreeMap<String, BlockHash> {
 }
 
 /// The children of a block that are valid statements of one kind, by hash.
-pub(in crate::evolve) fn children<B: Body>(chain: &Chain, block: &BlockHash) -> Result<Vec<(BlockHash, Statement<B>)>, EvolveError> {
+pub(in crate::evolve) fn children<B: Body>(
+    chain: &Chain,
+    block: &BlockHash,
+) -> Result<Vec<(BlockHash, Statement<B>)>, EvolveError> {
     let mut found = Vec::new();
     for child in chain.children(block)? {
         found.extend(Statement::<B>::read_valid(chain, &child)?.map(|statement| (child, statement)));
@@ -72,7 +75,11 @@ fn split_salt(key: &SigningKey, content: &PayloadHash) -> crate::hash::Salt {
 }
 
 /// The salt of a claim, which follows from its author's key.
-pub(in crate::evolve) fn claim_salt(key: &SigningKey, round: &BlockHash, root: &CandidateRoot) -> crate::hash::Salt {
+pub(in crate::evolve) fn claim_salt(
+    key: &SigningKey,
+    round: &BlockHash,
+    root: &CandidateRoot,
+) -> crate::hash::Salt {
     salt(key, BlockKind::CLAIM, &[round.as_bytes(), root.as_bytes()])
 }
 
@@ -142,8 +149,15 @@ pub fn propose_candidate(
     let (closing, _) = closings.first().ok_or(StepError::NotClosed { claim: *claim })?;
     let (base, slots) = (opened.body().base, by_name(blocks));
     let salt = claim_salt(key, &round, &candidate_root(&base, &slots));
-    let candidate =
-        Candidate { policy: claimed.body().policy, round, closing: *closing, claim: *claim, base, slots, salt };
+    let candidate = Candidate {
+        policy: claimed.body().policy,
+        round,
+        closing: *closing,
+        claim: *claim,
+        base,
+        slots,
+        salt,
+    };
     Statement::sign(key, candidate)?.append(chain)
 }
 
