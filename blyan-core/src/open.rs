@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::chain::{Chain, ChainError, Validators};
-use crate::storage::{Access, DirMedium, MemoryMedium};
 use crate::evolve;
 use crate::import;
+use crate::storage::{Access, DirMedium, MemoryMedium};
 
 /// Validators of every layer.
 fn validators() -> Validators {

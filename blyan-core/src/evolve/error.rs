@@ -1,5 +1,6 @@
 //! Owns [`EvolveError`].
 
+use super::dataset::DatasetError;
 use super::{ContributeError, EvaluateError, ExtractError, InvalidEvidence, RoundError, StepError};
 use crate::chain::ChainError;
 use crate::format::BlockKind;
@@ -44,6 +45,9 @@ pub enum EvolveError {
     /// What was to be appended is not valid evidence.
     #[error(transparent)]
     Invalid(#[from] InvalidEvidence),
+    /// What was asked of a dataset cannot be.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// A checkpoint that weights are taken from.
     #[error(transparent)]
     Import(#[from] ImportError),

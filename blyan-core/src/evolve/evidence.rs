@@ -8,9 +8,10 @@ use semver::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::dataset::DatasetRule;
 use super::{EvolveError, PolicyError, PublicKey, RoundError};
 use crate::chain::{Chain, ChainError, Draft, ParentView, ValidationError, Validator, Validators};
-use crate::format::{BlockKind, ChainId, Header, Parent};
+use crate::format::{BlockKind, ChainId, Header, ManifestError, Parent, SpecError};
 use crate::hash::BlockHash;
 use crate::storage::Payload;
 
@@ -197,6 +198,21 @@ pub enum InvalidEvidence {
     /// A statement of a round that does not fit the blocks that it names, or itself.
     #[error(transparent)]
     Round(#[from] RoundError),
+    /// A tokens payload that is no list of ids.
+    #[error("the tokens payload has {len_bytes} bytes: expected 4 for each id, and at least one id")]
+    TokensLength {
+        /// Length of the payload.
+        len_bytes: usize,
+    },
+    /// A block about a dataset that its own parents contradict.
+    #[error(transparent)]
+    Dataset(#[from] DatasetRule),
+    /// The manifest of a named model block.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// A named spec block.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
     /// A parent could not be read.
     #[error(transparent)]
     Chain(Box<ChainError>),

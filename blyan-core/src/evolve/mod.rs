@@ -29,7 +29,7 @@
 
 mod attest;
 mod audit;
-mod dataset;
+pub mod dataset;
 mod error;
 mod evaluate;
 mod evidence;
@@ -92,7 +92,8 @@ pub(crate) fn validators(validators: Validators) -> Validators {
     let validators = Rule::<Statement<Candidate>>::register(validators);
     let validators = Rule::<Statement<Reveal>>::register(validators);
     let validators = Rule::<Statement<Attestation>>::register(validators);
-    Rule::<Statement<Accusation>>::register(validators)
+    let validators = Rule::<Statement<Accusation>>::register(validators);
+    dataset::validators(validators)
 }
 
 /// Parts per million of a whole.

@@ -5,10 +5,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::{check_kind, check_version, from_canonical_json, to_canonical_json};
+use super::dataset::Dataset;
+use super::evidence::{check_kind, check_version, from_canonical_json, parent, to_canonical_json};
 use super::{Evidence, EvolveError, InvalidEvidence, MILLION, PublicKey};
 use crate::chain::{Chain, ParentView};
-use crate::format::{BlockKind, ChainId, Parent};
+use crate::format::{BlockKind, ChainId, Manifest, Parent, Slot};
 use crate::hash::BlockHash;
 
 /// Longest evaluation window in tokens.
@@ -104,6 +105,12 @@ pub enum PolicyError {
         quorum: u32,
         /// Number of voters.
         voters: usize,
+    },
+    /// A dataset that was tokenized for another model.
+    #[error("dataset {dataset} names another tokenizer than the policy's model has")]
+    ForeignTokenizer {
+        /// The dataset.
+        dataset: BlockHash,
     },
     /// A number outside of its range.
     #[error("{field} is {found}: expected {least} to {most}")]
@@ -219,11 +226,16 @@ impl Evidence for Policy {
 
     fn check_parents(&self, parents: &dyn ParentView) -> Result<(), InvalidEvidence> {
         check_kind(parents, &self.model, BlockKind::MODEL)?;
+        let manifest = Manifest::from_canonical_json(&parents.payload(&self.model)?)?;
         if let Some(predecessor) = &self.predecessor {
             check_kind(parents, predecessor, BlockKind::POLICY)?;
         }
         for dataset in &self.datasets {
-            check_kind(parents, dataset, BlockKind::DATASET)?;
+            let named: Dataset = parent(parents, dataset)?;
+            // The losses on ids of another tokenizer would mean nothing.
+            if named.tokenizer.is_some() && named.tokenizer.as_ref() != manifest.slots.get(&Slot::Tokenizer) {
+                return Err(PolicyError::ForeignTokenizer { dataset: *dataset }.into());
+            }
         }
         Ok(())
     }
