@@ -133,8 +133,10 @@ impl BlockKind {
     pub const REVEAL: Self = Self(72);
     /// Receipts that count as use, signed.
     pub const USAGE_RECORD: Self = Self(73);
+    /// What was run, to be run again; canonical JSON.
+    pub const RECEIPT: Self = Self(74);
 
-    const NAMES: [(Self, &'static str); 32] = [
+    const NAMES: [(Self, &'static str); 33] = [
         (Self::SPEC, "spec"),
         (Self::MODEL, "model"),
         (Self::RELEASE, "release"),
@@ -167,6 +169,7 @@ impl BlockKind {
         (Self::CLOSING, "closing"),
         (Self::REVEAL, "reveal"),
         (Self::USAGE_RECORD, "usage_record"),
+        (Self::RECEIPT, "receipt"),
     ];
 
     /// Whether payloads of this kind are weights: safetensors, always a file of their own.
@@ -177,7 +180,7 @@ impl BlockKind {
     /// Whether payloads of this kind are canonical JSON of the module `evolve`.
     pub const fn is_evidence(self) -> bool {
         (self.0 >= Self::POLICY.0 && self.0 <= Self::ACCUSATION.0)
-            || (self.0 >= Self::DATASET.0 && self.0 <= Self::USAGE_RECORD.0)
+            || (self.0 >= Self::DATASET.0 && self.0 <= Self::RECEIPT.0)
     }
 
     /// The kind of that name, as [`fmt::Display`] writes it.

@@ -379,7 +379,8 @@ impl Weights {
     }
 }
 
-fn check_tensors(spec: &ModelSpec, slot: Slot, payload: &[u8]) -> Result<(), InvalidBlock> {
+/// Whether a payload holds exactly the tensors of a slot, every weight a number.
+pub(crate) fn check_tensors(spec: &ModelSpec, slot: Slot, payload: &[u8]) -> Result<(), InvalidBlock> {
     let expected = spec.tensors_of(slot);
     if expected.is_empty() {
         return Err(InvalidBlock::UnknownSlot { slot });
