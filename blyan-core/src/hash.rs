@@ -124,6 +124,20 @@ hash_type! {
     ReceiptHash
 }
 
+hash_type! {
+    /// Commits to something that is shown later: a salted hash that tells nothing before.
+    Commitment
+}
+hash_type! {
+    /// Makes a commitment tell nothing: 32 bytes that nobody can guess.
+    Salt
+}
+hash_type! {
+    /// Names what a candidate changes: `derive_key("blyan candidate 1")` of the base model and the new
+    /// blocks.
+    CandidateRoot
+}
+
 impl BlockHash {
     /// Hashes canonical header bytes.
     pub fn of_header(header: &[u8]) -> Self {
@@ -179,6 +193,22 @@ impl DomainHasher {
 
     pub(crate) fn receipt() -> Self {
         Self(blake3::Hasher::new_derive_key("blyan receipt 1"))
+    }
+
+    pub(crate) fn split() -> Self {
+        Self(blake3::Hasher::new_derive_key("blyan split 1"))
+    }
+
+    pub(crate) fn claim() -> Self {
+        Self(blake3::Hasher::new_derive_key("blyan claim 1"))
+    }
+
+    pub(crate) fn candidate() -> Self {
+        Self(blake3::Hasher::new_derive_key("blyan candidate 1"))
+    }
+
+    pub(crate) fn salt() -> Self {
+        Self(blake3::Hasher::new_derive_key("blyan salt 1"))
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) -> &mut Self {

@@ -44,7 +44,10 @@ pub use chain::{Block, Chain, ChainError, Draft, SignatureRecord, VerifyOptions,
 pub use dtype::{DType, Shape};
 pub use error::Error;
 pub use format::{BlockKind, ChainId, Header, Manifest, ModelSpec, Parent, ParentRole, PayloadRef, Slot};
-pub use hash::{BlockHash, ChainRoot, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot};
+pub use hash::{
+    BlockHash, CandidateRoot, ChainRoot, Commitment, LogitsDigest, PayloadHash, ReceiptHash, Salt,
+    SnapshotRoot,
+};
 pub use import::export;
 pub use manager::{MoEModelManager, Receipt};
 pub use storage::{Payload, PayloadStore};

@@ -464,6 +464,7 @@ fn manager(error: &ManagerError) -> Description {
         }
         ManagerError::NoTokenizer => ("TextError", "no_tokenizer", vec![]),
         ManagerError::StreamFailed => (CLASS, "stream_failed", vec![]),
+        ManagerError::SessionBusy => ("BusyError", "busy", vec![]),
         ManagerError::Threads(_) => ("InternalError", "threads", vec![]),
         ManagerError::Zero { option } => ("OptionError", "zero", fields![option]),
         _ => (CLASS, "manager", vec![]),

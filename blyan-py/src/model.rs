@@ -126,6 +126,7 @@ impl MoEModelManager {
             prefill_chunk: prefill_chunk.map_or(default.prefill_chunk, |chunk| chunk.0),
             persist_usage,
             trust_verified,
+            ..default
         };
         let handle = &chain.get().handle;
         let (core, opening) = (handle.get(py)?, options.clone());

@@ -449,7 +449,7 @@ def test_snapshots(copy: blyan.Chain) -> None:
     tensors["down_proj.weight"] = ("BF16", old.tensors["down_proj.weight"].shape, raw)
     new = copy.append(
         blyan.Draft(
-            "B", "expert", slot, blyan.write_tensors(tensors), "1.1.0", [base.spec_block, (old, "predecessor")]
+            "B", "expert", slot, blyan.write_tensors(tensors), "1.0.1", [base.spec_block, (old, "predecessor")]
         )
     )
     changed = base.with_block(new)

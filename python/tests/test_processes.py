@@ -216,7 +216,7 @@ def test_a_changed_snapshot_is_pickled_too(copy: blyan.Chain) -> None:
     data = blyan.write_tensors(
         {n: (v.dtype, v.shape, bytes(v)[:-2] + b"\0\0") for n, v in old.tensors.items()}
     )
-    new = copy.append(blyan.Draft("B", "expert", old.name, data, parents=[base.spec_block, (old, "predecessor")]))
+    new = copy.append(blyan.Draft("B", "expert", old.name, data, "1.0.1", [base.spec_block, (old, "predecessor")]))
     changed = base.with_block(new)
     assert pickle.loads(pickle.dumps(changed)) == changed != base
     model = blyan.MoEModelManager(copy, changed)

@@ -20,8 +20,13 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Generate) -> Result
     let input = Input::read(arguments)?;
     let chain = names::open(context.chain)?;
     let model = names::model(&chain, arguments.model.name.as_deref())?;
-    let options =
-        ManagerOptions { model, kv_cache: arguments.kv_cache, ..manager_options(&arguments.machine) };
+    let overlay = names::blocks(&chain, &arguments.overlay, None)?;
+    let options = ManagerOptions {
+        model,
+        overlay,
+        kv_cache: arguments.kv_cache,
+        ..manager_options(&arguments.machine)
+    };
     let manager = MoEModelManager::open(&chain, &options)?;
     let mut stream = input.stream(&manager, &options_of(context, arguments))?;
     // One document at the end, or text as it is made.

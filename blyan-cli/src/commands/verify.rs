@@ -30,6 +30,7 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Verify) -> Result<(
         context.streams.json(&json!({
             "ok": report.is_ok(), "full": full, "blocks": report.blocks,
             "payload_bytes": report.payload_bytes, "bad": bad.collect::<Value>(),
+            "collected": report.collected,
         }))?;
     } else {
         for bad in &report.bad {
@@ -42,6 +43,10 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Verify) -> Result<(
         let found = match report.bad.len() {
             0 => "all intact".to_owned(),
             bad => format!("{bad} findings"),
+        };
+        let found = match report.collected.len() {
+            0 => found,
+            collected => format!("{found}, {collected} payloads collected"),
         };
         context.streams.line(format!("{} blocks, {payloads}: {found}", report.blocks))?;
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::dataset::DatasetRule;
-use super::{EvolveError, PolicyError, PublicKey};
+use super::{EvolveError, PolicyError, PublicKey, RoundError};
 use crate::chain::{Chain, ChainError, Draft, ParentView, ValidationError, Validator, Validators};
 use crate::format::{BlockKind, ChainId, Header, ManifestError, Parent, SpecError};
 use crate::hash::BlockHash;
@@ -195,6 +195,9 @@ pub enum InvalidEvidence {
     /// A policy that asks for what cannot be.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A statement of a round that does not fit the blocks that it names, or itself.
+    #[error(transparent)]
+    Round(#[from] RoundError),
     /// A tokens payload that is no list of ids.
     #[error("the tokens payload has {len_bytes} bytes: expected 4 for each id, and at least one id")]
     TokensLength {

@@ -27,25 +27,72 @@
 //! # }
 //! ```
 
+mod attest;
+mod audit;
 pub mod dataset;
 mod error;
+mod evaluate;
 mod evidence;
+mod judge;
 mod key;
+mod loss;
 mod policy;
+mod round;
 mod statement;
 
+mod contribute;
+mod extract;
+mod ledger;
+mod reward;
+mod usage;
+
+pub use attest::{Attestation, Losses, attest, attest_all};
+pub use audit::{Accusation, AuditReport, Lie, accuse, audit};
 pub use error::EvolveError;
+pub use evaluate::{
+    DEFAULT_WINDOW, EvaluateError, EvaluateOptions, EvaluateProgress, Evaluation, evaluate, evaluate_model,
+};
 pub use evidence::{Evidence, InvalidEvidence, MAX_JSON_BYTES};
+pub use judge::{
+    AcceptedSet, CandidateState, Chosen, Fault, FaultKind, Judgement, Reason, RoundState, Verdict, judge,
+    publish, publish_release,
+};
 pub use key::{ParseKeyError, PublicKey};
+pub use loss::{LossBits, ParseLossError, Score};
 pub use policy::{Policy, PolicyError, Tier};
+pub use round::{
+    Candidate, CandidateBlocks, Claim, Closing, Reveal, Round, RoundError, StepError, candidate_root, claim,
+    claim_commitment, claims_of, close_round, open_round, propose_candidate, reveal, snapshot_of,
+    split_commitment,
+};
 pub use statement::{Body, Statement};
 
+pub use contribute::{ContributeError, ContributeOptions, ContributeReport, ContributeStage, contribute};
+pub use extract::{
+    ExtractError, ExtractOptions, ExtractReport, ExtractSource, ExtractedBlock, Piece, extract,
+};
+pub use ledger::{Ledger, rewards_of};
+pub use reward::{
+    Adoption, Contribution, Credit, MAX_USE, Measured, Replacement, Share, Use, Worth, credits, rewards,
+};
+pub use usage::{RecordedUse, UsageRecord, audit_usage, record_usage, run_of, uses};
+
 use crate::chain::Validators;
+use crate::manager::Receipt;
 use evidence::Rule;
 
 /// Adds the validators of all kinds of evidence.
 pub(crate) fn validators(validators: Validators) -> Validators {
     let validators = Rule::<Policy>::register(validators);
+    let validators = Rule::<Receipt>::register(validators);
+    let validators = Rule::<Statement<UsageRecord>>::register(validators);
+    let validators = Rule::<Statement<Round>>::register(validators);
+    let validators = Rule::<Statement<Claim>>::register(validators);
+    let validators = Rule::<Statement<Closing>>::register(validators);
+    let validators = Rule::<Statement<Candidate>>::register(validators);
+    let validators = Rule::<Statement<Reveal>>::register(validators);
+    let validators = Rule::<Statement<Attestation>>::register(validators);
+    let validators = Rule::<Statement<Accusation>>::register(validators);
     dataset::validators(validators)
 }
 

@@ -284,6 +284,21 @@ pub(super) fn softmax(x: &mut [f32]) {
     }
 }
 
+/// ln Σ e^(x - max) + (max - x[target]), the sum in f64, element i in lane i mod 16.
+pub(super) fn loss(x: &[f32], target: usize) -> f64 {
+    let max = x.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
+    let mut lanes = [0.0f64; LANES];
+    for (i, x) in x.iter().enumerate() {
+        lanes[i % LANES] += f64::from(math::exp(*x - max));
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    math::ln_f64(lanes[0]) + (f64::from(max) - f64::from(x[target]))
+}
+
 /// Each query head of each token over the token's positions; out: (tokens, group × head_dim).
 pub(super) fn attention(args: &Attention<'_>, scores: &mut [f32], out: &mut MatMut<'_>) {
     let (shape, head_dim) = (args.shape, args.shape.head_dim);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::format::ModelSpec;
-use crate::kernels::{FpEnv, Isa};
+use crate::kernels::{FpEnv, Isa, KernelError};
 
 use super::attention::{self, Positions};
 use super::feed_forward::{self, LayerRouting};
@@ -42,6 +42,9 @@ pub struct Step<'a> {
     /// Which logits are wanted.
     pub logits: Logits,
 }
+
+/// Logits that are held at once where only their losses are wanted: 32 MiB.
+const LOGITS_AT_ONCE: usize = 1 << 23;
 
 /// What a step gives back.
 #[derive(Debug)]
@@ -111,14 +114,46 @@ impl Decoder {
     ///
     /// [`ModelError`]: no or unknown tokens, a full context, a missing or damaged block.
     pub fn forward(&self, steps: &mut [Step<'_>]) -> Result<StepOutput, ModelError> {
+        let (logits, routing) = self.forward_to(steps, |steps, residual| self.logits(steps, residual))?;
+        Ok(StepOutput { logits, routing })
+    }
+
+    /// As [`Decoder::forward`], and gives for every new token the loss in nats of the token that
+    /// follows it, its target. Logits are made a part at a time: their memory is bounded, however many
+    /// tokens there are. `targets` has as many tokens as the steps together, in their order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::forward`], and for targets that are no tokens of the model or of another number.
+    pub(crate) fn losses(&self, steps: &mut [Step<'_>], targets: &[u32]) -> Result<Vec<f64>, ModelError> {
+        let vocab_size = self.spec.vocab_size;
+        if let Some(&token) = targets.iter().find(|&&token| token as usize >= vocab_size) {
+            return Err(ModelError::UnknownToken { token, vocab_size });
+        }
+        let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
+        if tokens != targets.len() {
+            let (expected, actual) = (tokens, targets.len());
+            return Err(KernelError::Length { argument: "targets", expected, actual }.into());
+        }
+        Ok(self.forward_to(steps, |_, residual| self.losses_of(residual, targets))?.0)
+    }
+
+    /// Runs the layers, hands their output to `finish`, and makes the new positions the caches' own if
+    /// all of it succeeds.
+    fn forward_to<T: Default>(
+        &self,
+        steps: &mut [Step<'_>],
+        finish: impl FnOnce(&[Step<'_>], &[f32]) -> Result<T, ModelError>,
+    ) -> Result<(T, Vec<LayerRouting>), ModelError> {
         for step in steps.iter() {
             self.check(step)?;
         }
         if steps.is_empty() {
-            return Ok(StepOutput { logits: Vec::new(), routing: Vec::new() });
+            return Ok((T::default(), Vec::new()));
         }
         let _fp_env = FpEnv::enter();
-        let output = self.forward_checked(steps);
+        let output = self.layers(steps);
+        let output = output.and_then(|(residual, routing)| Ok((finish(steps, &residual)?, routing)));
         for step in steps {
             if output.is_ok() {
                 step.cache.finish(step.tokens.len());
@@ -148,7 +183,8 @@ impl Decoder {
         Ok(())
     }
 
-    fn forward_checked(&self, steps: &mut [Step<'_>]) -> Result<StepOutput, ModelError> {
+    /// What the last layer leaves, (tokens, hidden_size), and which experts were used.
+    fn layers(&self, steps: &mut [Step<'_>]) -> Result<(Vec<f32>, Vec<LayerRouting>), ModelError> {
         let (isa, team, spec) = (self.isa, &self.team, &*self.spec);
         let positions = self.positions(steps);
         let mut residual = self.embed(steps)?;
@@ -172,7 +208,7 @@ impl Decoder {
             isa.add(&mut residual, &output)?;
             routing.extend(layer_routing);
         }
-        Ok(StepOutput { logits: self.logits(steps, &residual)?, routing })
+        Ok((residual, routing))
     }
 
     fn positions(&self, steps: &[Step<'_>]) -> Positions {
@@ -230,24 +266,48 @@ impl Decoder {
         if wanted.is_empty() {
             return Ok(vec![Vec::new(); steps.len()]);
         }
-        let head: &Linear = self.residency.head(&self.spec)?;
-        let mut normed = self.norm(&wanted, self.residency.final_norm(&self.spec)?)?;
-        normed.quantize_for(self.isa, &[head])?;
-        let mut all = vec![0.0; normed.tokens() * head.rows];
-        matmul::run(
-            self.isa,
-            &self.team,
-            vec![Matmul { linear: head, input: &normed, out: &mut all, nanos: None }],
-        )?;
+        let mut all = Vec::new();
+        self.head(&wanted, &mut all)?;
         if let [_] = counts[..] {
             return Ok(vec![all]);
         }
         let mut rest = &all[..];
         let logits = counts.into_iter().map(|count| {
-            let (rows, remainder) = rest.split_at(count * head.rows);
+            let (rows, remainder) = rest.split_at(count * self.spec.vocab_size);
             rest = remainder;
             rows.to_vec()
         });
         Ok(logits.collect())
+    }
+
+    /// Final norm and head: residual (tokens, hidden_size), logits (tokens, vocab_size).
+    fn head(&self, residual: &[f32], logits: &mut Vec<f32>) -> Result<(), ModelError> {
+        let head: &Linear = self.residency.head(&self.spec)?;
+        let mut normed = self.norm(residual, self.residency.final_norm(&self.spec)?)?;
+        normed.quantize_for(self.isa, &[head])?;
+        logits.clear();
+        logits.resize(normed.tokens() * head.rows, 0.0);
+        let product = Matmul { linear: head, input: &normed, out: logits, nanos: None };
+        matmul::run(self.isa, &self.team, vec![product])
+    }
+
+    /// Loss of each token's target: residual (tokens, hidden_size), targets (tokens,).
+    fn losses_of(&self, residual: &[f32], targets: &[u32]) -> Result<Vec<f64>, ModelError> {
+        let (hidden, vocab_size) = (self.spec.hidden_size, self.spec.vocab_size);
+        let tokens_at_once = (LOGITS_AT_ONCE / vocab_size).max(1);
+        let mut losses = vec![0.0; targets.len()];
+        let mut logits = Vec::new();
+        let parts = residual.chunks(tokens_at_once * hidden);
+        let parts = parts.zip(targets.chunks(tokens_at_once)).zip(losses.chunks_mut(tokens_at_once));
+        for ((residual, targets), losses) in parts {
+            self.head(residual, &mut logits)?;
+            let rows = logits.chunks_exact_mut(vocab_size);
+            let tasks = rows.zip(targets).zip(losses).collect();
+            self.team.for_each(tasks, |((logits, target), loss)| {
+                *loss = self.isa.loss(logits, *target as usize)?;
+                Ok::<_, ModelError>(())
+            })?;
+        }
+        Ok(losses)
     }
 }

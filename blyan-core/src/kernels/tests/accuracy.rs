@@ -314,6 +314,28 @@ fn softmax_follows_its_formula() {
 }
 
 #[test]
+fn the_loss_follows_its_formula() {
+    let mut random = Random(31);
+    for n in [1, 2, 17, 1000, 50_000] {
+        let x: Vec<f32> = random.normals(n).iter().map(|x| x * 5.0).collect();
+        let exact = exact_softmax(&x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>());
+        for target in [0, n / 2, n - 1] {
+            let actual = Isa::SCALAR.loss(&mut x.clone(), target).unwrap();
+            // Each e^ is off by one unit of f32 and by the rounding of x - max; the sum itself is in f64.
+            let error = (actual + exact[target].ln()).abs();
+            assert!(error <= 50.0 * ROUNDING, "{n}: {actual}, {error:e}");
+        }
+    }
+    let loss = |x: &[f32], target| Isa::SCALAR.loss(&mut x.to_vec(), target).unwrap();
+    assert_eq!(loss(&[3.0], 0).to_bits(), 0.0f64.to_bits());
+    assert_eq!(loss(&[0.0, f32::NEG_INFINITY], 1), f64::INFINITY);
+    assert_eq!(loss(&[0.0, f32::NEG_INFINITY], 0), 0.0);
+    for x in [[f32::NAN, 1.0], [1.0, f32::INFINITY], [f32::NEG_INFINITY; 2]] {
+        assert_eq!(loss(&x, 0).to_bits(), 0x7ff8_0000_0000_0000);
+    }
+}
+
+#[test]
 fn attention_follows_its_formula() {
     let mut random = Random(29);
     for dtype in [DType::F16, DType::F32] {

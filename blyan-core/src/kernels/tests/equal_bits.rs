@@ -33,6 +33,7 @@ on_every_isa!(
     clamps,
     rotations,
     softmaxes,
+    losses,
     attention_of_every_shape,
     attention_of_hostile_values,
 );
@@ -436,6 +437,26 @@ fn softmaxes(isa: Isa) {
                 x[random.below(n)] = fill;
                 in_place(isa, &x, "softmax", Isa::softmax);
             }
+        }
+    }
+}
+
+fn losses(isa: Isa) {
+    let mut random = Random(14);
+    let bits = |isa: Isa, x: &[f32], target| isa.loss(&mut x.to_vec(), target).unwrap().to_bits();
+    for n in lengths().chain([1000]).filter(|n| *n > 0) {
+        let spread = [0.01, 1.0, 30.0][random.below(3)];
+        let x: Vec<f32> = random.normals(n).iter().map(|x| x * spread).collect();
+        let mut cases = vec![x.clone(), random.hostiles(n)];
+        for fill in [0.0, -0.0, f32::NEG_INFINITY, f32::INFINITY, f32::NAN, f32::MAX, -1e30] {
+            cases.push(vec![fill; n]);
+            let mut x = x.clone();
+            x[random.below(n)] = fill;
+            cases.push(x);
+        }
+        for x in cases {
+            let target = random.below(n);
+            assert_eq!(bits(isa, &x, target), bits(Isa::SCALAR, &x, target), "loss of {target} in {x:?}");
         }
     }
 }

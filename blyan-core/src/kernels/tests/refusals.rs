@@ -182,3 +182,11 @@ fn attention() {
         assert_refused!(store(0, &x[..4], &x[..5]), KernelError::Length { argument: "value", .. });
     }
 }
+
+#[test]
+fn a_target_without_a_logit_is_refused() {
+    for (len, target) in [(0, 0), (3, 3), (3, usize::MAX)] {
+        let error = Isa::SCALAR.loss(&mut vec![0.0; len], target).unwrap_err();
+        assert_eq!(error, KernelError::OutOfRange { argument: "target", index: target, len });
+    }
+}

@@ -1,0 +1,205 @@
+//! Owns measuring candidates, and saying what was measured.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ed25519_dalek::SigningKey;
+
+use super::statement::data_of;
+use super::{Attestation, Losses};
+use crate::chain::Chain;
+use crate::evolve::dataset::{Dataset, Tokens};
+use crate::evolve::judge::{Judgement, Reason, Verdict, judge};
+use crate::evolve::loss::{LossBits, improves, worsens};
+use crate::evolve::round::{Candidate, Reveal, StepError, snapshot_of};
+use crate::evolve::{
+    EvaluateError, EvaluateOptions, Evidence, EvolveError, Policy, PublicKey, Statement, evaluate,
+};
+use crate::format::BlockKind;
+use crate::hash::{BlockHash, SnapshotRoot};
+use crate::kernels::NUMERICS_VERSION;
+use crate::manager::{ManagerError, Snapshot};
+use crate::model::ModelError;
+
+/// Measures models, each on each data once.
+pub(in crate::evolve) struct Measure<'a> {
+    chain: &'a Chain,
+    policy: &'a Policy,
+    options: EvaluateOptions<'a>,
+    known: BTreeMap<(SnapshotRoot, BlockHash), LossBits>,
+}
+
+impl<'a> Measure<'a> {
+    /// Measures as the policy says; the window in `options` is not looked at.
+    pub(in crate::evolve) fn new(
+        chain: &'a Chain,
+        policy: &'a Policy,
+        options: &EvaluateOptions<'a>,
+    ) -> Self {
+        let options = EvaluateOptions { window: policy.window as usize, ..options.clone() };
+        Self { chain, policy, options, known: BTreeMap::new() }
+    }
+
+    /// What a truthful attestation of these candidates says.
+    pub(in crate::evolve) fn attestation(
+        &mut self,
+        (block, reveal): (&BlockHash, &Reveal),
+        candidates: &BTreeSet<BlockHash>,
+    ) -> Result<Attestation, EvolveError> {
+        let blocks: Vec<BlockHash> = candidates.iter().copied().collect();
+        let changed = snapshot_of(self.chain, &blocks)?;
+        // A snapshot of candidates came from their base.
+        let base = *changed.base().ok_or(ManagerError::NoModel)?;
+        let original = Snapshot::of_model(self.chain, &base)?;
+        let mut losses = Vec::new();
+        for data in data_of(self.policy, reveal) {
+            let tokens = self.tokens(&data)?;
+            let base = self.loss(&original, &data, &tokens)?;
+            let candidate = self.loss(&changed, &data, &tokens)?;
+            losses.push(Losses { data, base, candidate });
+        }
+        Ok(Attestation {
+            policy: reveal.policy,
+            reveal: *block,
+            base,
+            candidates: candidates.clone(),
+            model_root: changed.root(),
+            numerics_version: NUMERICS_VERSION,
+            losses,
+        })
+    }
+
+    fn tokens(&self, data: &BlockHash) -> Result<Vec<u32>, EvolveError> {
+        let tokens = match self.chain.get(data)?.header().kind {
+            BlockKind::DATASET => Dataset::read(self.chain, data)?.tokens,
+            _ => *data,
+        };
+        Ok(Tokens::read(self.chain, &tokens)?.into_ids())
+    }
+
+    /// Tokens that the model does not have, or too few to predict one, make a loss of NaN: for everyone
+    /// the same, and never accepted.
+    fn loss(&mut self, model: &Snapshot, data: &BlockHash, tokens: &[u32]) -> Result<LossBits, EvolveError> {
+        let name = (model.root(), *data);
+        if let Some(known) = self.known.get(&name) {
+            return Ok(*known);
+        }
+        let bits = match evaluate(self.chain, model, tokens, &self.options) {
+            Ok(evaluation) => evaluation.loss_bits,
+            Err(
+                EvaluateError::TooFewTokens { .. }
+                | EvaluateError::Manager(ManagerError::Model(ModelError::UnknownToken { .. })),
+            ) => f64::NAN.to_bits(),
+            Err(error) => return Err(error.into()),
+        };
+        let loss = LossBits::of(f64::from_bits(bits));
+        self.known.insert(name, loss);
+        Ok(loss)
+    }
+}
+
+/// What an attestation of a reveal needs, read and checked once.
+struct Bench {
+    reveal: Reveal,
+    policy: Policy,
+    state: Judgement,
+}
+
+impl Bench {
+    /// Refuses what no careful validator attests: a round in which nothing can be accepted, one whose
+    /// base is not what is chosen beside it, and one whose split another round has shown.
+    fn new(chain: &Chain, key: &SigningKey, block: &BlockHash) -> Result<Self, EvolveError> {
+        let reveal = Statement::<Reveal>::read(chain, block)?.body().clone();
+        let policy = Policy::read(chain, &reveal.policy)?;
+        policy.check_validator(&reveal.policy, &PublicKey::of(key))?;
+        let state = judge(chain, &reveal.policy)?;
+        let (round, tokens) = (reveal.round, reveal.tokens);
+        // The reveal was valid, so its round is among those that were judged.
+        if let Some(judged) = state.rounds.get(&round) {
+            if let Some(reason) = judged.refused.clone() {
+                return Err(StepError::RoundRefused { round, reason }.into());
+            }
+            let (base, chosen) = (judged.base, state.chosen_without(&round).model);
+            if base != chosen {
+                return Err(StepError::StaleBase { round, base, chosen }.into());
+            }
+        }
+        let mut others = state.rounds.iter().filter(|(other, _)| **other != round);
+        let shown = |(_, other): (_, &crate::evolve::judge::RoundState)| {
+            other.reveals.iter().find(|(_, shown)| **shown == tokens).map(|(reveal, _)| *reveal)
+        };
+        if let Some(reveal) = others.find_map(shown) {
+            return Err(StepError::SplitReused { round, tokens, reveal }.into());
+        }
+        Ok(Self { reveal, policy, state })
+    }
+}
+
+/// Measures candidates of a reveal, in one model if they are several, and appends what was found as an
+/// attestation by `key`. `options.window` is not looked at, the policy has its own.
+///
+/// # Errors
+///
+/// [`StepError::RoundRefused`], [`StepError::StaleBase`], [`StepError::SplitReused`] where a careful
+/// validator says nothing; [`EvolveError`] for a key that is no validator, candidates that the reveal does
+/// not judge, an evaluation that fails or is cancelled, or from the chain.
+pub fn attest(
+    chain: &Chain,
+    key: &SigningKey,
+    reveal: &BlockHash,
+    candidates: &[BlockHash],
+    options: &EvaluateOptions<'_>,
+) -> Result<BlockHash, EvolveError> {
+    let bench = Bench::new(chain, key, reveal)?;
+    let candidates = candidates.iter().copied().collect();
+    let body =
+        Measure::new(chain, &bench.policy, options).attestation((reveal, &bench.reveal), &candidates)?;
+    Statement::sign(key, body)?.append(chain)
+}
+
+/// Attests each candidate of a reveal that is no copy, and then those that are good enough together in one
+/// model, as far as they change different slots, the better first. Every validator attests the same
+/// sets, since all find the same bits.
+///
+/// # Errors
+///
+/// As [`attest`]; attestations that were appended before the failure stay.
+pub fn attest_all(
+    chain: &Chain,
+    key: &SigningKey,
+    reveal: &BlockHash,
+    options: &EvaluateOptions<'_>,
+) -> Result<Vec<BlockHash>, EvolveError> {
+    let bench = Bench::new(chain, key, reveal)?;
+    let mut measure = Measure::new(chain, &bench.policy, options);
+    let (mut appended, mut good) = (Vec::new(), Vec::new());
+    for candidate in &bench.reveal.candidates {
+        let judged = bench.state.candidates.get(candidate);
+        let copy = |verdict: &Verdict| matches!(verdict, Verdict::Refused(Reason::Copy { .. }));
+        if judged.is_some_and(|judged| copy(&judged.verdict)) {
+            continue;
+        }
+        let body = measure.attestation((reveal, &bench.reveal), &BTreeSet::from([*candidate]))?;
+        let worse = |losses: &Losses| worsens(losses.base, losses.candidate, bench.policy.tolerance_ppm);
+        if let Some(split) = body.losses.first()
+            && improves(split.base, split.candidate, bench.policy.threshold_ppm)
+            && !body.losses.iter().any(worse)
+        {
+            good.push((split.candidate, *candidate));
+        }
+        appended.push(Statement::sign(key, body)?.append(chain)?);
+    }
+    good.sort_unstable();
+    let (mut together, mut filled) = (BTreeSet::new(), BTreeSet::new());
+    for (_, candidate) in good {
+        let slots = Statement::<Candidate>::read(chain, &candidate)?.body().parsed_slots()?;
+        if slots.keys().all(|slot| !filled.contains(slot)) {
+            filled.extend(slots.into_keys());
+            together.insert(candidate);
+        }
+    }
+    if together.len() > 1 {
+        let body = measure.attestation((reveal, &bench.reveal), &together)?;
+        appended.push(Statement::sign(key, body)?.append(chain)?);
+    }
+    Ok(appended)
+}

@@ -1,0 +1,196 @@
+//! Evaluation: the loss that plain arithmetic finds in the logits, and the same bits however it is run.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod checkpoints;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use blyan_core::evolve::{EvaluateError, EvaluateOptions, evaluate, evaluate_model};
+use blyan_core::manager::{ManagerOptions, MoEModelManager, Snapshot};
+use blyan_core::model::KvDType;
+use blyan_core::{BlockHash, Chain, DType};
+use checkpoints::{DTYPES, fixture, fixtures, imported, name, open, tiny_kjv};
+
+/// Some tokens of the fixture's vocabulary, with repetitions.
+fn tokens(chain: &Chain, model: &BlockHash, len: usize) -> Vec<u32> {
+    let vocab_size = Snapshot::of_model(chain, model).unwrap().spec().vocab_size as u64;
+    let mut state = 7u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % vocab_size) as u32
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+fn options(window: usize, pass_tokens: usize) -> EvaluateOptions<'static> {
+    EvaluateOptions { window, pass_tokens, threads: Some(1), ..EvaluateOptions::default() }
+}
+
+/// The mean loss from the logits alone, with the platform's functions.
+fn naive(model: &MoEModelManager, tokens: &[u32], window: usize) -> f64 {
+    let vocab_size = model.snapshot().spec().vocab_size;
+    let (mut sum, mut count) = (0.0, 0);
+    let mut start = 0;
+    while start + 1 < tokens.len() {
+        let end = (start + window).min(tokens.len() - 1);
+        let logits = model.logits(&tokens[start..end]).unwrap();
+        for (row, target) in logits.chunks(vocab_size).zip(&tokens[start + 1..=end]) {
+            let total: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+            sum += total.ln() - f64::from(row[*target as usize]);
+            count += 1;
+        }
+        start = end;
+    }
+    assert_eq!(count, tokens.len() - 1);
+    sum / f64::from(u32::try_from(count).unwrap())
+}
+
+#[test]
+fn the_loss_is_that_of_the_logits() {
+    for folder in fixtures() {
+        for dtype in [None, Some(DType::I8)] {
+            let (chain, model) = imported(&folder, dtype);
+            let tokens = tokens(&chain, &model, 40);
+            let snapshot = Snapshot::of_model(&chain, &model).unwrap();
+            let manager = open(&chain, |options| options.kv_cache = KvDType::F32);
+            for window in [5, 13, 64] {
+                let found = evaluate(&chain, &snapshot, &tokens, &options(window, 32)).unwrap();
+                let expected = naive(&manager, &tokens, window);
+                assert!((found.loss() - expected).abs() < 1e-6, "{}: {found:?} {expected}", name(&folder));
+                assert!((found.perplexity() - expected.exp()).abs() < 1e-3);
+                assert_eq!((found.tokens, found.windows), (39, 39u64.div_ceil(window as u64)));
+                assert_eq!(found.model_root, snapshot.root());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bits_are_the_same_on_all_instruction_sets_threads_and_batches() {
+    let isas = blyan_core::kernels::Isa::available();
+    for (folder, dtype) in ["mixtral_odd", "qwen2_moe", "olmoe", "llama_bias"]
+        .iter()
+        .flat_map(|n| DTYPES.map(|d| (fixture(n), d)))
+    {
+        let (chain, model) = imported(&folder, dtype);
+        let tokens = tokens(&chain, &model, 50);
+        let snapshot = Snapshot::of_model(&chain, &model).unwrap();
+        let bits = |isa: &str, threads, pass_tokens| {
+            let options = EvaluateOptions {
+                isa: Some(isa.to_owned()),
+                threads: Some(threads),
+                ..options(11, pass_tokens)
+            };
+            evaluate(&chain, &snapshot, &tokens, &options).unwrap().loss_bits
+        };
+        let expected = bits("scalar", 1, 11);
+        for isa in &isas {
+            for (threads, pass_tokens) in [(1, 1), (2, 7), (3, 22), (2, 1000)] {
+                let found = bits(isa.name(), threads, pass_tokens);
+                assert_eq!(
+                    found,
+                    expected,
+                    "{} {dtype:?} {} {threads} {pass_tokens}",
+                    name(&folder),
+                    isa.name()
+                );
+            }
+        }
+        // What the model was opened with does not count either.
+        for kv_cache in [KvDType::F16, KvDType::F32] {
+            let manager = open(&chain, |options| options.kv_cache = kv_cache);
+            assert_eq!(evaluate_model(&manager, &tokens, &options(11, 64)).unwrap().loss_bits, expected);
+        }
+    }
+}
+
+#[test]
+fn a_trained_model_predicts_its_language() {
+    let (chain, model) = imported(&tiny_kjv(), None);
+    let snapshot = Snapshot::of_model(&chain, &model).unwrap();
+    let manager = open(&chain, |_| ());
+    let tokens = manager.tokenize(include_str!("texts/kjv_held_out.txt")).unwrap();
+    let options = EvaluateOptions { threads: Some(2), ..EvaluateOptions::default() };
+    let found = evaluate(&chain, &snapshot, &tokens, &options).unwrap();
+    println!("{} tokens: {} nats, {:.0} tokens/s", found.tokens, found.loss(), found.tokens_per_second());
+    assert!((3.0..4.0).contains(&found.loss()), "{}", found.loss());
+    let mut shuffled = tokens.clone();
+    shuffled.reverse();
+    assert!(evaluate(&chain, &snapshot, &shuffled, &options).unwrap().loss() > found.loss() + 2.0);
+    assert_eq!(manager.usage().totals().len(), 0, "judging is no use");
+}
+
+/// What the model's README says, measured by its trainer with transformers and torch.
+#[test]
+#[ignore = "needs the whole text: BLYAN_TEST_KJV names its folder"]
+fn the_held_out_text_has_the_loss_that_the_trainer_measured() {
+    let folder = std::env::var_os("BLYAN_TEST_KJV").unwrap();
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "txt")).collect();
+    files.sort();
+    let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let (chain, model) = imported(&tiny_kjv(), None);
+    let snapshot = Snapshot::of_model(&chain, &model).unwrap();
+    let tokens = open(&chain, |_| ()).tokenize(&text).unwrap();
+    println!("{} tokens", tokens.len());
+    let held_out = &tokens[tokens.len() - 30_000..];
+    let found = evaluate(&chain, &snapshot, &held_out[..=117 * 256], &EvaluateOptions::default()).unwrap();
+    println!("{} nats, {:.0} tokens/s", found.loss(), found.tokens_per_second());
+    assert_eq!(found.windows, 117);
+    assert!((found.loss() - 3.480).abs() < 0.0006, "{}", found.loss());
+}
+
+#[test]
+fn progress_is_told_and_cancelling_ends_it() {
+    let (chain, model) = imported(&fixture("mixtral"), None);
+    let tokens = tokens(&chain, &model, 61);
+    let snapshot = Snapshot::of_model(&chain, &model).unwrap();
+    let told = Mutex::new(Vec::new());
+    let cancel = AtomicBool::new(false);
+    let watch = |progress| {
+        let mut told = told.lock().unwrap();
+        told.push(progress);
+        cancel.store(told.len() == 8, Ordering::Relaxed);
+    };
+    let watched = EvaluateOptions { progress: Some(&watch), cancel: Some(&cancel), ..options(10, 10) };
+    let found = evaluate(&chain, &snapshot, &tokens, &watched).unwrap();
+    {
+        let told = told.lock().unwrap();
+        let tokens: Vec<u64> = told.iter().map(|progress| progress.tokens).collect();
+        assert_eq!(tokens, [10, 20, 30, 40, 50, 60]);
+        assert!(told.iter().all(|progress| progress.total_tokens == 60 && progress.tokens_per_second > 0.0));
+        assert_eq!(told[5].loss.to_bits(), found.loss_bits);
+    }
+    let error = evaluate(&chain, &snapshot, &tokens, &watched).unwrap_err();
+    assert!(matches!(error, EvaluateError::Cancelled), "{error:?}");
+    assert_eq!(told.lock().unwrap().len(), 8, "nothing ran after it was cancelled");
+}
+
+#[test]
+fn what_cannot_be_evaluated_is_refused() {
+    let (chain, model) = imported(&fixture("mixtral"), None);
+    let snapshot = Snapshot::of_model(&chain, &model).unwrap();
+    let refused = |tokens: &[u32], options: &EvaluateOptions<'_>| {
+        evaluate(&chain, &snapshot, tokens, options).unwrap_err()
+    };
+    for tokens in [&[][..], &[1]] {
+        let error = refused(tokens, &options(4, 4));
+        assert!(matches!(error, EvaluateError::TooFewTokens { tokens: n } if n == tokens.len()), "{error:?}");
+    }
+    assert!(matches!(refused(&[1, 2], &options(0, 4)), EvaluateError::Zero { option: "window" }));
+    assert!(matches!(refused(&[1, 2], &options(4, 0)), EvaluateError::Zero { option: "pass_tokens" }));
+    let capacity = snapshot.spec().max_position_embeddings;
+    let long = vec![1; capacity + 2];
+    let error = refused(&long, &options(capacity + 1, 64));
+    assert!(matches!(error, EvaluateError::WindowTooLong { .. }), "{error:?}");
+    let unknown = u32::try_from(snapshot.spec().vocab_size).unwrap();
+    for tokens in [[1, unknown], [unknown, 1], [1, u32::MAX]] {
+        let error = refused(&tokens, &options(4, 4));
+        assert!(error.to_string().contains("outside the vocabulary"), "{error}");
+    }
+    let options = EvaluateOptions { isa: Some("avx1024".into()), ..options(4, 4) };
+    assert!(matches!(refused(&[1, 2], &options), EvaluateError::Manager(_)));
+    assert!(ManagerOptions::default().persist_usage, "evaluating has its own");
+}
