@@ -433,6 +433,22 @@ fn a_closed_output_is_quiet_and_a_cancelled_command_leaves_the_chain_sound() {
     assert!(!Path::new("never-written").exists());
 }
 
+/// A name that is no UTF-8 once ended an export with a panic, after the work was done.
+#[cfg(unix)]
+#[test]
+fn paths_need_no_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let (dir, path, model) = imported();
+    let out = dir.path().join(OsStr::from_bytes(b"out-\xff"));
+    let words = ["export".as_ref(), out.as_os_str()];
+    let exported = document(&path, words);
+    assert_eq!(exported["model"], json!(model));
+    assert!(exported["dir"].as_str().unwrap().ends_with("out-\u{fffd}"), "{exported}");
+    let chain = dir.path().join(OsStr::from_bytes(b"chain-\xff"));
+    assert_eq!(document(&chain, ["import".as_ref(), out.as_os_str()])["model"], json!(model));
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_text_and_keeps_its_receipt() {
