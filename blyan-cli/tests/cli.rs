@@ -433,6 +433,38 @@ fn a_closed_output_is_quiet_and_a_cancelled_command_leaves_the_chain_sound() {
     assert!(!Path::new("never-written").exists());
 }
 
+/// An output that is closed early once hid what the exit code and a file were to say.
+#[test]
+fn a_closed_output_hides_no_finding_and_loses_no_receipt() {
+    let (dir, path, _) = imported();
+    let chain = path.to_str().unwrap();
+    let call = |words: &[&str]| {
+        let (mut err, cancel) = (Vec::new(), Arc::new(AtomicBool::new(false)));
+        let words = ["blyan", "--chain", chain].into_iter().chain(words.iter().copied());
+        let mut streams = Streams { out: &mut Closed, err: &mut err, terminal: false };
+        let code = blyan_cli::run(words, &mut streams, &cancel);
+        assert_eq!(String::from_utf8(err).unwrap(), "");
+        code
+    };
+    let file = dir.path().join("receipt.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(call(&["generate", "And God said", "--ignore-eos", "--receipt", file]), 0);
+    let receipt: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!(receipt["claim"]["finish_reason"], "cancelled");
+    assert_eq!(call(&["receipt", "verify", file]), 0);
+
+    let mut lying = receipt;
+    lying["claim"]["text"] = "And it was so.".into();
+    fs::write(file, lying.to_string()).unwrap();
+    assert_eq!(call(&["receipt", "verify", file]), 1);
+
+    let payload = document(&path, ["show", "layer0.expert1"])["payload"]["hash"].clone();
+    let payload = payload.as_str().unwrap();
+    fs::remove_file(path.join("payloads").join(&payload[..2]).join(payload)).unwrap();
+    assert_eq!(call(&["verify"]), 1);
+    assert_eq!(call(&["verify", "--json"]), 1);
+}
+
 /// A name that is no UTF-8 once ended an export with a panic, after the work was done.
 #[cfg(unix)]
 #[test]
