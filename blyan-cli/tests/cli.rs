@@ -481,6 +481,14 @@ fn paths_need_no_utf_8() {
     assert_eq!(document(&chain, ["import".as_ref(), out.as_os_str()])["model"], json!(model));
 }
 
+#[test]
+fn a_checkpoint_that_is_not_there_makes_no_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = dir.path().join("chain");
+    assert_eq!(failure(&chain, 1, ["import", "no/such/model"])["kind"], "import");
+    assert!(!chain.exists());
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_text_and_keeps_its_receipt() {
