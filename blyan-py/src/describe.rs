@@ -6,7 +6,7 @@ use std::io;
 
 use blyan_core::chain::{ChainError, Damage};
 use blyan_core::hash::{BlockHash, PayloadHash};
-use blyan_core::import::{ExportError, ImportError};
+use blyan_core::import::{ExportError, GgufError, ImportError};
 use blyan_core::kernels::KernelError;
 use blyan_core::manager::ManagerError;
 use blyan_core::manager::chat::ChatError;
@@ -70,6 +70,7 @@ field_from! {
     &[u8; 32] => |bytes| Self::Bytes(bytes.to_vec()),
 }
 
+    &[u8; 4] => |bytes| Self::Bytes(bytes.to_vec()),
 impl Field {
     fn into_python<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self {
@@ -238,6 +239,7 @@ fn tensor(error: &TensorError) -> Description {
             (CLASS, "not_finite", fields![tensor, index, value])
         }
         TensorError::Overflow { tensor, index, value, dtype } => {
+        TensorError::Packed { tensor, reason } => (CLASS, "packed", fields![tensor, reason]),
             (CLASS, "overflow", fields![tensor, index, value, dtype])
         }
         TensorError::Conversion { tensor, from, to } => (CLASS, "conversion", fields![tensor, from, to]),
@@ -302,6 +304,11 @@ fn import(error: &ImportError) -> Description {
         ImportError::Chain(error) => chain(error),
         ImportError::Cancelled => ("Cancelled", "cancelled", vec![]),
         _ => (INVALID, "checkpoint", vec![]),
+        ImportError::Gguf { file, source } => {
+            let (code, mut all) = gguf(source);
+            all.push(("file", Field::from(file)));
+            (INVALID, code, all)
+        }
     }
 }
 
@@ -309,6 +316,31 @@ fn export(error: &ExportError) -> Description {
     const CLASS: &str = "ExportError";
     match error {
         ExportError::Io { path, source } => ("ExportIoError", "io", io_fields(source, path)),
+/// Code and fields; where config.json can be wrong in the same way, the same code.
+fn gguf(error: &GgufError) -> (&'static str, Fields) {
+    match error {
+        GgufError::Magic { magic } => ("gguf_magic", fields![magic]),
+        GgufError::Version { version } => ("gguf_version", fields![version]),
+        GgufError::Truncated { what } => ("gguf_truncated", fields![what]),
+        GgufError::TooLong { what, max } => ("gguf_too_long", fields![what, max]),
+        GgufError::Header { what, reason } => ("gguf_header", fields![what, reason]),
+        GgufError::Type { tensor, found } => ("gguf_type", fields![tensor, found]),
+        GgufError::Tensor { tensor, shape, offset, reason } => {
+            ("gguf_tensor", fields![tensor, shape, offset, reason])
+        }
+        GgufError::UnknownArchitecture { architecture } => ("unknown_architecture", fields![architecture]),
+        GgufError::MissingKey { key } => ("missing_key", fields![key]),
+        GgufError::InvalidValue { key, value, expected } => ("invalid_value", fields![key, value, expected]),
+        GgufError::Unsupported { key, value, reason } => ("unsupported", fields![key, value, reason]),
+        GgufError::UnknownKey { key, value } => ("unknown_key", fields![key, value]),
+        GgufError::Spec(_) => ("spec", vec![]),
+        GgufError::NotFirstPart { part, parts, first } => ("not_first_part", fields![part, parts, first]),
+        GgufError::Parts { reason } => ("parts", fields![reason]),
+        GgufError::Tokenizer { reason } => ("tokenizer", fields![reason]),
+        _ => ("gguf", vec![]),
+    }
+}
+
         ExportError::NotEmpty { dir } => {
             ("FolderNotEmptyError", "not_empty", vec![("filename", Field::from(dir))])
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import threading
 from datetime import datetime
@@ -556,6 +557,31 @@ def test_threads_generate_at_the_same_time(model: blyan.MoEModelManager) -> None
         next(stream)
         inside.wait()  # all four have begun, none has ended
         for _ in stream:
+def test_gguf_files_that_are_none(tmp_path: Path, empty: blyan.Chain) -> None:
+    # Their errors once came without fields, all under one code.
+    def refused(data: bytes) -> exceptions.InvalidCheckpointError:
+        file = tmp_path / "model.gguf"
+        file.write_bytes(data)
+        with pytest.raises(exceptions.InvalidCheckpointError) as error:
+            blyan.import_checkpoint(empty, file)
+        assert isinstance(error.value, ValueError) and error.value.file == "model.gguf"
+        assert len(empty) == 0
+        return error.value
+
+    error = refused(b"nope")
+    assert (error.code, error.magic) == ("gguf_magic", b"nope")
+    error = refused(b"GGUF" + struct.pack("<IQQ", 1, 0, 0))
+    assert (error.code, error.version) == ("gguf_version", 1)
+    error = refused(b"GGUF\3\0\0\0")
+    assert error.code == "gguf_truncated" and "number of tensors" in error.what
+    error = refused(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    assert (error.code, error.key) == ("missing_key", "general.architecture")
+    key = b"general.architecture"
+    text = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, 3) + b"bee"
+    error = refused(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text)
+    assert (error.code, error.architecture) == ("unknown_architecture", "bee")
+
+
             pass
         found[seed] = stream.finish()
 
