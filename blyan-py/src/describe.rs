@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 
 use blyan_core::chain::{ChainError, Damage};
 use blyan_core::hash::{BlockHash, PayloadHash};
@@ -26,6 +27,8 @@ use crate::values;
 /// A field of an error.
 enum Field {
     Text(String),
+    /// As the system spells it: a name that is no UTF-8 comes back as Python's own paths have it.
+    Path(PathBuf),
     Int(u64),
     Float(f64),
     Ints(Vec<usize>),
@@ -50,7 +53,7 @@ field_from! {
     &String => |text| Self::Text(text.clone()),
     &&'static str => |text| Self::Text((*text).to_owned()),
     &Option<String> => |text| Self::Text(text.clone().unwrap_or_default()),
-    &std::path::PathBuf => |path| Self::Text(path.display().to_string()),
+    &PathBuf => |path| Self::Path(path.clone()),
     &blyan_core::Slot => |slot| Self::Text(slot.to_string()),
     &blyan_core::BlockKind => |kind| Self::Text(kind.to_string()),
     &blyan_core::DType => |dtype| Self::Text(dtype.name().to_owned()),
@@ -67,14 +70,15 @@ field_from! {
     &BlockHash => |block| Self::Block(*block),
     &Vec<BlockHash> => |blocks| Self::Blocks(blocks.clone()),
     &PayloadHash => |payload| Self::Payload(*payload),
+    &[u8; 4] => |bytes| Self::Bytes(bytes.to_vec()),
     &[u8; 32] => |bytes| Self::Bytes(bytes.to_vec()),
 }
 
-    &[u8; 4] => |bytes| Self::Bytes(bytes.to_vec()),
 impl Field {
     fn into_python<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Text(text) => text.into_pyobject(py).map(Bound::into_any).map_err(Into::into),
+            Self::Path(path) => path.as_os_str().into_pyobject(py).map(Bound::into_any).map_err(Into::into),
             Self::Int(number) => number.into_pyobject(py).map(Bound::into_any).map_err(Into::into),
             Self::Float(number) => number.into_pyobject(py).map(Bound::into_any).map_err(Into::into),
             Self::Ints(numbers) => numbers.into_pyobject(py),
@@ -101,7 +105,7 @@ macro_rules! fields {
 }
 
 fn io_fields(source: &io::Error, path: &std::path::Path) -> Fields {
-    let mut fields = vec![("filename", Field::Text(path.display().to_string()))];
+    let mut fields = vec![("filename", Field::Path(path.to_owned()))];
     if let Some(number) = source.raw_os_error() {
         fields.push(("errno", Field::Int(u64::from(number.unsigned_abs()))));
         fields.push(("strerror", Field::Text(source.to_string())));
@@ -235,11 +239,11 @@ fn tensor(error: &TensorError) -> Description {
         }
         TensorError::Scale { tensor, dtype, rows } => (CLASS, "scale", fields![tensor, dtype, rows]),
         TensorError::ScaleValue { tensor, row, value } => (CLASS, "scale_value", fields![tensor, row, value]),
+        TensorError::Packed { tensor, reason } => (CLASS, "packed", fields![tensor, reason]),
         TensorError::NotFinite { tensor, index, value } => {
             (CLASS, "not_finite", fields![tensor, index, value])
         }
         TensorError::Overflow { tensor, index, value, dtype } => {
-        TensorError::Packed { tensor, reason } => (CLASS, "packed", fields![tensor, reason]),
             (CLASS, "overflow", fields![tensor, index, value, dtype])
         }
         TensorError::Conversion { tensor, from, to } => (CLASS, "conversion", fields![tensor, from, to]),
@@ -300,22 +304,18 @@ fn import(error: &ImportError) -> Description {
         ImportError::TensorShape { file, tensor, actual, expected } => {
             (INVALID, "tensor_shape", fields![file, tensor, actual, expected])
         }
-        ImportError::TiedHeadDiffers => (INVALID, "tied_head_differs", vec![]),
-        ImportError::Chain(error) => chain(error),
-        ImportError::Cancelled => ("Cancelled", "cancelled", vec![]),
-        _ => (INVALID, "checkpoint", vec![]),
         ImportError::Gguf { file, source } => {
             let (code, mut all) = gguf(source);
             all.push(("file", Field::from(file)));
             (INVALID, code, all)
         }
+        ImportError::TiedHeadDiffers => (INVALID, "tied_head_differs", vec![]),
+        ImportError::Chain(error) => chain(error),
+        ImportError::Cancelled => ("Cancelled", "cancelled", vec![]),
+        _ => (INVALID, "checkpoint", vec![]),
     }
 }
 
-fn export(error: &ExportError) -> Description {
-    const CLASS: &str = "ExportError";
-    match error {
-        ExportError::Io { path, source } => ("ExportIoError", "io", io_fields(source, path)),
 /// Code and fields; where config.json can be wrong in the same way, the same code.
 fn gguf(error: &GgufError) -> (&'static str, Fields) {
     match error {
@@ -341,6 +341,10 @@ fn gguf(error: &GgufError) -> (&'static str, Fields) {
     }
 }
 
+fn export(error: &ExportError) -> Description {
+    const CLASS: &str = "ExportError";
+    match error {
+        ExportError::Io { path, source } => ("ExportIoError", "io", io_fields(source, path)),
         ExportError::NotEmpty { dir } => {
             ("FolderNotEmptyError", "not_empty", vec![("filename", Field::from(dir))])
         }

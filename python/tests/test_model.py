@@ -582,6 +582,18 @@ def test_gguf_files_that_are_none(tmp_path: Path, empty: blyan.Chain) -> None:
     assert (error.code, error.architecture) == ("unknown_architecture", "bee")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_names_of_files_that_are_no_text(tmp_path: Path, empty: blyan.Chain) -> None:
+    # `filename` once was another name than the one that was given.
+    place = tmp_path / "none\udcff"
+    with pytest.raises(FileNotFoundError) as error:
+        blyan.Chain(place, read_only=True)
+    assert error.value.filename == str(place)
+    with pytest.raises(FileNotFoundError) as error:
+        blyan.import_checkpoint(empty, place)
+    assert error.value.filename == str(place)
+
+
             pass
         found[seed] = stream.finish()
 
