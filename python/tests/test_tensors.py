@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import weakref
 from pathlib import Path
@@ -107,6 +108,42 @@ def test_numpy_shares_the_mapped_memory(chain: blyan.Chain) -> None:
 
 
 def test_views_outlive_everything(tmp_path: Path) -> None:
+def test_buffers_are_what_was_asked_for(chain: blyan.Chain) -> None:
+    # A request for column-major memory was once answered with row-major memory.
+    class PyBuffer(ctypes.Structure):
+        _fields_ = [
+            ("buf", ctypes.c_void_p),
+            ("obj", ctypes.c_void_p),
+            ("len", ctypes.c_ssize_t),
+            ("itemsize", ctypes.c_ssize_t),
+            ("readonly", ctypes.c_int),
+            ("ndim", ctypes.c_int),
+            ("rest", ctypes.c_void_p * 5),
+        ]
+
+    def get(exporter: object, flags: int) -> int:
+        buffer = PyBuffer()
+        place = ctypes.byref(buffer)
+        ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(exporter), place, flags)
+        ctypes.pythonapi.PyBuffer_Release(place)
+        return buffer.len
+
+    simple, writable, strides, row_major, column_major, either = 0, 1, 0x18, 0x38, 0x58, 0x98
+    matrix = next(chain.blocks(kind="expert")).tensors["up_proj.weight"]
+    vector = blyan.TensorBlock(blyan.write_tensors({"v": ("F32", [3], bytes(12))}))["v"]
+    row = blyan.TensorBlock(blyan.write_tensors({"r": ("F32", [1, 3], bytes(12))}))["r"]
+    nothing = blyan.TensorBlock(blyan.write_tensors({"n": ("F32", [2, 0, 3], b"")}))["n"]
+    for view in (matrix, vector, row, nothing):
+        for flags in (simple, strides, row_major, either):
+            assert get(view, flags) == view.nbytes
+        with pytest.raises(BufferError):
+            get(view, writable)
+    for view in (vector, row, nothing):
+        assert get(view, column_major) == view.nbytes
+    with pytest.raises(BufferError):
+        get(matrix, column_major)
+
+
     chain = blyan.Chain(tmp_path / "c")
     blyan.import_checkpoint(chain, MODEL)
     block = next(chain.blocks(kind="expert"))
