@@ -158,6 +158,14 @@ def test_prompts(model: blyan.MoEModelManager, prompt: Any, error: type[Exceptio
 
 
 def test_opening(chain: blyan.Chain, empty: blyan.Chain) -> None:
+def test_the_error_of_a_prompt_names_what_is_wrong(model: blyan.MoEModelManager) -> None:
+    # It once said that a list is no list.
+    with pytest.raises(TypeError, match="float"):
+        model.generate([1.5], max_tokens=1)  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="not dict"):
+        model.generate({"a": 1}, max_tokens=1)  # type: ignore[arg-type]
+
+
     meta = next(chain.blocks(kind="model"))
     for named in (meta, meta.hash, bytes(meta.hash), str(meta.hash), chain.snapshot()):
         opened = blyan.MoEModelManager(chain, model=named, threads=1, persist_usage=False)
@@ -549,14 +557,6 @@ def test_checkpoints_that_are_none(tmp_path: Path, empty: blyan.Chain) -> None:
 
 def test_threads_generate_at_the_same_time(model: blyan.MoEModelManager) -> None:
     alone = [model.generate(PROMPT, max_tokens=40, temperature=1.0, seed=seed) for seed in range(4)]
-    inside = threading.Barrier(4, timeout=20)
-    found: dict[int, blyan.Generation] = {}
-
-    def work(seed: int) -> None:
-        stream = model.stream(PROMPT, max_tokens=40, temperature=1.0, seed=seed)
-        next(stream)
-        inside.wait()  # all four have begun, none has ended
-        for _ in stream:
 def test_gguf_files_that_are_none(tmp_path: Path, empty: blyan.Chain) -> None:
     # Their errors once came without fields, all under one code.
     def refused(data: bytes) -> exceptions.InvalidCheckpointError:
@@ -594,6 +594,14 @@ def test_names_of_files_that_are_no_text(tmp_path: Path, empty: blyan.Chain) -> 
     assert error.value.filename == str(place)
 
 
+    inside = threading.Barrier(4, timeout=20)
+    found: dict[int, blyan.Generation] = {}
+
+    def work(seed: int) -> None:
+        stream = model.stream(PROMPT, max_tokens=40, temperature=1.0, seed=seed)
+        next(stream)
+        inside.wait()  # all four have begun, none has ended
+        for _ in stream:
             pass
         found[seed] = stream.finish()
 
