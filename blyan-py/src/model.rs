@@ -83,7 +83,7 @@ impl MoEModelManager {
     ) -> PyResult<Py<PyAny>> {
         let model = self.handle.get(py)?;
         let Generate { mut options, cancel } = generate;
-        let watch = Watch { callback: None, cancel };
+        let watch = Watch { cancel, ..Watch::default() };
         let generation = run_watched(py, &watch, move |job: &Job<Silent>| {
             options.cancel = Some(Arc::clone(&job.cancel));
             work(&model, &options)
@@ -194,7 +194,7 @@ impl MoEModelManager {
     ) -> PyResult<Bound<'py, PyAny>> {
         let Generate { mut options, cancel } = args::generate(max_tokens, options, "generate_batch")?;
         let model = self.handle.get(py)?;
-        let watch = Watch { callback: None, cancel };
+        let watch = Watch { cancel, ..Watch::default() };
         let generations = run_watched(py, &watch, move |job: &Job<Silent>| {
             options.cancel = Some(Arc::clone(&job.cancel));
             model.generate_batch(prompts.into_iter().map(|prompt| prompt.0), &options)
