@@ -291,6 +291,7 @@ def test_wrong_tensors() -> None:
         ({"x": ("F64", [1], b"")}, ValueError),
         ({"x": ("F32", [2**62, 2**62], b"")}, ValueError),
         ({5: numpy.zeros(2, numpy.float32)}, TypeError),
+        ({"__metadata__": numpy.zeros(2, numpy.float32)}, exceptions.TensorError),
         (None, TypeError),
     ]:
         with pytest.raises(error):
