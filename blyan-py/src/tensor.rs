@@ -202,6 +202,14 @@ impl TensorBlock {
         Some(TensorView::new(self.tensors.clone(), &view, self.source.clone()))
     }
 
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| *other.get().tensors.payload() == *self.tensors.payload())
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        PyTuple::new(py, self.names())?.hash()
+    }
+
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
         let this = slf.get();
         let make = slf.py().import("blyan._pickle")?.getattr("tensors")?;

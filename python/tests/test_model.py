@@ -6,6 +6,7 @@ import json
 import struct
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,6 @@ def test_prompts(model: blyan.MoEModelManager, prompt: Any, error: type[Exceptio
         next(model.stream(prompt, max_tokens=2))
 
 
-def test_opening(chain: blyan.Chain, empty: blyan.Chain) -> None:
 def test_the_error_of_a_prompt_names_what_is_wrong(model: blyan.MoEModelManager) -> None:
     # It once said that a list is no list.
     with pytest.raises(TypeError, match="float"):
@@ -166,6 +166,7 @@ def test_the_error_of_a_prompt_names_what_is_wrong(model: blyan.MoEModelManager)
         model.generate({"a": 1}, max_tokens=1)  # type: ignore[arg-type]
 
 
+def test_opening(chain: blyan.Chain, empty: blyan.Chain) -> None:
     meta = next(chain.blocks(kind="model"))
     for named in (meta, meta.hash, bytes(meta.hash), str(meta.hash), chain.snapshot()):
         opened = blyan.MoEModelManager(chain, model=named, threads=1, persist_usage=False)
@@ -387,6 +388,7 @@ def test_usage(place: Path) -> None:
         model = blyan.MoEModelManager(chain)
         usage = model.usage
         assert usage.top(5) == [] and len(usage) == 32 and "layer0.expert1" in usage
+        assert isinstance(usage, Mapping) and usage == model.usage and hash(usage) == hash(model.usage)
         g = model.generate(PROMPT, max_tokens=10)
         # Four tokens of prompt, ten new ones of which the last was never read: two experts a layer.
         assert sum(expert.tokens for expert in usage.experts()) == (4 + 9) * 2 * 4
@@ -555,8 +557,6 @@ def test_checkpoints_that_are_none(tmp_path: Path, empty: blyan.Chain) -> None:
         blyan.import_checkpoint("chain", MODEL)  # type: ignore[arg-type]
 
 
-def test_threads_generate_at_the_same_time(model: blyan.MoEModelManager) -> None:
-    alone = [model.generate(PROMPT, max_tokens=40, temperature=1.0, seed=seed) for seed in range(4)]
 def test_gguf_files_that_are_none(tmp_path: Path, empty: blyan.Chain) -> None:
     # Their errors once came without fields, all under one code.
     def refused(data: bytes) -> exceptions.InvalidCheckpointError:
@@ -594,6 +594,8 @@ def test_names_of_files_that_are_no_text(tmp_path: Path, empty: blyan.Chain) -> 
     assert error.value.filename == str(place)
 
 
+def test_threads_generate_at_the_same_time(model: blyan.MoEModelManager) -> None:
+    alone = [model.generate(PROMPT, max_tokens=40, temperature=1.0, seed=seed) for seed in range(4)]
     inside = threading.Barrier(4, timeout=20)
     found: dict[int, blyan.Generation] = {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy
@@ -107,7 +108,6 @@ def test_numpy_shares_the_mapped_memory(chain: blyan.Chain) -> None:
         (b"" and 0) or __import__("ctypes").c_char.from_buffer(view)
 
 
-def test_views_outlive_everything(tmp_path: Path) -> None:
 def test_buffers_are_what_was_asked_for(chain: blyan.Chain) -> None:
     # A request for column-major memory was once answered with row-major memory.
     class PyBuffer(ctypes.Structure):
@@ -144,6 +144,7 @@ def test_buffers_are_what_was_asked_for(chain: blyan.Chain) -> None:
         get(matrix, column_major)
 
 
+def test_views_outlive_everything(tmp_path: Path) -> None:
     chain = blyan.Chain(tmp_path / "c")
     blyan.import_checkpoint(chain, MODEL)
     block = next(chain.blocks(kind="expert"))
@@ -290,8 +291,8 @@ def test_wrong_tensors() -> None:
         ({"x": ("F32", [-1], b"")}, ValueError),
         ({"x": ("F64", [1], b"")}, ValueError),
         ({"x": ("F32", [2**62, 2**62], b"")}, ValueError),
-        ({5: numpy.zeros(2, numpy.float32)}, TypeError),
         ({"__metadata__": numpy.zeros(2, numpy.float32)}, exceptions.TensorError),
+        ({5: numpy.zeros(2, numpy.float32)}, TypeError),
         (None, TypeError),
     ]:
         with pytest.raises(error):
@@ -310,4 +311,6 @@ def test_views_compare() -> None:
     two = blyan.TensorBlock(blyan.write_tensors({"x": numpy.zeros(2, numpy.float32)}))
     three = blyan.TensorBlock(blyan.write_tensors({"x": numpy.ones(2, numpy.float32)}))
     assert one["x"] == two["x"] and hash(one["x"]) == hash(two["x"]) and one["x"] != three["x"]
+    assert one == two and hash(one) == hash(two) and one != three and one != {"x": one["x"]}
+    assert isinstance(one, Mapping)
     assert one["x"] != 5 and "F32" in repr(one["x"]) and "x" in repr(one)
