@@ -24,6 +24,9 @@ use crate::stream::Stream;
 use crate::usage::UsageTracker;
 use crate::values;
 
+/// Bytes or tokens that take longer than a thread takes to start, and less than a person notices.
+const LONG_TEXT: usize = 1 << 13;
+
 /// An open model, shared by what was made from it.
 pub(crate) struct ModelHandle {
     /// `None` once it is closed. The process that it runs in, and the model.
@@ -284,7 +287,7 @@ impl MoEModelManager {
     #[pyo3(signature = (text, *, add_special_tokens=true))]
     fn tokenize(&self, py: Python<'_>, text: String, add_special_tokens: bool) -> PyResult<Vec<u32>> {
         let model = self.handle.get(py)?;
-        run(py, move || Ok::<_, ManagerError>(tokenizer(&model)?.encode(&text, add_special_tokens)?))
+        of_text(py, text.len(), move || Ok(tokenizer(&model)?.encode(&text, add_special_tokens)?))
     }
 
     /// Text of tokens, without special tokens unless asked for them.
@@ -294,14 +297,14 @@ impl MoEModelManager {
     #[pyo3(signature = (tokens, *, skip_special_tokens=true))]
     fn detokenize(&self, py: Python<'_>, tokens: Tokens, skip_special_tokens: bool) -> PyResult<String> {
         let model = self.handle.get(py)?;
-        run(py, move || Ok::<_, ManagerError>(tokenizer(&model)?.decode(&tokens.0, skip_special_tokens)?))
+        of_text(py, tokens.0.len(), move || Ok(tokenizer(&model)?.decode(&tokens.0, skip_special_tokens)?))
     }
 
     /// How many tokens a text is.
     #[pyo3(signature = (text, *, add_special_tokens=true))]
     fn count_tokens(&self, py: Python<'_>, text: String, add_special_tokens: bool) -> PyResult<usize> {
         let model = self.handle.get(py)?;
-        run(py, move || Ok::<_, ManagerError>(tokenizer(&model)?.count(&text, add_special_tokens)?))
+        of_text(py, text.len(), move || Ok(tokenizer(&model)?.count(&text, add_special_tokens)?))
     }
 
     /// Number of token ids that the model knows.
@@ -434,6 +437,18 @@ impl MoEModelManager {
             }
             Err(_) => "<MoEModelManager closed>".to_owned(),
         }
+    }
+}
+
+/// Work on a text, or on tokens. A long one may take minutes: it can be interrupted.
+fn of_text<T: Send + 'static>(
+    py: Python<'_>,
+    len: usize,
+    work: impl FnOnce() -> Result<T, ManagerError> + Send + 'static,
+) -> PyResult<T> {
+    match len {
+        0..LONG_TEXT => run(py, work),
+        _ => run_watched(py, &Watch::default(), move |_: &Job<Silent>| work()),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::args::{Count, DTypeArg};
 use crate::buffer::{Export, fill, float_array};
 use crate::chain::pickled_path;
 use crate::dlpack;
-use crate::door::run;
+use crate::door::{Job, Silent, Watch, run, run_watched};
 use crate::failure::Failure;
 
 /// The bytes of any object that has the buffer protocol.
@@ -482,7 +482,7 @@ pub(crate) fn quantize<'py>(
     let (name, from, shape, data) = read_tensor("tensor".to_owned(), tensor)?;
     let to = dtype.0;
     let dims = shape.dims().to_vec();
-    let quantized = run(py, move || {
+    let quantized = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
         let view = CoreView::new(&name, from, &shape, &data)?;
         blyan_core::tensor::quantize(to, &view)
     })?;
