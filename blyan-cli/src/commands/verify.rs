@@ -31,7 +31,7 @@ fn print(context: &mut Context<'_, '_>, report: &VerifyReport, full: bool) -> Re
             .bad
             .iter()
             .map(|bad| json!({"block": bad.block, "name": bad.name, "reason": bad.reason.to_string()}));
-        context.streams.json(&json!({
+        return context.streams.json(&json!({
             "ok": report.is_ok(), "full": full, "blocks": report.blocks,
             "payload_bytes": report.payload_bytes, "bad": bad.collect::<Value>(),
             "collected": report.collected,
