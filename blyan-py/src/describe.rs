@@ -274,6 +274,10 @@ fn import(error: &ImportError) -> Description {
         }
         ImportError::Json { file, reason } => (INVALID, "json", fields![file, reason]),
         ImportError::NotUtf8 { file } => (INVALID, "not_utf8", fields![file]),
+        ImportError::ChatTemplate { file, source } => {
+            let reason = &source.to_string();
+            (INVALID, "chat_template", fields![file, reason])
+        }
         ImportError::UnknownArchitecture { model_type } => {
             (INVALID, "unknown_architecture", fields![model_type])
         }
