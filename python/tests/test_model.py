@@ -90,6 +90,7 @@ def test_stopping(model: blyan.MoEModelManager) -> None:
         ({"temperature": float("inf")}, exceptions.OptionError),
         ({"temperature": 1e300}, exceptions.OptionError),
         ({"temperature": -1}, exceptions.OptionError),
+        ({"temperature": 1e-38}, exceptions.OptionError),
         ({"temperature": "hot"}, TypeError),
         ({"temperature": None}, TypeError),
         ({"top_k": 0}, exceptions.OptionError),
@@ -128,6 +129,26 @@ def test_wrong_options(model: blyan.MoEModelManager, options: dict[str, Any], er
 
 
 @pytest.mark.parametrize(
+def test_a_refused_number_is_the_one_that_was_given(model: blyan.MoEModelManager) -> None:
+    with pytest.raises(exceptions.OptionError, match=r"top_p = 1\.1 is") as raised:
+        model.generate(PROMPT, max_tokens=2, top_p=1.1)
+    assert raised.value.value == 1.1
+
+
+def test_arguments_of_another_type(chain: blyan.Chain, model: blyan.MoEModelManager) -> None:
+    with blyan.Chain.in_memory() as empty:
+        for wrong in (3, None, "text"):
+            with pytest.raises(TypeError, match="Draft"):
+                empty.append(wrong)  # type: ignore[arg-type]
+        with empty.writer() as writer, pytest.raises(TypeError, match="Draft"):
+            writer.append(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Receipt"):
+        blyan.replay(chain, None)  # type: ignore[arg-type]
+    receipt = model.generate(PROMPT, max_tokens=2).receipt
+    with pytest.raises(TypeError):
+        blyan.replay(None, receipt)  # type: ignore[arg-type]
+
+
     ("prompt", "error"),
     [
         ("", exceptions.OptionError),
