@@ -365,7 +365,6 @@ fn generate_writes_what_the_library_writes() {
     assert_eq!(String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap(), expected);
 
     // What the library refuses.
-    assert_eq!(failure(&path, 1, ["generate", "And", "--temp", "-1"])["kind"], "model");
     assert_eq!(failure(&path, 1, ["generate", "--chat", "Hello"])["kind"], "model", "it has no template");
     fs::write(&file, "{}").unwrap();
     assert_eq!(failure(&path, 1, ["generate", "--messages", file.to_str().unwrap()])["kind"], "content");
@@ -469,6 +468,22 @@ fn wrong_arguments_are_a_code_of_their_own() {
         &["log", "--lane", "X"],
         &["generate"],
         &["generate", "x", "-n", "many"],
+        &["generate", "x", "-n", "0"],
+        &["generate", "x", "-t", "0"],
+        &["generate", "x", "--isa", "foo"],
+        &["generate", "x", "--isa", ""],
+        &["generate", "x", "--stop", ""],
+        &["generate", "x", "--temp", "-1"],
+        &["generate", "x", "--temp", "nan"],
+        &["generate", "x", "--temp", "1e-38"],
+        &["generate", "x", "--temp", "hot"],
+        &["generate", "x", "--top-k", "0"],
+        &["generate", "x", "--top-p", "2"],
+        &["generate", "x", "--min-p", "-0.5"],
+        &["generate", "x", "--repeat-penalty", "0"],
+        &["receipt", "verify", "x", "-t", "0"],
+        &["import", "x", "--rope-frequencies", "int8"],
+        &["export", "x", "--max-shard-bytes", "0"],
         &["generate", "x", "--messages", "y"],
         &["receipt"],
         &["show"],
