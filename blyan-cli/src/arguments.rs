@@ -37,9 +37,9 @@ command is killed.";
 #[command(name = "blyan", version, after_help = OVERVIEW)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
-    /// Directory of the chain.
-    #[arg(long, global = true, value_name = "DIR", env = "BLYAN_CHAIN", default_value = "data")]
-    pub(crate) chain: PathBuf,
+    /// Directory of the chain [default: what the variable BLYAN_CHAIN says, or else data].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) chain: Option<PathBuf>,
 
     /// Print one JSON document instead of text, and errors as JSON too.
     #[arg(long, global = true)]
@@ -47,6 +47,14 @@ pub(crate) struct Arguments {
 
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// Directory of the chain. An empty variable is as good as none.
+    pub(crate) fn chain(&self) -> PathBuf {
+        let variable = || std::env::var_os("BLYAN_CHAIN").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        self.chain.clone().or_else(variable).unwrap_or_else(|| PathBuf::from("data"))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -271,29 +279,29 @@ pub(crate) struct Generate {
 
     /// Most new tokens.
     #[arg(short = 'n', long = "predict", visible_aliases = ["n-predict", "max-tokens"], value_name = "N")]
+    #[arg(value_parser = at_least_one)]
     pub(crate) max_tokens: Option<usize>,
 
     /// Temperature; 0 takes the likeliest token.
     #[arg(long = "temp", visible_alias = "temperature", value_name = "X", default_value_t = 0.0)]
-    #[arg(allow_negative_numbers = true, value_parser = repetition_penalty)]
+    #[arg(allow_negative_numbers = true, value_parser = temperature)]
     pub(crate) temperature: f32,
 
     /// Keep this many of the likeliest tokens.
-    #[arg(value_parser = at_least_one)]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) top_k: Option<usize>,
 
     /// Keep the likeliest tokens that together have this probability.
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = min_p)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = top_p)]
     pub(crate) top_p: Option<f32>,
 
     /// Keep tokens at least this fraction as likely as the likeliest.
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = top_p)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = min_p)]
     pub(crate) min_p: Option<f32>,
 
     /// Above 1: make tokens that were seen already less likely.
     #[arg(long = "repeat-penalty", visible_alias = "repetition-penalty", value_name = "X")]
-    #[arg(allow_negative_numbers = true, value_parser = temperature)]
+    #[arg(allow_negative_numbers = true, value_parser = repetition_penalty)]
     pub(crate) repetition_penalty: Option<f32>,
 
     /// Where the random numbers start.
@@ -550,14 +558,6 @@ pub(crate) struct Machine {
     pub(crate) isa: Option<String>,
 }
 
-fn name_and_version(text: &str) -> Result<(String, semver::Version), String> {
-    let parts = text.split_once('@').map(|(name, version)| (name.to_owned(), version.parse()));
-    match parts {
-        Some((name, Ok(version))) => Ok((name, version)),
-        _ => Err("expected NAME@VERSION, such as tiny@1.0.2".to_owned()),
-    }
-}
-
 /// A number that an option's check in the library takes.
 fn sampling(text: &str, options: impl Fn(f32) -> SamplingOptions) -> Result<f32, String> {
     let value = text.parse().map_err(|_| "expected a number".to_owned())?;
@@ -595,6 +595,14 @@ fn isa(name: &str) -> Result<String, String> {
     match Isa::named(name) {
         Err(error @ KernelError::UnknownIsa { .. }) => Err(error.to_string()),
         _ => Ok(name.to_owned()),
+    }
+}
+
+fn name_and_version(text: &str) -> Result<(String, semver::Version), String> {
+    let parts = text.split_once('@').map(|(name, version)| (name.to_owned(), version.parse()));
+    match parts {
+        Some((name, Ok(version))) => Ok((name, version)),
+        _ => Err("expected NAME@VERSION, such as tiny@1.0.2".to_owned()),
     }
 }
 

@@ -530,6 +530,18 @@ fn wrong_arguments_are_a_code_of_their_own() {
         .output()
         .unwrap();
     assert!(output.status.success());
+    // An empty variable is as good as none; it was once an empty name.
+    let output = Command::new(env!("CARGO_BIN_EXE_blyan"))
+        .args(["generate", "And", "-n", "1"])
+        .env("BLYAN_CHAIN", "")
+        .env("BLYAN_ISA", "")
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("data"), "{error}");
+    let output = blyan(&chain).args(["generate", "And", "-n", "1"]).env("BLYAN_ISA", "").output().unwrap();
+    assert!(output.status.success());
 }
 
 #[test]
