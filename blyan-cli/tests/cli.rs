@@ -544,6 +544,30 @@ fn wrong_arguments_are_a_code_of_their_own() {
     assert!(output.status.success());
 }
 
+/// A receipt's place that could not be written was once found out after the text.
+#[test]
+fn a_receipts_place_is_opened_before_the_text() {
+    let (dir, path, _) = imported();
+    let inside = dir.path().join("no/such/folder/receipt.json");
+    for place in [inside.as_path(), dir.path()] {
+        let place = place.to_str().unwrap();
+        let error = failure(&path, 1, ["generate", "And God said", "-n", "2", "--receipt", place]);
+        assert_eq!(error["kind"], "file");
+        let output = run(&path, ["generate", "And God said", "-n", "2", "--receipt", place]);
+        assert!(output.stdout.is_empty(), "nothing was written before the place was opened");
+    }
+    // What fails later leaves no empty file, and no emptied one.
+    let place = dir.path().join("receipt.json");
+    let name = place.to_str().unwrap();
+    failure(&path, 1, ["generate", "--chat", "Hello", "--receipt", name]);
+    assert!(!place.exists());
+    fs::write(&place, "precious".repeat(1000)).unwrap();
+    failure(&path, 1, ["generate", "--chat", "Hello", "--receipt", name]);
+    assert_eq!(fs::read_to_string(&place).unwrap(), "precious".repeat(1000));
+    text(&path, ["generate", "And", "-n", "1", "--receipt", name]);
+    assert_eq!(document(&path, ["receipt", "verify", name])["ok"], true);
+}
+
 #[test]
 fn every_command_explains_itself_by_examples() {
     let dir = tempfile::tempdir().unwrap();
