@@ -351,6 +351,20 @@ fn spec_with(keys: &[(&str, Meta<'_>)], ignored: &[&str]) -> Result<ModelSpec, I
 }
 
 #[test]
+fn a_big_endian_file_is_called_so() {
+    let dir = with_keys(&[]);
+    let path = dir.path().join("model.gguf");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4..8].reverse();
+    fs::write(&path, bytes).unwrap();
+    let error = refused(&path);
+    assert!(
+        matches!(error, ImportError::Gguf { source: GgufError::BigEndian { version: 2 | 3 }, .. }),
+        "{error}"
+    );
+}
+
+#[test]
 fn keys_are_honoured_or_refused_by_name() {
     use Meta::{F32, Text, U32};
     let plain = spec_with(&[], &[]).unwrap();

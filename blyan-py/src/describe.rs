@@ -325,6 +325,7 @@ fn gguf(error: &GgufError) -> (&'static str, Fields) {
     match error {
         GgufError::Magic { magic } => ("gguf_magic", fields![magic]),
         GgufError::Version { version } => ("gguf_version", fields![version]),
+        GgufError::BigEndian { version } => ("gguf_big_endian", fields![version]),
         GgufError::Truncated { what } => ("gguf_truncated", fields![what]),
         GgufError::TooLong { what, max } => ("gguf_too_long", fields![what, max]),
         GgufError::Header { what, reason } => ("gguf_header", fields![what, reason]),
