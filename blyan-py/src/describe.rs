@@ -350,6 +350,10 @@ fn export(error: &ExportError) -> Description {
     const CLASS: &str = "ExportError";
     match error {
         ExportError::Io { path, source } => ("ExportIoError", "io", io_fields(source, path)),
+        ExportError::NoShardBytes => {
+            let option = "max_shard_bytes";
+            ("OptionError", "zero", vec![("option", Field::Text(option.to_owned()))])
+        }
         ExportError::NotEmpty { dir } => {
             ("FolderNotEmptyError", "not_empty", vec![("filename", Field::from(dir))])
         }

@@ -521,6 +521,9 @@ def test_import_and_export(tmp_path: Path, chain: blyan.Chain, empty: blyan.Chai
     assert report.files == sorted(p.name for p in (tmp_path / "out").iterdir())
     assert written[-1].tensor_bytes == written[-1].total_tensor_bytes == report.tensor_bytes
     original = {}
+    with pytest.raises(exceptions.OptionError, match="max_shard_bytes"):
+        blyan.export_checkpoint(empty, meta, tmp_path / "none", max_shard_bytes=0)
+    assert not (tmp_path / "none").exists()
     from safetensors import safe_open
 
     with safe_open(MODEL / "model.safetensors", "numpy") as source:

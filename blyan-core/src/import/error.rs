@@ -224,6 +224,9 @@ pub enum ExportError {
         /// Why it failed.
         source: io::Error,
     },
+    /// Files of no bytes were asked for.
+    #[error("max_shard_bytes is 0: expected at least 1")]
+    NoShardBytes,
     /// The folder has something in it.
     #[error("{} is not empty: choose another folder, or ask to overwrite it", dir.display())]
     NotEmpty {
