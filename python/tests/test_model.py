@@ -128,7 +128,6 @@ def test_wrong_options(model: blyan.MoEModelManager, options: dict[str, Any], er
         model.generate_batch([PROMPT], **given)
 
 
-@pytest.mark.parametrize(
 def test_a_refused_number_is_the_one_that_was_given(model: blyan.MoEModelManager) -> None:
     with pytest.raises(exceptions.OptionError, match=r"top_p = 1\.1 is") as raised:
         model.generate(PROMPT, max_tokens=2, top_p=1.1)
@@ -149,6 +148,7 @@ def test_arguments_of_another_type(chain: blyan.Chain, model: blyan.MoEModelMana
         blyan.replay(None, receipt)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
     ("prompt", "error"),
     [
         ("", exceptions.OptionError),
@@ -160,6 +160,8 @@ def test_arguments_of_another_type(chain: blyan.Chain, model: blyan.MoEModelMana
         (["a"], TypeError),
         (b"bytes", TypeError),
         (bytearray(b"x"), TypeError),
+        (memoryview(b"x"), TypeError),
+        (memoryview(bytearray(b"x")).cast("b"), TypeError),
         (None, TypeError),
         (5, TypeError),
         ({"a": 1}, TypeError),
@@ -399,6 +401,9 @@ def test_chat(tmp_path: Path, model: blyan.MoEModelManager) -> None:
                 chatty.chat(wrong, max_tokens=1)  # type: ignore[arg-type]
         with pytest.raises(ValueError):
             chatty.chat(messages, template="other")
+        for now in ("x", 3, datetime(2024, 2, 29).date()):
+            with pytest.raises(TypeError, match="datetime"):
+                chatty.chat(messages, max_tokens=1, now=now)  # type: ignore[arg-type]
         with pytest.raises(TypeError):
             chatty.chat_prompt(messages, temperature=1.0)  # type: ignore[call-arg]
 
@@ -516,14 +521,14 @@ def test_import_and_export(tmp_path: Path, chain: blyan.Chain, empty: blyan.Chai
     assert seen[-1].payload_bytes == seen[-1].total_payload_bytes
     assert blyan.import_checkpoint(empty, MODEL).report.blocks_new == 0  # type: ignore[union-attr]
     assert empty[meta].report is None
+    with pytest.raises(exceptions.OptionError, match="max_shard_bytes"):
+        blyan.export_checkpoint(empty, meta, tmp_path / "none", max_shard_bytes=0)
+    assert not (tmp_path / "none").exists()
     written: list[blyan.ExportProgress] = []
     report = blyan.export_checkpoint(empty, meta, tmp_path / "out", max_shard_bytes=2**21, progress=written.append)
     assert report.files == sorted(p.name for p in (tmp_path / "out").iterdir())
     assert written[-1].tensor_bytes == written[-1].total_tensor_bytes == report.tensor_bytes
     original = {}
-    with pytest.raises(exceptions.OptionError, match="max_shard_bytes"):
-        blyan.export_checkpoint(empty, meta, tmp_path / "none", max_shard_bytes=0)
-    assert not (tmp_path / "none").exists()
     from safetensors import safe_open
 
     with safe_open(MODEL / "model.safetensors", "numpy") as source:
