@@ -1138,6 +1138,14 @@ public:
             return blyan_session_generate(handle_.get(), &prompt, raw, out);
         });
     }
+    // Has the session until it is finished or destroyed.
+    blyan::stream stream(const prompt &prompt, const generate_options &options = {})
+    {
+        detail::asked asked(options);
+        blyan_stream *begun = nullptr;
+        detail::check(blyan_session_stream(handle_.get(), &prompt, &asked.raw, &begun));
+        return blyan::stream(begun);
+    }
     std::vector<std::uint32_t> tokens() const
     {
         return detail::make_tokens([&](auto *out) { return blyan_session_tokens(handle_.get(), out); });

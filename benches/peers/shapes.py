@@ -29,6 +29,8 @@ class Shape:
 SHAPES = {
     # OLMoE-1B-7B (arXiv 2409.02060).
     "olmoe": Shape(layers=16, hidden=2048, heads=16, experts=64, experts_per_token=8, expert_width=1024, vocab=50304),
+    # A third of it, for what happens to a checkpoint's bytes: 4 GiB.
+    "import": Shape(layers=5, hidden=2048, heads=16, experts=64, experts_per_token=8, expert_width=1024, vocab=50304),
     "small": Shape(layers=4, hidden=1024, heads=8, experts=32, experts_per_token=4, expert_width=512, vocab=32000),
 }
 SEED = 20240902

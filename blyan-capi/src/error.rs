@@ -415,6 +415,7 @@ fn of_manager(error: &ManagerError) -> (blyan_status, Option<BlockHash>) {
         | ManagerError::OtherSpec { block, .. } => (blyan_status::WrongBlock, Some(*block)),
         ManagerError::UnknownSlot { .. } => (blyan_status::WrongBlock, None),
         ManagerError::Threads(_) => (blyan_status::Resources, None),
+        ManagerError::SessionBusy => (blyan_status::Busy, None),
         _ => (blyan_status::InvalidModel, None),
     }
 }

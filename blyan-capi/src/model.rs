@@ -117,6 +117,7 @@ pub(crate) unsafe fn model_options(options: *const blyan_model_options) -> Outco
         prefill_chunk: count(asked.prefill_chunk, "prefill_chunk")?,
         persist_usage: asked.persist_usage != 0,
         trust_verified: asked.trust_verified != 0,
+        ..ManagerOptions::default()
     })
 }
 

@@ -2,19 +2,18 @@
 
 #![expect(unsafe_code, reason = "exported symbols and pointers of the caller")]
 
-use std::sync::Mutex;
+use blyan_core::manager::SharedSession;
 
-use blyan_core::manager::Session;
-
-use crate::edge::{free, lock, new_handle, out, read};
+use crate::edge::{free, new_handle, out, read};
 use crate::error::{blyan_status, edge};
 use crate::generate::{asked, blyan_generate_options, blyan_generation, blyan_prompt, prompt_of};
 use crate::model::blyan_model;
+use crate::stream::blyan_stream;
 use crate::text::blyan_tokens;
 
 /// A sequence of generations, each of which goes on where the last one stopped; for one thread at a
-/// time.
-pub struct blyan_session(Mutex<Session>);
+/// time. While a stream has it, its calls give `BLYAN_STATUS_BUSY`.
+pub struct blyan_session(SharedSession);
 
 /// Begins a session of a model.
 #[unsafe(no_mangle)]
@@ -25,7 +24,7 @@ pub unsafe extern "C" fn blyan_model_session(
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
         let (session, model) = unsafe { (new_handle(session, "session")?, read(model, "model")?) };
-        session.set(blyan_session(Mutex::new(model.manager.session())));
+        session.set(blyan_session(SharedSession::new(model.manager.session())));
         Ok(())
     })
 }
@@ -50,8 +49,27 @@ pub unsafe extern "C" fn blyan_session_generate(
                 asked(options)?,
             )
         };
-        let mut session = lock(&session.0, "session")?;
-        asked.run(session.stream(prompt, &asked.options)?, generation)
+        asked.run(session.0.stream(prompt, &asked.options)?, generation)
+    })
+}
+
+/// Begins to continue a session with a prompt, as `blyan_session_generate` does; `options` may be NULL and
+/// has no `on_token`. The stream has the session until it is finished or freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_session_stream(
+    session: *const blyan_session,
+    prompt: *const blyan_prompt,
+    options: *const blyan_generate_options,
+    stream: *mut *mut blyan_stream,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (stream, session, prompt, asked) = unsafe {
+            (new_handle(stream, "stream")?, read(session, "session")?, prompt_of(prompt)?, asked(options)?)
+        };
+        let options = asked.silent("a stream")?;
+        stream.set(blyan_stream::new(session.0.stream(prompt, &options)?));
+        Ok(())
     })
 }
 
@@ -64,7 +82,7 @@ pub unsafe extern "C" fn blyan_session_tokens(
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
         let (tokens, session) = unsafe { (new_handle(tokens, "tokens")?, read(session, "session")?) };
-        tokens.set(blyan_tokens(lock(&session.0, "session")?.tokens().to_vec()));
+        tokens.set(blyan_tokens(session.0.with(|session| session.tokens().to_vec())?));
         Ok(())
     })
 }
@@ -78,7 +96,7 @@ pub unsafe extern "C" fn blyan_session_cache_bytes(
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
         let (session, bytes) = unsafe { (read(session, "session")?, out(bytes, "bytes")?) };
-        bytes.set(lock(&session.0, "session")?.cache_bytes());
+        bytes.set(session.0.with(|session| session.cache_bytes())?);
         Ok(())
     })
 }
@@ -90,14 +108,12 @@ pub unsafe extern "C" fn blyan_session_truncate(session: *const blyan_session, l
     edge(|| {
         // SAFETY: the caller's pointer, as the header asks.
         let session = unsafe { read(session, "session") }?;
-        let mut session = lock(&session.0, "session")?;
-        let len = len.min(session.tokens().len());
-        session.truncate(len);
+        session.0.with(|session| session.truncate(len.min(session.tokens().len())))?;
         Ok(())
     })
 }
 
-/// Ends a session; nothing for NULL.
+/// Ends a session; nothing for NULL. A stream of it stays usable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_session_free(session: *mut blyan_session) {
     // SAFETY: NULL or a handle that was not freed.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use blyan_core::import::dtype_of_option;
 use blyan_core::model::KvDType;
-use blyan_core::{ChainId, DType};
+use blyan_core::{BlockHash, ChainId, DType};
 use clap::{Args, Parser, Subcommand};
 
 const OVERVIEW: &str = "\
@@ -18,8 +18,12 @@ one expert per block. A first session:
   blyan verify                          check every block against its hash
 
 Blocks are named by their hash or its first 4 digits or more, by a slot of the
-model (layer0.expert1, embedding, tokenizer), or by a release (name or
-name@version).
+model (layer0.expert1, embedding, tokenizer), by a release (name or
+name@version), or as latest: the model that no other follows.
+
+Models evolve by blocks that follow others: blyan log latest, blyan diff,
+blyan release, blyan rollback; blyan bundle and blyan unbundle carry them to
+other chains.
 
 Exit codes: 0 done and found well, 1 failed or found something bad, 2 wrong
 arguments, 130 stopped by Ctrl-C. A chain is sound at every moment, also if a
@@ -58,6 +62,20 @@ pub(crate) enum Command {
     Generate(Box<Generate>),
     /// Show which experts worked how much.
     Usage(Usage),
+    /// Compare two models: slots, bytes, how far the weights moved.
+    Diff(Diff),
+    /// Give a model a name and a version.
+    Release(Release),
+    /// List releases.
+    Releases(Releases),
+    /// Go back to an older model, by a new one that follows.
+    Rollback(Rollback),
+    /// Write blocks into one file, for another chain.
+    Bundle(Bundle),
+    /// Take in the blocks of a bundle, checking all of them.
+    Unbundle(Unbundle),
+    /// Delete payloads that no release and no newest model needs.
+    Gc(Gc),
     /// Check what a receipt claims.
     #[command(subcommand)]
     Receipt(Receipt),
@@ -128,7 +146,11 @@ Examples:
   blyan log                       every block, parents before children
   blyan log --lane A              models and their specs
   blyan log --kind expert
-  blyan log layer0.expert1        every block that was made for a slot
+  blyan log layer0.expert1        the block in a slot and those that it followed,
+                                  the newest first
+  blyan log layer0.expert1 --all  every block that was made for the slot
+  blyan log latest                the newest model and those that it followed
+  blyan log --tips                blocks that nothing in their lane builds on
   blyan log 53b64b82              a block and those that it followed, the newest
                                   first";
 
@@ -146,6 +168,17 @@ pub(crate) struct Log {
     /// Only blocks of this kind, such as model, expert or attention.
     #[arg(long)]
     pub(crate) kind: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) model: Model,
+
+    /// Every block that was made for the slot, used or not, parents before children.
+    #[arg(long, requires = "name")]
+    pub(crate) all: bool,
+
+    /// Only blocks without a child in their lane: what another chain needs to know of this one.
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) tips: bool,
 
     /// At most this many blocks.
     #[arg(short = 'n', long, value_name = "N")]
@@ -229,6 +262,10 @@ pub(crate) struct Generate {
     #[command(flatten)]
     pub(crate) model: Model,
 
+    /// Try a block in its slot, without appending a model; may be given again.
+    #[arg(long, value_name = "BLOCK")]
+    pub(crate) overlay: Vec<String>,
+
     /// Most new tokens.
     #[arg(short = 'n', long = "predict", visible_aliases = ["n-predict", "max-tokens"], value_name = "N")]
     pub(crate) max_tokens: Option<usize>,
@@ -304,6 +341,165 @@ pub(crate) struct Usage {
     pub(crate) reset: bool,
 }
 
+const DIFF: &str = "\
+Examples:
+  blyan diff tiny@1.0.0 tiny@1.0.1
+  blyan diff tiny                 a release and the newest model
+  blyan diff 53b64b82 9e12461a --no-weights --json
+
+How far a tensor moved is the norm of the difference over the norm before. The
+same on every machine.";
+
+#[derive(Debug, Args)]
+#[command(after_help = DIFF)]
+pub(crate) struct Diff {
+    /// The model before: hash, release or latest.
+    #[arg(value_name = "BEFORE")]
+    pub(crate) before: String,
+
+    /// The model after [default: latest].
+    #[arg(value_name = "AFTER")]
+    pub(crate) after: Option<String>,
+
+    /// Only compare blocks: read no weights.
+    #[arg(long)]
+    pub(crate) no_weights: bool,
+}
+
+const RELEASE: &str = "\
+Examples:
+  blyan release tiny 1.0.0              the chain's newest model
+  blyan release tiny 1.0.1 53b64b82     one of several
+  blyan generate 'And God said' -m tiny@1.0.0";
+
+#[derive(Debug, Args)]
+#[command(after_help = RELEASE)]
+pub(crate) struct Release {
+    /// The name: a-z, 0-9, '_', '.', '-'.
+    pub(crate) name: String,
+
+    /// The version, such as 1.2.0.
+    pub(crate) version: semver::Version,
+
+    /// The model [default: latest].
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+}
+
+const RELEASES: &str = "\
+Examples:
+  blyan releases
+  blyan releases tiny --json";
+
+#[derive(Debug, Args)]
+#[command(after_help = RELEASES)]
+pub(crate) struct Releases {
+    /// Only releases of this name.
+    pub(crate) name: Option<String>,
+}
+
+const ROLLBACK: &str = "\
+Examples:
+  blyan rollback tiny@1.0.0
+  blyan rollback tiny@1.0.0 --release tiny@1.0.2 --reason 'worse on Psalms'
+
+Nothing is taken away: a new model follows the newest one and has the blocks of
+the older.";
+
+#[derive(Debug, Args)]
+#[command(after_help = ROLLBACK)]
+pub(crate) struct Rollback {
+    /// The model to go back to.
+    #[arg(value_name = "MODEL")]
+    pub(crate) to: String,
+
+    #[command(flatten)]
+    pub(crate) model: Model,
+
+    /// Release the model, too.
+    #[arg(long, value_name = "NAME@VERSION", value_parser = name_and_version)]
+    pub(crate) release: Option<(String, semver::Version)>,
+
+    /// Why; kept if the two models have other architectures.
+    #[arg(long, value_name = "TEXT", default_value = "rolled back")]
+    pub(crate) reason: String,
+}
+
+const BUNDLE: &str = "\
+Examples:
+  blyan bundle all.bundle                       the whole chain
+  blyan bundle tiny.bundle tiny@1.0.0           a release and all it needs
+  blyan bundle news.bundle --lacking ../theirs  what another chain lacks
+  blyan bundle - latest | ssh far blyan unbundle -
+
+Payloads and signatures are in it, each once. The same blocks give the same
+bytes.";
+
+#[derive(Debug, Args)]
+#[command(after_help = BUNDLE)]
+pub(crate) struct Bundle {
+    /// File to write; - is the standard output.
+    pub(crate) file: PathBuf,
+
+    /// Blocks: hashes, slots, releases or latest [default: the whole chain].
+    #[arg(value_name = "BLOCK")]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) model: Model,
+
+    /// Only the blocks themselves, for who has their parents.
+    #[arg(long, requires = "names")]
+    pub(crate) no_ancestors: bool,
+
+    /// Leave out what the chain in this directory has.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) lacking: Option<PathBuf>,
+
+    /// Leave out this block and its ancestors, such as a tip of the other chain; may be given again.
+    #[arg(long, value_name = "HASH")]
+    pub(crate) known: Vec<BlockHash>,
+}
+
+const UNBUNDLE: &str = "\
+Examples:
+  blyan unbundle tiny.bundle
+  blyan unbundle tiny.bundle --chain copy
+
+Every block is checked as if it were made here. A bundle that is damaged, cut
+off, or needs blocks that are not there changes nothing. Taking it in twice
+does no harm.";
+
+#[derive(Debug, Args)]
+#[command(after_help = UNBUNDLE)]
+pub(crate) struct Unbundle {
+    /// The bundle; - is the standard input.
+    pub(crate) file: PathBuf,
+}
+
+const GC: &str = "\
+Examples:
+  blyan gc --dry-run              what would be deleted
+  blyan gc                        keep releases and models that none follows
+  blyan gc --keep latest          keep the newest model alone
+  blyan gc --keep tiny --keep layer0.expert1
+
+Only payloads of weights go; every block stays, and its payload can come back
+by a bundle or an import. Weights that are in no model yet go, too, unless
+--keep names them.";
+
+#[derive(Debug, Args)]
+#[command(after_help = GC)]
+pub(crate) struct Gc {
+    /// Delete nothing, only report.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Keep what this block needs, and nothing else; may be given again.
+    #[arg(long, value_name = "BLOCK")]
+    pub(crate) keep: Vec<String>,
+}
+
 const RECEIPT: &str = "\
 Examples:
   blyan generate 'And God said' -n 20 --receipt receipt.json
@@ -332,7 +528,7 @@ pub(crate) struct ReceiptVerify {
 /// Which model.
 #[derive(Debug, Args)]
 pub(crate) struct Model {
-    /// The model, by the hash of its block or by a release [default: the chain's only one].
+    /// The model, by the hash of its block or by a release [default: latest, the one that none follows].
     #[arg(id = "model", short = 'm', long, value_name = "HASH|RELEASE")]
     pub(crate) name: Option<String>,
 }
@@ -347,6 +543,14 @@ pub(crate) struct Machine {
     /// Instruction set: scalar, avx2, avx512 or neon [default: the best of this CPU].
     #[arg(long, value_name = "NAME", env = "BLYAN_ISA")]
     pub(crate) isa: Option<String>,
+}
+
+fn name_and_version(text: &str) -> Result<(String, semver::Version), String> {
+    let parts = text.split_once('@').map(|(name, version)| (name.to_owned(), version.parse()));
+    match parts {
+        Some((name, Ok(version))) => Ok((name, version)),
+        _ => Err("expected NAME@VERSION, such as tiny@1.0.2".to_owned()),
+    }
 }
 
 fn lane(text: &str) -> Result<ChainId, String> {

@@ -31,7 +31,7 @@ pub(crate) enum CliError {
     #[error("{0}")]
     NotFound(String),
     /// A name that means several things.
-    #[error("{name} is the start of {} hashes: {}", candidates.len(), candidates.join(", "))]
+    #[error("{name} may mean any of {} blocks: {}", candidates.len(), candidates.join(", "))]
     Ambiguous { name: String, candidates: Vec<String> },
     /// What was asked for cannot be written.
     #[error("cannot write the output")]
@@ -122,6 +122,13 @@ impl From<blyan_core::Error> for CliError {
             Error::Chain(ChainError::Cancelled)
             | Error::Import(ImportError::Cancelled)
             | Error::Export(ExportError::Cancelled) => Self::Interrupted,
+            Error::Manager(ManagerError::Chain(ChainError::Cancelled)) => Self::Interrupted,
+            Error::Manager(error @ (ManagerError::UnknownName { .. } | ManagerError::EmptySlot { .. })) => {
+                Self::NotFound(error.to_string())
+            }
+            Error::Manager(ManagerError::AmbiguousName { name, candidates }) => {
+                Self::Ambiguous { name, candidates: candidates.iter().map(ToString::to_string).collect() }
+            }
             error => Self::Core(Box::new(error)),
         }
     }

@@ -11,9 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use blyan_cli::Streams;
+use blyan_core::format::Change;
 use blyan_core::import::{self, ImportOptions};
+use blyan_core::manager::CompareOptions;
 use blyan_core::manager::{GenerateOptions, ManagerOptions, SamplingOptions, Snapshot};
-use blyan_core::{BlockHash, Chain, DType, MoEModelManager, TensorBlock, VerifyOptions};
+use blyan_core::{
+    BlockHash, BlockKind, Chain, ChainId, DType, Draft, MoEModelManager, ParentRole, TensorBlock,
+    VerifyOptions,
+};
 use serde_json::{Value, json};
 
 fn model() -> PathBuf {
@@ -161,6 +166,126 @@ fn releases_are_names() {
     assert_eq!(failure(&path, 1, ["show", "tiny@2.0.0"])["kind"], "not_found");
 }
 
+/// An expert whose last weight has the other sign, as the next in its slot.
+fn next_expert(chain: &Chain, before: BlockHash) -> BlockHash {
+    let old = chain.get(&before).unwrap();
+    let mut payload = chain.payload(&before).unwrap().to_vec();
+    *payload.last_mut().unwrap() ^= 0x80;
+    let mut draft = Draft::new(ChainId::Parameter, BlockKind::EXPERT, old.header().name.as_str(), payload)
+        .with_version(Change::Patch.next(&old.header().version))
+        .with_parent(before, ParentRole::Predecessor);
+    draft.parents.extend(old.header().parents.iter().filter(|p| p.role == ParentRole::Dependency));
+    chain.append(draft).unwrap()
+}
+
+#[test]
+fn a_model_evolves_on_the_command_line() {
+    let (dir, path, first) = imported();
+    let first = first.to_string();
+    let released = document(&path, ["release", "tiny", "1.0.0"]);
+    assert_eq!((&released["model"], &released["version"]), (&json!(first), &json!("1.0.0")));
+
+    // A candidate is tried without a model of its own.
+    let slot = "layer0.expert1";
+    let (old, new, second) = {
+        let chain = Chain::open(&path).unwrap();
+        let base = Snapshot::only_model(&chain).unwrap();
+        let old = base.slots()[&slot.parse().unwrap()].block;
+        let new = next_expert(&chain, old);
+        let tried = document(&path, ["generate", "And", "-n", "2", "--overlay", &new.to_string()]);
+        let changed = base.with_block(&chain, &new).unwrap();
+        assert_eq!(tried["model"], json!(changed.model_block(&chain).unwrap()));
+        (old, new, changed.publish(&chain).unwrap())
+    };
+
+    let log = document(&path, ["log", "latest"]);
+    let of = |log: &Value, key: &str| -> Vec<Value> {
+        log["blocks"].as_array().unwrap().iter().map(|block| block[key].clone()).collect()
+    };
+    assert_eq!(of(&log, "hash"), [json!(second), json!(first)]);
+    assert_eq!(of(&log, "version"), ["1.0.1", "1.0.0"]);
+    assert_eq!(of(&log, "changed"), [json!([slot]), Value::Null]);
+    assert_eq!(of(&document(&path, ["log", slot]), "hash"), [json!(new), json!(old)]);
+    assert_eq!(of(&document(&path, ["log", slot, "-m", "tiny"]), "hash"), [json!(old)]);
+    assert_eq!(of(&document(&path, ["log", slot, "--all"]), "hash"), [json!(old), json!(new)]);
+    assert!(text(&path, ["log", "latest"]).contains(slot));
+
+    let diff = document(&path, ["diff", "tiny"]);
+    let expected = {
+        let chain = Chain::open_read_only(&path).unwrap();
+        let of = |model: &str| Snapshot::named(&chain, model).unwrap();
+        let options = CompareOptions { distances: true, ..CompareOptions::default() };
+        blyan_core::manager::compare(&chain, &of("tiny"), &of("latest"), &options).unwrap()
+    };
+    assert_eq!(diff["after"]["model"], json!(second));
+    assert_eq!(diff["new_payload_bytes"], json!(expected.new_payload_bytes));
+    let changed = &diff["slots"][0];
+    assert_eq!(
+        (&changed["slot"], &changed["before"], &changed["after"]),
+        (&json!(slot), &json!(old), &json!(new))
+    );
+    let distance = expected.slots[0].tensors[0].distance.unwrap();
+    assert_eq!(changed["tensors"][0]["distance"]["norm"], json!(distance.norm));
+    assert_eq!(diff["slots"].as_array().unwrap().len(), 1);
+    assert!(text(&path, ["diff", "tiny", "latest"]).contains("1 slots differ"));
+    assert_eq!(document(&path, ["diff", "tiny", "--no-weights"])["slots"][0]["tensors"], json!([]));
+    assert_eq!(text(&path, ["diff", "tiny", "tiny"]), "the same model\n");
+
+    // What they lack goes over in one file, and again through a pipe.
+    let theirs = dir.path().join("theirs");
+    let file = dir.path().join("tiny.bundle");
+    let file = file.to_str().unwrap();
+    let bundled = document(&path, ["bundle", file, "tiny@1.0.0"]);
+    let taken = document(&theirs, ["unbundle", file]);
+    assert_eq!(taken["blocks_new"], bundled["blocks"]);
+    assert_eq!(document(&theirs, ["unbundle", file])["blocks_new"], 0);
+    assert_eq!(document(&theirs, ["releases"]), document(&path, ["releases"]));
+    let news = run(&path, ["bundle", "-", "--lacking", theirs.to_str().unwrap()]);
+    assert!(news.status.success());
+    let mut child = blyan(&theirs)
+        .args(["unbundle", "-", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&news.stdout).unwrap();
+    let taken: Value = serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
+    let root = Chain::open_read_only(&path).unwrap().root().unwrap();
+    assert_eq!((&taken["blocks_new"], &taken["root"]), (&json!(2), &json!(root)));
+    assert_eq!(document(&theirs, ["log", "--tips"]), document(&path, ["log", "--tips"]));
+    let mut cut = fs::read(file).unwrap();
+    cut.pop();
+    fs::write(file, cut).unwrap();
+    assert_eq!(failure(&theirs, 1, ["unbundle", file])["kind"], "chain");
+    assert_eq!(failure(&theirs, 1, ["unbundle", "no-such-file"])["kind"], "chain");
+
+    // A step back is a step forward, and what nobody needs any more can go.
+    let back = document(&path, ["rollback", "tiny", "--release", "tiny@1.0.1"]);
+    assert_eq!((&back["version"], &back["to"]), (&json!("1.0.2"), &json!(first)));
+    let releases = document(&path, ["releases", "tiny"]);
+    assert_eq!(releases["releases"][0]["model"], back["model"]);
+    assert_eq!(releases["releases"][0]["predecessor"], released["release"]);
+    assert_eq!(document(&path, ["releases", "other"])["releases"], json!([]));
+    assert_eq!(failure(&path, 1, ["rollback", "9.9.9"])["kind"], "not_found");
+    assert_eq!(failure(&path, 1, ["release", "tiny", "1.0.1", &first])["kind"], "model");
+    assert_eq!(failure(&path, 1, ["release", "latest", "1.0.0"])["kind"], "model");
+    let planned = document(&path, ["gc", "--dry-run"]);
+    assert_eq!((&planned["blocks"], &planned["payloads"]), (&json!([new]), &json!(1)));
+    assert!(text(&path, ["gc", "--dry-run"]).contains("would delete"));
+    let mut done = document(&path, ["gc"]);
+    done["dry_run"] = true.into();
+    assert_eq!(done, planned);
+    assert_eq!(document(&path, ["verify"])["collected"], json!([new]));
+    assert!(text(&path, ["verify"]).contains("1 payloads collected"));
+    let error = failure(&path, 1, ["show", &new.to_string()]);
+    assert!(error.to_string().contains("was collected"), "{error}");
+    text(&theirs, ["bundle", file]);
+    text(&path, ["unbundle", file]);
+    assert_eq!(document(&path, ["verify"])["collected"], json!([]));
+    let kept = document(&path, ["gc", "--dry-run", "--keep", slot, "--keep", "tiny@1.0.0"]);
+    assert_eq!(kept["payloads"], 1);
+}
+
 #[test]
 fn verify_names_every_bad_block_and_fails() {
     let (_dir, path, _) = imported();
@@ -168,6 +293,7 @@ fn verify_names_every_bad_block_and_fails() {
     let report = chain.verify(&VerifyOptions::full()).unwrap();
     let expected = json!({
         "ok": true, "full": true, "blocks": report.blocks, "payload_bytes": report.payload_bytes, "bad": [],
+        "collected": [],
     });
     assert_eq!(document(&path, ["verify"]), expected);
     assert_eq!(document(&path, ["verify", "--headers"])["full"], false);
@@ -346,6 +472,17 @@ fn wrong_arguments_are_a_code_of_their_own() {
         &["generate", "x", "--messages", "y"],
         &["receipt"],
         &["show"],
+        &["log", "--all"],
+        &["log", "latest", "--tips"],
+        &["diff"],
+        &["release", "tiny"],
+        &["release", "tiny", "1.0"],
+        &["rollback"],
+        &["rollback", "x", "--release", "tiny"],
+        &["bundle"],
+        &["bundle", "x", "--known", "53b6"],
+        &["bundle", "x", "--no-ancestors"],
+        &["unbundle"],
     ] {
         assert_eq!(failure(&path, 2, words)["kind"], "usage", "{words:?}");
         let output = run(&path, words);
@@ -353,7 +490,20 @@ fn wrong_arguments_are_a_code_of_their_own() {
         assert!(!output.stderr.is_empty() && output.stdout.is_empty());
     }
     // No chain there, and reading makes none.
-    for words in [&["log"][..], &["verify"], &["show", "embedding"], &["generate", "x"], &["usage"]] {
+    for words in [
+        &["log"][..],
+        &["verify"],
+        &["show", "embedding"],
+        &["generate", "x"],
+        &["usage"],
+        &["diff", "latest"],
+        &["release", "tiny", "1.0.0"],
+        &["releases"],
+        &["rollback", "latest"],
+        &["bundle", "x"],
+        &["gc"],
+        &["gc", "--dry-run"],
+    ] {
         assert_eq!(failure(&path, 1, words)["kind"], "chain", "{words:?}");
         assert!(!path.exists());
     }
@@ -380,6 +530,13 @@ fn every_command_explains_itself_by_examples() {
         &["generate", "--help"],
         &["usage", "--help"],
         &["receipt", "verify", "--help"],
+        &["diff", "--help"],
+        &["release", "--help"],
+        &["releases", "--help"],
+        &["rollback", "--help"],
+        &["bundle", "--help"],
+        &["unbundle", "--help"],
+        &["gc", "--help"],
     ] {
         let help = text(dir.path(), words);
         assert!(help.contains("  blyan "), "{help}");
@@ -423,6 +580,8 @@ fn a_closed_output_is_quiet_and_a_cancelled_command_leaves_the_chain_sound() {
         &["verify"],
         &["generate", "And God said"],
         &["export", "never-written"],
+        &["bundle", "never-written"],
+        &["gc"],
     ] {
         let mut out = Vec::new();
         assert_eq!(call(words, &mut out, &cancel), (130, "blyan: stopped\n".to_owned()), "{words:?}");
@@ -431,6 +590,62 @@ fn a_closed_output_is_quiet_and_a_cancelled_command_leaves_the_chain_sound() {
     assert_eq!(chain.len().unwrap(), before);
     assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
     assert!(!Path::new("never-written").exists());
+}
+
+/// An output that is closed early once hid what the exit code and a file were to say.
+#[test]
+fn a_closed_output_hides_no_finding_and_loses_no_receipt() {
+    let (dir, path, _) = imported();
+    let chain = path.to_str().unwrap();
+    let call = |words: &[&str]| {
+        let (mut err, cancel) = (Vec::new(), Arc::new(AtomicBool::new(false)));
+        let words = ["blyan", "--chain", chain].into_iter().chain(words.iter().copied());
+        let mut streams = Streams { out: &mut Closed, err: &mut err, terminal: false };
+        let code = blyan_cli::run(words, &mut streams, &cancel);
+        assert_eq!(String::from_utf8(err).unwrap(), "");
+        code
+    };
+    let file = dir.path().join("receipt.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(call(&["generate", "And God said", "--ignore-eos", "--receipt", file]), 0);
+    let receipt: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!(receipt["claim"]["finish_reason"], "cancelled");
+    assert_eq!(call(&["receipt", "verify", file]), 0);
+
+    let mut lying = receipt;
+    lying["claim"]["text"] = "And it was so.".into();
+    fs::write(file, lying.to_string()).unwrap();
+    assert_eq!(call(&["receipt", "verify", file]), 1);
+
+    let payload = document(&path, ["show", "layer0.expert1"])["payload"]["hash"].clone();
+    let payload = payload.as_str().unwrap();
+    fs::remove_file(path.join("payloads").join(&payload[..2]).join(payload)).unwrap();
+    assert_eq!(call(&["verify"]), 1);
+    assert_eq!(call(&["verify", "--json"]), 1);
+}
+
+/// A name that is no UTF-8 once ended an export with a panic, after the work was done.
+#[cfg(unix)]
+#[test]
+fn paths_need_no_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let (dir, path, model) = imported();
+    let out = dir.path().join(OsStr::from_bytes(b"out-\xff"));
+    let words = ["export".as_ref(), out.as_os_str()];
+    let exported = document(&path, words);
+    assert_eq!(exported["model"], json!(model));
+    assert!(exported["dir"].as_str().unwrap().ends_with("out-\u{fffd}"), "{exported}");
+    let chain = dir.path().join(OsStr::from_bytes(b"chain-\xff"));
+    assert_eq!(document(&chain, ["import".as_ref(), out.as_os_str()])["model"], json!(model));
+}
+
+#[test]
+fn a_checkpoint_that_is_not_there_makes_no_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = dir.path().join("chain");
+    assert_eq!(failure(&chain, 1, ["import", "no/such/model"])["kind"], "import");
+    assert!(!chain.exists());
 }
 
 #[cfg(unix)]

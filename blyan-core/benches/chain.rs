@@ -1,4 +1,5 @@
-//! What a chain costs against the number of its blocks, and full verification against plain BLAKE3.
+//! What a chain costs against the number of its blocks and against their bytes, full verification against
+//! plain BLAKE3, and what it takes to look at a model of 10,000 slots.
 //!
 //! `cargo bench -p blyan-core --bench chain`; `-- --dir DIR` to measure another medium than the
 //! system's folder for temporary files.
@@ -12,8 +13,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blyan_core::chain::{Draft, Validators};
+use blyan_core::format::{
+    Architecture, AttentionSpec, FeedForward, LayerSpec, QkNorm, RopeScaling, RopeSpec, TokenSpec,
+};
+use blyan_core::manager::Snapshot;
 use blyan_core::storage::{Access, DirMedium};
-use blyan_core::{BlockHash, BlockKind, Chain, ChainId, ParentRole, VerifyOptions};
+use blyan_core::{
+    BlockHash, BlockKind, Chain, ChainId, DType, Manifest, ModelSpec, ParentRole, VerifyOptions,
+};
 use rayon::prelude::*;
 
 const SIZES: [u64; 3] = [1_000, 10_000, 100_000];
@@ -21,8 +28,12 @@ const SIZES: [u64; 3] = [1_000, 10_000, 100_000];
 const BATCHES: [u64; 2] = [1_000, 5_000];
 const SINGLES: u64 = 40;
 const LOOKUPS: usize = 20_000;
-const PAYLOAD_FILES: u64 = 192;
+/// 4 GiB.
+const PAYLOAD_FILES: u64 = 512;
 const PAYLOAD_BYTES: usize = 8 << 20;
+/// With attention and router of each layer, embedding, norm and head: 10,003 slots.
+const LAYERS: usize = 40;
+const EXPERTS: usize = 248;
 
 /// Without the validators of the layers above: payloads here are no models.
 fn open(dir: &Path, access: Access) -> Chain {
@@ -97,6 +108,22 @@ fn open_millis(dir: &Path, read_only: bool) -> f64 {
     median((0..9).map(|_| open_once()).collect())
 }
 
+/// Blocks in no order, from a chain whose pages are warm.
+fn lookup_micros(chain: &Chain, hashes: &[BlockHash]) -> f64 {
+    let mut at = 1_u64;
+    let mut look_up = |count: usize| {
+        let begun = Instant::now();
+        for _ in 0..count {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let hash = hashes[(at >> 33) as usize % hashes.len()];
+            assert_eq!(chain.get(&hash).unwrap().hash(), hash);
+        }
+        micros(begun.elapsed(), count as u64)
+    };
+    look_up(LOOKUPS);
+    look_up(LOOKUPS)
+}
+
 /// The time to open what a killed process leaves.
 fn open_after_crash_millis(dir: &Path, scratch: &Path) -> f64 {
     let open_once = |number: u32| {
@@ -133,14 +160,7 @@ fn scale(scratch: &Path) {
         let large = growing.batch(BATCHES[1]);
         let single = median((0..SINGLES).map(|_| growing.single()).collect());
         let after_crash = open_after_crash_millis(&dir, scratch);
-        let mut at = 1_u64;
-        let begun = Instant::now();
-        for _ in 0..LOOKUPS {
-            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let hash = growing.hashes[(at >> 33) as usize % growing.hashes.len()];
-            assert_eq!(growing.chain.get(&hash).unwrap().hash(), hash);
-        }
-        let lookup = micros(begun.elapsed(), LOOKUPS as u64);
+        let lookup = lookup_micros(&growing.chain, &growing.hashes);
         let begun = Instant::now();
         assert!(growing.chain.verify(&VerifyOptions::headers()).unwrap().is_ok());
         let headers = begun.elapsed().as_secs_f64() * 1e3;
@@ -172,6 +192,7 @@ fn verification(scratch: &Path) {
     let mut appending = Duration::ZERO;
     let mut writer = chain.writer().unwrap();
     let root = writer.append(Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", "{}")).unwrap().hash;
+    let mut hashes = vec![root];
     for number in 0..PAYLOAD_FILES {
         let mut payload = vec![0; PAYLOAD_BYTES];
         blake3::Hasher::new().update(&number.to_le_bytes()).finalize_xof().fill(&mut payload);
@@ -179,7 +200,7 @@ fn verification(scratch: &Path) {
         let draft = Draft::new(ChainId::Parameter, BlockKind::EXPERT, name, payload)
             .with_parent(root, ParentRole::Dependency);
         let begun = Instant::now();
-        writer.append(draft).unwrap();
+        hashes.push(writer.append(draft).unwrap().hash);
         appending += begun.elapsed();
     }
     let begun = Instant::now();
@@ -188,6 +209,11 @@ fn verification(scratch: &Path) {
     let total = PAYLOAD_FILES as f64 * PAYLOAD_BYTES as f64;
     let rate = |duration: Duration| total / duration.as_secs_f64() / 1e9;
     println!("\nappend {:.1} GB of payloads: {:.2} GB/s, durable", total / 1e9, rate(appending));
+    let lookup = lookup_micros(&chain, &hashes);
+    drop(chain);
+    let (writable, read_only) = (open_millis(&dir, false), open_millis(&dir, true));
+    println!("with them: open {writable:.2} ms, open read-only {read_only:.2} ms, look-up {lookup:.2} µs");
+    let chain = open(&dir, Access::ReadOnly);
 
     let files = payload_files(&dir);
     let hash = |path: &PathBuf| *blake3::Hasher::new().update_mmap(path).unwrap().finalize().as_bytes();
@@ -223,6 +249,73 @@ fn verification(scratch: &Path) {
     }
 }
 
+/// A model of many slots: the chain looks at no payload of a weight, so they share one.
+fn append_model(chain: &Chain) -> BlockHash {
+    let feed_forward = FeedForward::Moe {
+        num_experts: EXPERTS,
+        num_experts_per_tok: 8,
+        moe_intermediate_size: 1,
+        norm_topk_prob: false,
+        shared_expert_intermediate_size: None,
+    };
+    let spec = ModelSpec {
+        spec_version: 1,
+        architecture: Architecture::Olmoe,
+        vocab_size: 1,
+        hidden_size: 2,
+        max_position_embeddings: 1,
+        rms_norm_eps: 1e-5,
+        tie_word_embeddings: false,
+        attention: AttentionSpec {
+            num_attention_heads: 1,
+            num_key_value_heads: 1,
+            head_dim: 2,
+            qkv_bias: false,
+            output_bias: false,
+            qk_norm: QkNorm::None,
+            clip_qkv: None,
+        },
+        rope: RopeSpec { rope_theta: 1e4, frequency_dtype: DType::F32, scaling: RopeScaling::Default },
+        layers: vec![LayerSpec { sliding_window: None, feed_forward }; LAYERS],
+        tokens: TokenSpec { bos_token_id: None, eos_token_ids: Vec::new(), pad_token_id: None },
+    };
+    let mut writer = chain.writer().unwrap();
+    let draft = Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", spec.to_canonical_json());
+    let root = writer.append(draft).unwrap().hash;
+    let mut slots = std::collections::BTreeMap::new();
+    for slot in spec.required_slots() {
+        let draft = Draft::new(ChainId::Parameter, slot.kind(), slot.to_string(), "weights");
+        let draft = draft.with_parent(root, ParentRole::Dependency);
+        slots.insert(slot, writer.append(draft).unwrap().hash);
+    }
+    let manifest = Manifest { spec: root, slots };
+    let draft = Draft::new(ChainId::Meta, BlockKind::MODEL, "model", manifest.to_canonical_json());
+    let draft = manifest
+        .slots
+        .values()
+        .chain([&root])
+        .fold(draft, |draft, block| draft.with_parent(*block, ParentRole::Dependency));
+    let model = writer.append(draft).unwrap().hash;
+    writer.commit().unwrap();
+    model
+}
+
+fn snapshots(scratch: &Path) {
+    let dir = scratch.join("slots");
+    let model = append_model(&open(&dir, Access::ReadWrite));
+    let timed = |chain: &Chain| {
+        let begun = Instant::now();
+        let snapshot = Snapshot::of_model(chain, &model).unwrap();
+        let millis = begun.elapsed().as_secs_f64() * 1e3;
+        (snapshot.slots().len(), millis)
+    };
+    let first = median((0..9).map(|_| timed(&open(&dir, Access::ReadOnly)).1).collect());
+    let chain = open(&dir, Access::ReadOnly);
+    let (slots, _) = timed(&chain);
+    let again = median((0..9).map(|_| timed(&chain).1).collect());
+    println!("\nsnapshot of {slots} slots: {first:.1} ms after opening the chain, {again:.1} ms again");
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut parent = std::env::temp_dir();
@@ -235,4 +328,5 @@ fn main() {
     println!("{} threads\n", rayon::current_num_threads());
     scale(scratch.path());
     verification(scratch.path());
+    snapshots(scratch.path());
 }

@@ -82,6 +82,9 @@ fn what_is_appended_is_found_again_and_survives_reopening() {
         assert_eq!(block.height(), 1);
         assert_eq!(block.header().name, "layer0.expert0");
         assert_eq!(block.header().parents, [Parent::dependency(root)]);
+        let all = chain.get_all(&[child, root, child]).unwrap();
+        assert_eq!(all.iter().map(|block| block.hash()).collect::<Vec<_>>(), [child, root, child]);
+        assert_eq!(all[1].header(), chain.get(&root).unwrap().header());
         assert_eq!(&*chain.payload(&child).unwrap(), &[7; 10_000]);
         assert!(chain.payload(&child).unwrap().is_mapped());
         assert_eq!(&*chain.payload(&root).unwrap(), b"{}");
@@ -185,6 +188,9 @@ fn a_refused_draft_leaves_the_transaction_usable() {
     writer.commit().unwrap();
     assert_eq!(chain.len().unwrap(), 2);
     assert!(matches!(chain.get(&absent), Err(ChainError::NotFound { .. })));
+    assert!(chain.get_all(&[]).unwrap().is_empty());
+    let one_absent = chain.get_all(&[root, absent, root]);
+    assert!(matches!(one_absent, Err(ChainError::NotFound { block }) if block == absent));
     assert!(matches!(chain.children(&absent), Err(ChainError::NotFound { .. })));
 }
 

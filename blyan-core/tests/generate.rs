@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use blyan_core::Chain;
 use blyan_core::manager::chat::ChatRequest;
-use blyan_core::manager::{FinishReason, GenerateOptions, ManagerError, ManagerOptions, MoEModelManager};
+use blyan_core::manager::{
+    FinishReason, GenerateOptions, ManagerError, ManagerOptions, MoEModelManager, SharedSession,
+};
 use checkpoints::{fixture, import_into, imported, open, tiny_kjv};
 
 fn options(max_tokens: usize) -> GenerateOptions {
@@ -269,4 +271,33 @@ fn usage_counts_every_routed_token() {
     assert!(top[0].latency_mean_ns.unwrap() > 0.0);
     model.usage().reset().unwrap();
     assert!(model.usage().top(1).is_empty());
+}
+
+#[test]
+fn a_shared_session_is_had_by_one_at_a_time_and_comes_back() {
+    let (chain, _) = imported(&fixture("mixtral"), None);
+    let model = open(&chain, |_| {});
+    let options = GenerateOptions { max_tokens: Some(6), ignore_eos: true, ..GenerateOptions::default() };
+    let prompt = || vec![3_u32, 17, 99];
+    let expected = model.generate(prompt(), &options).unwrap().tokens;
+
+    let shared = SharedSession::new(model.session());
+    let busy = |error: ManagerError| matches!(error, ManagerError::SessionBusy);
+    let mut stream = shared.stream(prompt(), &options).unwrap();
+    let first = stream.next().unwrap().unwrap().token;
+    assert_eq!(first, expected[0]);
+    assert!(shared.stream(prompt(), &options).is_err_and(busy));
+    assert!(shared.with(|session| session.tokens().len()).is_err_and(busy));
+    // Dropped, it leaves what it had said.
+    drop(stream);
+    assert_eq!(shared.with(|session| session.tokens().to_vec()).unwrap(), [&prompt()[..], &[first]].concat());
+
+    // Options that are refused leave the session where it was, and so does the end of a stream.
+    let wrong = GenerateOptions { max_tokens: Some(100_000), ..options.clone() };
+    assert!(shared.stream(Vec::<u32>::new(), &wrong).is_err());
+    let rest = GenerateOptions { max_tokens: Some(5), ..options };
+    let generation = shared.stream(Vec::<u32>::new(), &rest).unwrap();
+    let pieces: Vec<u32> = generation.map(|piece| piece.unwrap().token).collect();
+    assert_eq!(pieces, expected[1..]);
+    assert_eq!(shared.with(|session| session.tokens().len()).unwrap(), 9);
 }

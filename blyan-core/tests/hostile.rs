@@ -479,7 +479,8 @@ fn weight_blocks_that_do_not_fit_their_spec() {
 
     // The same blocks, made well, are accepted.
     let predecessor = model.block("layer1.expert2");
-    model.chain.append(good.clone().with_parent(predecessor, ParentRole::Predecessor)).unwrap();
+    let next = good.clone().with_version(semver::Version::new(1, 0, 1));
+    model.chain.append(next.with_parent(predecessor, ParentRole::Predecessor)).unwrap();
     model.chain.append(scaled(&int8, &ones)).unwrap();
 }
 

@@ -6,6 +6,7 @@ mod checkpoints;
 
 use std::collections::BTreeSet;
 
+use blyan_core::format::Change;
 use blyan_core::manager::{
     GenerateOptions, ManagerError, ManagerOptions, MoEModelManager, Release, SlotChange, Snapshot, release,
 };
@@ -56,7 +57,7 @@ fn append_changed(
     let header = old.header();
     let payload = change(&TensorBlock::open(chain, &before).unwrap());
     let mut draft = Draft::new(header.lane, header.kind, header.name.as_str(), payload)
-        .with_version(Version::new(header.version.major, header.version.minor + 1, 0))
+        .with_version(Change::Patch.next(&header.version))
         .with_parent(before, ParentRole::Predecessor);
     let specs = header.parents.iter().filter(|parent| parent.role == ParentRole::Dependency);
     draft.parents.extend(specs);
@@ -170,7 +171,7 @@ fn a_published_snapshot_follows_its_base_and_can_be_rolled_back() {
     assert_eq!(candidate.publish(&chain).unwrap(), second);
     assert_eq!(chain.len().unwrap(), len, "publishing again adds nothing");
     let block = chain.get(&second).unwrap();
-    assert_eq!(block.header().version, Version::new(2, 0, 0));
+    assert_eq!(block.header().version, Version::new(1, 0, 1));
     assert_eq!(predecessors(&chain, second), [first]);
     assert_eq!(chain.payload(&second).unwrap()[..], candidate.manifest().to_canonical_json());
 
@@ -184,7 +185,7 @@ fn a_published_snapshot_follows_its_base_and_can_be_rolled_back() {
     let third = restored.publish(&chain).unwrap();
     assert!(![first, second].contains(&third));
     assert_eq!(predecessors(&chain, third), [second]);
-    assert_eq!(chain.get(&third).unwrap().header().version, Version::new(3, 0, 0));
+    assert_eq!(chain.get(&third).unwrap().header().version, Version::new(1, 0, 2));
     let current = MoEModelManager::open(&chain, &options()).unwrap();
     assert_eq!((*current.model(), logits(&current)), (third, expected.clone()));
     assert_eq!(current.snapshot().root(), base.root());

@@ -1,14 +1,13 @@
-//! Owns how the pieces of a stream are made, so that Ctrl-C is heard meanwhile and no piece is lost: on a
-//! thread beside the caller, or by the caller while that is quick.
+//! Owns how the pieces of a stream are made, so that Ctrl-C is heard meanwhile and no piece is lost: by the
+//! caller while that is quick, or else on a thread beside it.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use blyan_core::manager::{GenerateOptions, Generation, ManagerError, Piece, Stream as CoreStream};
+use blyan_core::manager::{Generation, ManagerError, Piece, Stream as CoreStream};
 use pyo3::prelude::*;
 
 use crate::door::{POLL, caught, lock, spawn};
@@ -58,98 +57,6 @@ pub(crate) enum Reply {
     Finished(Box<Result<Generation, Failure>>),
 }
 
-/// The thread of a stream, seen from inside.
-pub(crate) struct Serve {
-    requests: Receiver<Request>,
-    replies: Sender<Reply>,
-}
-
-impl Serve {
-    /// Answers the first request with why there is no stream.
-    pub(crate) fn refuse(self, failure: Failure) {
-        if self.requests.recv().is_ok() {
-            let _ = self.replies.send(Reply::Piece(Err(failure)));
-        }
-    }
-
-    /// Makes pieces as they are asked for, until the stream is finished or nobody can ask any more.
-    pub(crate) fn run<'s>(self, start: impl FnOnce() -> Result<CoreStream<'s>, ManagerError>) {
-        // Starting is part of the first request, so that its errors have somebody to go to.
-        let mut stream = match caught(|| start().map_err(Failure::from)) {
-            Ok(stream) => stream,
-            Err(failure) => return self.refuse(failure),
-        };
-        while let Ok(request) = self.requests.recv() {
-            match request {
-                Request::Next => {
-                    let piece = caught(|| stream.next().transpose().map_err(Failure::from));
-                    if self.replies.send(Reply::Piece(piece)).is_err() {
-                        return;
-                    }
-                }
-                Request::Finish => {
-                    let generation = caught(|| stream.finish().map_err(Failure::from));
-                    let _ = self.replies.send(Reply::Finished(Box::new(generation)));
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// The thread of a stream, seen from Python.
-pub(crate) struct Actor {
-    requests: Option<Sender<Request>>,
-    replies: Receiver<Reply>,
-    thread: Option<JoinHandle<()>>,
-    cancel: Cancel,
-    /// A request was made whose reply was not read: the call was interrupted.
-    pending: bool,
-}
-
-impl Drop for Actor {
-    fn drop(&mut self) {
-        self.cancel.set();
-        drop(self.requests.take());
-        // A thread that waits for requests ends at once, and gives back a session that it borrowed. One
-        // that makes a piece ends after it.
-        if let Some(thread) = self.thread.take().filter(|_| !self.pending) {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Actor {
-    pub(crate) fn start(
-        options: GenerateOptions,
-        cancel: Cancel,
-        work: impl FnOnce(&GenerateOptions, Serve) + Send + 'static,
-    ) -> Result<Self, Failure> {
-        let (requests, inbox) = channel();
-        let (outbox, replies) = channel();
-        let serve = Serve { requests: inbox, replies: outbox };
-        let thread = spawn("blyan stream", move || work(&options, serve))?;
-        Ok(Self { requests: Some(requests), replies, thread: Some(thread), cancel, pending: false })
-    }
-
-    /// The reply to a request; an interrupted call leaves it to the next one.
-    fn ask(&mut self, py: Python<'_>, request: Request) -> PyResult<Option<Reply>> {
-        self.cancel.hear();
-        // A loop that is not Python's, such as that of `list`, looks for no signals.
-        py.check_signals()?;
-        if !self.pending {
-            let sent = self.requests.as_ref().map(|requests| requests.send(request));
-            if !matches!(sent, Some(Ok(()))) {
-                return Ok(None);
-            }
-            self.pending = true;
-        }
-        let reply = receive(py, &self.cancel, &mut self.replies)?;
-        self.pending = false;
-        Ok(reply)
-    }
-}
-
 /// What the thread sends; `None` if it ended without.
 fn receive<T: Send>(py: Python<'_>, cancel: &Cancel, receiver: &mut Receiver<T>) -> PyResult<Option<T>> {
     // The lock is what the type system asks for: one thread uses the receiver, this one.
@@ -176,7 +83,7 @@ fn receive<T: Send>(py: Python<'_>, cancel: &Cancel, receiver: &mut Receiver<T>)
 /// Begins a stream.
 type Start = Box<dyn FnOnce() -> Result<CoreStream<'static>, ManagerError> + Send>;
 
-/// Where a stream of its own session is.
+/// Where a stream is.
 enum Place {
     /// Not begun.
     Start(Start),
@@ -196,14 +103,14 @@ struct Arrival {
     took: Duration,
 }
 
-/// A stream that needs no thread while its pieces are quick to make: a small model makes one in less
-/// time than two threads take to meet. The first piece, and any after a slow one, is made on a thread.
-pub(crate) struct Inline {
+/// A stream under way, which needs no thread while its pieces are quick to make: a small model makes one in
+/// less time than two threads take to meet. The first piece, and any after a slow one, is made on a thread.
+pub(crate) struct Maker {
     place: Place,
     cancel: Cancel,
 }
 
-impl Drop for Inline {
+impl Drop for Maker {
     fn drop(&mut self) {
         self.cancel.set();
     }
@@ -213,13 +120,16 @@ fn next(stream: &mut CoreStream<'static>) -> Result<Option<Piece>, Failure> {
     caught(|| stream.next().transpose().map_err(Failure::from))
 }
 
-impl Inline {
+impl Maker {
     pub(crate) fn new(start: Start, cancel: Cancel) -> Self {
         Self { place: Place::Start(start), cancel }
     }
 
-    fn ask(&mut self, py: Python<'_>, request: Request) -> PyResult<Option<Reply>> {
+    /// The reply to a request; an interrupted call leaves it to the next one. `None` if there is no stream
+    /// any more.
+    pub(crate) fn ask(&mut self, py: Python<'_>, request: Request) -> PyResult<Option<Reply>> {
         self.cancel.hear();
+        // A loop that is not Python's, such as that of `list`, looks for no signals.
         py.check_signals()?;
         match (request, &mut self.place) {
             (_, Place::Gone) => Ok(None),
@@ -287,24 +197,5 @@ impl Inline {
         };
         self.place = stream.map_or(Place::Gone, |stream| Place::Here(stream, took));
         Ok(Reply::Piece(piece))
-    }
-}
-
-/// Whoever makes the pieces.
-pub(crate) enum Maker {
-    /// A thread of the stream's own, which can borrow a session.
-    Beside(Actor),
-    /// The caller, while that is quick.
-    Inline(Inline),
-}
-
-impl Maker {
-    /// The reply to a request; an interrupted call leaves it to the next one. `None` if nobody is there
-    /// to reply.
-    pub(crate) fn ask(&mut self, py: Python<'_>, request: Request) -> PyResult<Option<Reply>> {
-        match self {
-            Self::Beside(actor) => actor.ask(py, request),
-            Self::Inline(inline) => inline.ask(py, request),
-        }
     }
 }

@@ -1,8 +1,8 @@
 //! Owns `blyan.Session`: conversations.
 
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::Arc;
 
-use blyan_core::manager::Session as CoreSession;
+use blyan_core::manager::{Session as CoreSession, SharedSession};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -12,8 +12,6 @@ use crate::failure::Failure;
 use crate::fork::Local;
 use crate::stream::Stream;
 use crate::values;
-
-const SESSION_BUSY: &str = "the session is in use: finish its stream, or wait for the other call";
 
 /// A conversation that keeps its KV cache: each call goes on where the last one stopped.
 ///
@@ -25,32 +23,20 @@ const SESSION_BUSY: &str = "the session is in use: finish its stream, or wait fo
 /// True
 #[pyclass(frozen, module = "blyan")]
 pub(crate) struct Session {
-    session: Local<Arc<Mutex<CoreSession>>>,
-}
-
-/// The session, if nobody uses it.
-fn borrow(session: &Mutex<CoreSession>) -> Result<MutexGuard<'_, CoreSession>, Failure> {
-    match session.try_lock() {
-        Ok(session) => Ok(session),
-        // A panic was an error already; the session is as the core left it.
-        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => Err(Failure::Busy(SESSION_BUSY)),
-    }
+    session: Local<SharedSession>,
 }
 
 impl Session {
     pub(crate) fn new(session: CoreSession) -> Self {
-        Self { session: Local::new(Arc::new(Mutex::new(session))) }
+        Self { session: Local::new(SharedSession::new(session)) }
     }
 
-    fn shared(&self, py: Python<'_>) -> PyResult<Arc<Mutex<CoreSession>>> {
+    fn shared(&self, py: Python<'_>) -> PyResult<SharedSession> {
         self.session.get("session").cloned().map_err(|failure| failure.into_py(py))
     }
 
     fn with<T>(&self, py: Python<'_>, work: impl FnOnce(&mut CoreSession) -> T) -> PyResult<T> {
-        let session = self.shared(py)?;
-        let mut session = borrow(&session).map_err(|failure| failure.into_py(py))?;
-        Ok(work(&mut session))
+        self.shared(py)?.with(work).map_err(|error| Failure::from(error).into_py(py))
     }
 }
 
@@ -69,10 +55,10 @@ impl Session {
     ) -> PyResult<Bound<'py, PyAny>> {
         let Generate { mut options, cancel } = args::generate(max_tokens, options, "generate")?;
         let session = self.shared(py)?;
-        let watch = Watch { callback: None, cancel };
+        let watch = Watch { cancel, ..Watch::default() };
         let generation = run_watched(py, &watch, move |job: &Job<Silent>| {
             options.cancel = Some(Arc::clone(&job.cancel));
-            borrow(&session)?.generate(prompt.0, &options).map_err(Failure::from)
+            session.with(|session| session.generate(prompt.0, &options))?.map_err(Failure::from)
         })?;
         values::generation(py, generation)
     }
@@ -89,13 +75,7 @@ impl Session {
     ) -> PyResult<Stream> {
         let generate = args::generate(max_tokens, options, "stream")?;
         let session = self.shared(py)?;
-        Stream::beside(py, generate, move |options, serve| {
-            let mut session = match borrow(&session) {
-                Ok(session) => session,
-                Err(failure) => return serve.refuse(failure),
-            };
-            serve.run(|| session.stream(prompt.0, options));
-        })
+        Ok(Stream::start(generate, move |options| session.stream(prompt.0, options)))
     }
 
     /// Every token said so far, prompts and outputs.

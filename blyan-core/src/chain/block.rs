@@ -77,6 +77,7 @@ impl Draft {
             BlockKind::SPEC
             | BlockKind::MODEL
             | BlockKind::RELEASE
+            | BlockKind::MIGRATION
             | BlockKind::TOKENIZER
             | BlockKind::TOKENIZER_CONFIG
             | BlockKind::SPECIAL_TOKENS_MAP

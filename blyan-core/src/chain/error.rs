@@ -1,7 +1,8 @@
 //! Owns what can go wrong with a chain.
 
+use super::bundle::BundleError;
 use crate::format::{BlockKind, HeaderError};
-use crate::hash::BlockHash;
+use crate::hash::{BlockHash, PayloadHash};
 use crate::storage::StorageError;
 
 /// A refused block, a damaged one, or a failure below.
@@ -58,14 +59,27 @@ pub enum ChainError {
         #[source]
         reason: Damage,
     },
+    /// A payload that was collected, see [`crate::Chain::collect`]. The block is still known.
+    #[error(
+        "the payload {payload} of block {block} was collected: take in a bundle with it, or import its content again"
+    )]
+    PayloadCollected {
+        /// The block.
+        block: BlockHash,
+        /// Its payload.
+        payload: PayloadHash,
+    },
+    /// A bundle that cannot be written, or is refused.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// The index has tables of another version.
     #[error("the chain's index has version {found}, this library reads version 1")]
     IndexVersion {
         /// The version found.
         found: u64,
     },
-    /// A verification was cancelled.
-    #[error("verification was cancelled")]
+    /// The caller asked to stop. Nothing was changed.
+    #[error("it was cancelled; nothing was changed")]
     Cancelled,
 }
 

@@ -1,9 +1,11 @@
-//! A DAG of content-addressed blocks in three lanes: append, look up, walk, verify.
+//! A DAG of content-addressed blocks in three lanes: append, look up, walk, verify, exchange, collect.
 //!
 //! The chain knows bytes and hashes. What a payload means it asks the [`Validator`] registered for
 //! the block's kind.
 
 pub(crate) mod block;
+pub(crate) mod bundle;
+pub(crate) mod collect;
 pub(crate) mod error;
 pub(crate) mod reader;
 pub(crate) mod signature;
@@ -17,6 +19,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use block::{Block, Draft};
+pub use bundle::{
+    BundleError, BundleOptions, BundleProgress, BundleReport, MAX_BUNDLE_BLOCKS, UnbundleOptions,
+    UnbundleReport,
+};
+pub use collect::{CollectOptions, CollectReport};
 pub use error::{ChainError, Damage, ValidationError};
 pub use signature::SignatureRecord;
 pub(crate) use tables::is_inline;
@@ -141,13 +148,25 @@ impl Chain {
         Ok(self.reader()?.get(block)?.block)
     }
 
+    /// Many blocks, in the order of their hashes, all of one state of the chain. Cheaper than one
+    /// [`Self::get`] after the other, as the index is entered once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::get`], for the first block that has one.
+    pub fn get_all(&self, blocks: &[BlockHash]) -> Result<Vec<Block>, ChainError> {
+        self.reader()?.get_all(blocks)
+    }
+
     /// The block's payload, verified: a mapped file, or a copy of what lies in the index.
     ///
     /// # Errors
     ///
-    /// [`ChainError::NotFound`], [`ChainError::Damaged`] or [`ChainError::Storage`].
+    /// [`ChainError::NotFound`], [`ChainError::Damaged`], [`ChainError::PayloadCollected`] or
+    /// [`ChainError::Storage`].
     pub fn payload(&self, block: &BlockHash) -> Result<Payload, ChainError> {
-        self.reader()?.get(block)?.payload(&self.0.payloads)
+        let reader = self.reader()?;
+        reader.get(block)?.payload(&self.0.payloads).map_err(|error| reader.explain(error))
     }
 
     /// The payload of a block that was looked up, verified. Only one that lies in the index is
@@ -161,7 +180,11 @@ impl Chain {
             return self.payload(&block.hash());
         }
         let PayloadRef { hash, len_bytes, .. } = &block.header().payload;
-        self.payloads().get(hash, *len_bytes).map_err(reader::payload_error(&block.hash()))
+        let found = self.payloads().get(hash, *len_bytes).map_err(reader::payload_error(&block.hash()));
+        found.map_err(|error| match self.reader() {
+            Ok(reader) => reader.explain(error),
+            Err(_) => error,
+        })
     }
 
     /// Begins a transaction, waiting for another one in this process to end.

@@ -159,6 +159,27 @@ impl Reader {
         self.find(block)?.ok_or(ChainError::NotFound { block: *block })
     }
 
+    pub(super) fn get_all(&self, blocks: &[BlockHash]) -> Result<Vec<Block>, ChainError> {
+        let mut all = Vec::with_capacity(blocks.len());
+        let read = self.read(|transaction| {
+            let (numbers, values) =
+                (transaction.open_table(tables::NUMBERS)?, transaction.open_table(tables::BLOCKS)?);
+            for block in blocks {
+                let found = Stored::found(block, tables::find(&numbers, &values, block)?);
+                all.push(found.and_then(|stored| stored.ok_or(ChainError::NotFound { block: *block })));
+                if all.last().is_some_and(Result::is_err) {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        match (read, blocks.get(all.len())) {
+            (Err(error), Some(block)) => Err(entry_error(block, "blocks")(error)),
+            (Err(error), None) => Err(error.into()),
+            (Ok(()), _) => all.into_iter().map(|stored| Ok(stored?.block)).collect(),
+        }
+    }
+
     /// The value of `blocks` under a number.
     pub(super) fn value(&self, number: u64) -> Result<Option<Vec<u8>>, StorageError> {
         self.read(|transaction| {
@@ -259,6 +280,24 @@ impl Reader {
             }
             Ok(heads)
         })
+    }
+
+    /// Whether a payload file was deleted on purpose.
+    pub(super) fn is_collected(&self, payload: &PayloadHash) -> Result<bool, StorageError> {
+        self.read(|transaction| tables::is_collected(transaction, payload))
+    }
+
+    /// Names the reason for a payload that is not there.
+    pub(super) fn explain(&self, error: ChainError) -> ChainError {
+        match error {
+            ChainError::Damaged {
+                block,
+                reason: Damage::Payload(StorageError::PayloadMissing { payload }),
+            } if self.is_collected(&payload).unwrap_or(false) => {
+                ChainError::PayloadCollected { block, payload }
+            }
+            error => error,
+        }
     }
 
     /// The signature records beside a block, as they are stored.

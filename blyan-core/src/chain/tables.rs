@@ -15,15 +15,18 @@
 //! | `children` | parent's number (u64 BE), child's number (u64 BE) | role |
 //! | `tips` | lane, block number (u64 BE) | |
 //! | `signatures` | block hash, public key, time (u64 BE) | signature |
+//! | `collected` | payload hash | ; made by the first collection |
 
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{
+    ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle, WriteTransaction,
+};
 
 use super::block::Block;
 use super::signature::SignatureRecord;
 use crate::format::{BlockKind, ChainId, Header, ParentRole};
-use crate::hash::{BlockHash, HASH_LEN};
+use crate::hash::{BlockHash, HASH_LEN, PayloadHash};
 
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 pub(super) const NUMBERS: TableDefinition<'static, [u8; 16], ()> = TableDefinition::new("numbers");
@@ -34,6 +37,7 @@ pub(super) const CHILDREN: TableDefinition<'static, [u8; 16], u8> = TableDefinit
 pub(super) const TIPS: TableDefinition<'static, [u8; 9], ()> = TableDefinition::new("tips");
 pub(super) const SIGNATURES: TableDefinition<'static, [u8; 72], [u8; 64]> =
     TableDefinition::new("signatures");
+pub(super) const COLLECTED: TableDefinition<'static, [u8; 32], ()> = TableDefinition::new("collected");
 
 /// Version of the tables; another one is refused.
 pub(super) const INDEX_VERSION: u64 = 1;
@@ -289,4 +293,61 @@ pub(super) fn insert_signature(
     let key = signature_key(block, &record.public_key, record.time_ms);
     transaction.open_table(SIGNATURES)?.insert(key, record.signature)?;
     Ok(())
+}
+
+/// Whether anything was ever collected: chains that never did lack the table.
+pub(super) fn has_collected(transaction: &WriteTransaction) -> Result<bool, redb::Error> {
+    Ok(transaction.list_tables()?.any(|table| table.name() == COLLECTED.name()))
+}
+
+/// Notes that these payload files are deleted on purpose.
+pub(super) fn insert_collected(
+    transaction: &WriteTransaction,
+    payloads: &[PayloadHash],
+) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(COLLECTED)?;
+    for payload in payloads {
+        table.insert(payload.as_bytes(), ())?;
+    }
+    Ok(())
+}
+
+/// Notes that a payload is there again; whether it was collected.
+pub(super) fn remove_collected(
+    transaction: &WriteTransaction,
+    payload: &PayloadHash,
+) -> Result<bool, redb::Error> {
+    Ok(transaction.open_table(COLLECTED)?.remove(payload.as_bytes())?.is_some())
+}
+
+/// Whether a payload was collected, as a transaction that writes sees it.
+pub(super) fn is_collected_in(
+    transaction: &WriteTransaction,
+    payload: &PayloadHash,
+) -> Result<bool, redb::Error> {
+    Ok(transaction.open_table(COLLECTED)?.get(payload.as_bytes())?.is_some())
+}
+
+/// Whether a payload was collected.
+pub(super) fn is_collected(
+    transaction: &ReadTransaction,
+    payload: &PayloadHash,
+) -> Result<bool, redb::Error> {
+    match transaction.open_table(COLLECTED) {
+        Ok(table) => Ok(table.get(payload.as_bytes())?.is_some()),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether exactly this signature is there.
+pub(super) fn has_signature(
+    transaction: &WriteTransaction,
+    block: &BlockHash,
+    record: &SignatureRecord,
+) -> Result<bool, redb::Error> {
+    let key = signature_key(block, &record.public_key, record.time_ms);
+    let table = transaction.open_table(SIGNATURES)?;
+    let found = table.get(key)?.is_some_and(|signature| signature.value() == record.signature);
+    Ok(found)
 }

@@ -39,6 +39,10 @@ pub struct Writer {
     payloads: PayloadWriter,
     /// Payload files this transaction wrote or found intact.
     intact: HashSet<PayloadHash>,
+    /// Payload files this transaction wrote.
+    written: Vec<PayloadHash>,
+    /// Whether payloads were ever collected.
+    has_collected: bool,
     /// Parents met so far: one spec is the parent of a model's every block.
     parents: HashMap<BlockHash, Arc<Block>>,
     next_number: u64,
@@ -75,7 +79,8 @@ impl ParentView for Parents<'_> {
             self.writer.payloads.wait()?;
         }
         let stored = self.writer.find(parent)?.ok_or(ChainError::NotFound { block: *parent })?;
-        stored.payload(&self.writer.chain.0.payloads)
+        let payload = stored.payload(&self.writer.chain.0.payloads);
+        payload.map_err(|error| self.writer.explain(error))
     }
 }
 
@@ -83,9 +88,20 @@ impl Writer {
     pub(super) fn begin(chain: Chain) -> Result<Self, ChainError> {
         let batch = chain.0.index.begin_write()?;
         let next_number = batch.read(tables::next_number)?;
+        let has_collected = batch.read(tables::has_collected)?;
         let payloads = PayloadWriter::new(chain.0.medium.clone());
         let (intact, parents) = (HashSet::new(), HashMap::new());
-        Ok(Self { batch, payloads, intact, parents, next_number, dirty: false, chain })
+        Ok(Self {
+            batch,
+            payloads,
+            intact,
+            written: Vec::new(),
+            has_collected,
+            parents,
+            next_number,
+            dirty: false,
+            chain,
+        })
     }
 
     /// Adds a block to the transaction; its parents may be of the same transaction.
@@ -152,6 +168,42 @@ impl Writer {
         self.find(block)?.ok_or(ChainError::NotFound { block: *block })?;
         self.dirty = true;
         Ok(self.batch.write(|transaction| tables::insert_signature(transaction, block, &record))?)
+    }
+
+    /// As [`Self::add_signature`]; whether the chain did not hold it before.
+    pub(super) fn add_new_signature(
+        &mut self,
+        block: &BlockHash,
+        record: &SignatureRecord,
+    ) -> Result<bool, ChainError> {
+        let held = self.batch.read(|transaction| tables::has_signature(transaction, block, record))?;
+        if !held {
+            self.add_signature(block, *record)?;
+        }
+        Ok(!held)
+    }
+
+    /// Ends the transaction without a trace: payload files that it wrote and no block names go, too.
+    pub(super) fn abandon(self) -> Result<(), ChainError> {
+        // What failed to be written is not there.
+        let _ = self.payloads.wait();
+        if self.written.is_empty() {
+            return Ok(());
+        }
+        // The transaction is open until the end of this call, so nobody begins to rely on them.
+        let named = self.chain.named_payloads()?;
+        for payload in self.written.iter().filter(|payload| !named.contains(*payload)) {
+            self.chain.remove_payload(payload)?;
+        }
+        Ok(())
+    }
+
+    /// Names the reason for a payload that is not there.
+    fn explain(&self, error: ChainError) -> ChainError {
+        match self.chain.reader() {
+            Ok(reader) => reader.explain(error),
+            Err(_) => error,
+        }
     }
 
     /// Whether the block is in the chain or in this transaction.
@@ -228,8 +280,13 @@ impl Writer {
         if !intact {
             files.forget(&payload.hash);
             self.payloads.write(payload.hash, bytes)?;
+            self.written.push(payload.hash);
         } else if new_block {
             self.payloads.rely_on(payload.hash);
+        }
+        if self.has_collected {
+            let payload = &payload.hash;
+            self.dirty |= self.batch.write(|transaction| tables::remove_collected(transaction, payload))?;
         }
         self.intact.insert(payload.hash);
         Ok(!intact)

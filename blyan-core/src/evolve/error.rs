@@ -1,10 +1,11 @@
 //! Owns [`EvolveError`].
 
 use super::dataset::DatasetError;
-use super::{EvaluateError, InvalidEvidence, RoundError, StepError};
+use super::{ContributeError, EvaluateError, ExtractError, InvalidEvidence, RoundError, StepError};
 use crate::chain::ChainError;
 use crate::format::BlockKind;
 use crate::hash::BlockHash;
+use crate::import::ImportError;
 use crate::manager::ManagerError;
 
 /// What can go wrong with evidence.
@@ -47,6 +48,26 @@ pub enum EvolveError {
     /// What was asked of a dataset cannot be.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// A checkpoint that weights are taken from.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Weights that cannot be taken.
+    #[error(transparent)]
+    Extract(#[from] ExtractError),
+    /// A contribution that can earn nothing.
+    #[error(transparent)]
+    Contribute(#[from] ContributeError),
+    /// No receipts were named.
+    #[error("nothing to record: name at least one receipt block")]
+    NoReceipts,
+    /// A receipt that running it again does not give.
+    #[error("receipt {receipt} is not what running it again gives, first at {difference}")]
+    UntrueReceipt {
+        /// The receipt block.
+        receipt: BlockHash,
+        /// JSON pointer to the first leaf that differs.
+        difference: String,
+    },
 }
 
 impl From<RoundError> for EvolveError {

@@ -40,6 +40,12 @@ mod policy;
 mod round;
 mod statement;
 
+mod contribute;
+mod extract;
+mod ledger;
+mod reward;
+mod usage;
+
 pub use attest::{Attestation, Losses, attest, attest_all};
 pub use audit::{Accusation, AuditReport, Lie, accuse, audit};
 pub use error::EvolveError;
@@ -61,12 +67,25 @@ pub use round::{
 };
 pub use statement::{Body, Statement};
 
+pub use contribute::{ContributeError, ContributeOptions, ContributeReport, ContributeStage, contribute};
+pub use extract::{
+    ExtractError, ExtractOptions, ExtractReport, ExtractSource, ExtractedBlock, Piece, extract,
+};
+pub use ledger::{Ledger, rewards_of};
+pub use reward::{
+    Adoption, Contribution, Credit, MAX_USE, Measured, Replacement, Share, Use, Worth, credits, rewards,
+};
+pub use usage::{RecordedUse, UsageRecord, audit_usage, record_usage, run_of, uses};
+
 use crate::chain::Validators;
+use crate::manager::Receipt;
 use evidence::Rule;
 
 /// Adds the validators of all kinds of evidence.
 pub(crate) fn validators(validators: Validators) -> Validators {
     let validators = Rule::<Policy>::register(validators);
+    let validators = Rule::<Receipt>::register(validators);
+    let validators = Rule::<Statement<UsageRecord>>::register(validators);
     let validators = Rule::<Statement<Round>>::register(validators);
     let validators = Rule::<Statement<Claim>>::register(validators);
     let validators = Rule::<Statement<Closing>>::register(validators);

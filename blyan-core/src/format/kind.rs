@@ -59,7 +59,7 @@ impl fmt::Display for ChainId {
 /// | range | use |
 /// |---|---|
 /// | 0 | never used |
-/// | 1–15 | lane A: specs, models, releases; policies and what is proposed and attested under them |
+/// | 1–15 | lane A: specs, models, releases, migrations; policies and what is proposed and attested under them |
 /// | 16–31 | lane B: weights, safetensors payloads, always files |
 /// | 32–47 | lane B: texts of a model: tokenizer, templates |
 /// | 64–95 | lane D: token ids, datasets and their votes, evaluation rounds, uses |
@@ -75,6 +75,8 @@ impl BlockKind {
     pub const MODEL: Self = Self(2);
     /// A model with a name and a version, canonical JSON.
     pub const RELEASE: Self = Self(3);
+    /// What a model of another architecture comes from, canonical JSON.
+    pub const MIGRATION: Self = Self(4);
     /// What a model takes as evidence: whose, how much; canonical JSON.
     pub const POLICY: Self = Self(5);
     /// A commitment to a candidate, signed.
@@ -99,6 +101,8 @@ impl BlockKind {
     pub const FINAL_NORM: Self = Self(21);
     /// Output head.
     pub const HEAD: Self = Self(22);
+    /// What is added to a weight block to get another one.
+    pub const DELTA: Self = Self(23);
     /// `tokenizer.json`.
     pub const TOKENIZER: Self = Self(32);
     /// `tokenizer_config.json`.
@@ -129,11 +133,14 @@ impl BlockKind {
     pub const REVEAL: Self = Self(72);
     /// Receipts that count as use, signed.
     pub const USAGE_RECORD: Self = Self(73);
+    /// What was run, to be run again; canonical JSON.
+    pub const RECEIPT: Self = Self(74);
 
-    const NAMES: [(Self, &'static str); 30] = [
+    const NAMES: [(Self, &'static str); 33] = [
         (Self::SPEC, "spec"),
         (Self::MODEL, "model"),
         (Self::RELEASE, "release"),
+        (Self::MIGRATION, "migration"),
         (Self::POLICY, "policy"),
         (Self::CLAIM, "claim"),
         (Self::CANDIDATE, "candidate"),
@@ -146,6 +153,7 @@ impl BlockKind {
         (Self::SHARED_EXPERT, "shared_expert"),
         (Self::FINAL_NORM, "final_norm"),
         (Self::HEAD, "head"),
+        (Self::DELTA, "delta"),
         (Self::TOKENIZER, "tokenizer"),
         (Self::TOKENIZER_CONFIG, "tokenizer_config"),
         (Self::SPECIAL_TOKENS_MAP, "special_tokens_map"),
@@ -161,6 +169,7 @@ impl BlockKind {
         (Self::CLOSING, "closing"),
         (Self::REVEAL, "reveal"),
         (Self::USAGE_RECORD, "usage_record"),
+        (Self::RECEIPT, "receipt"),
     ];
 
     /// Whether payloads of this kind are weights: safetensors, always a file of their own.
@@ -171,7 +180,7 @@ impl BlockKind {
     /// Whether payloads of this kind are canonical JSON of the module `evolve`.
     pub const fn is_evidence(self) -> bool {
         (self.0 >= Self::POLICY.0 && self.0 <= Self::ACCUSATION.0)
-            || (self.0 >= Self::DATASET.0 && self.0 <= Self::USAGE_RECORD.0)
+            || (self.0 >= Self::DATASET.0 && self.0 <= Self::RECEIPT.0)
     }
 
     /// The kind of that name, as [`fmt::Display`] writes it.

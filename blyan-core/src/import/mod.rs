@@ -5,6 +5,7 @@
 //! are one transaction, so an import that fails or is cancelled leaves the chain as it was.
 
 mod config;
+mod delta;
 mod error;
 pub mod export;
 mod folder;
@@ -25,6 +26,7 @@ pub use self::error::{ExportError, ImportError};
 use self::folder::Folder;
 pub use self::gguf::GgufError;
 use self::plan::PlannedBlock;
+pub(crate) use self::plan::target as stored_dtype;
 pub use self::validate::InvalidBlock;
 use self::weights::Weights;
 use crate::chain::{self, Appended, Chain, Draft, Writer};
@@ -125,11 +127,7 @@ pub fn checkpoint(
 ) -> Result<ImportReport, ImportError> {
     let _env = FpEnv::enter();
     let source = Source::open(path.as_ref(), options)?;
-    let mut sink = if options.dry_run {
-        Sink::Dry { chain, seen: BTreeSet::new() }
-    } else {
-        Sink::Writer(Box::new(chain.writer()?))
-    };
+    let mut sink = Sink::new(chain, options.dry_run)?;
     let mut import = Import::new(&source, options);
 
     let spec_draft = Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", source.spec.to_canonical_json());
@@ -154,9 +152,7 @@ pub fn checkpoint(
     }
     let model = import.append(&mut sink, draft)?;
     import.check_cancelled()?;
-    if let Sink::Writer(writer) = sink {
-        writer.commit()?;
-    }
+    sink.commit()?;
     Ok(ImportReport {
         model,
         spec,
@@ -167,6 +163,34 @@ pub fn checkpoint(
         payload_bytes_known: import.progress.payload_bytes - import.payload_bytes_new,
         ignored_files: source.ignored_files,
     })
+}
+
+/// A checkpoint whose blocks are built one at a time, as [`checkpoint`] builds them.
+pub(crate) struct Slots<'a> {
+    source: Source,
+    cancel: Option<&'a AtomicBool>,
+}
+
+impl<'a> Slots<'a> {
+    /// Reads everything but the weights. Of the options, those count that decide what a block holds.
+    pub(crate) fn open(path: &Path, options: &ImportOptions<'a>) -> Result<Self, ImportError> {
+        Ok(Self { source: Source::open(path, options)?, cancel: options.cancel })
+    }
+
+    /// Payload of a weight block; none for a slot that the model does not have.
+    pub(crate) fn payload(&self, slot: Slot) -> Result<Option<Vec<u8>>, ImportError> {
+        let _env = FpEnv::enter();
+        let block = self.source.blocks.iter().find(|block| block.slot == slot);
+        let check = || check_cancelled(self.cancel);
+        block.map(|block| block.build(&self.source.weights, &check)).transpose()
+    }
+}
+
+fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<(), ImportError> {
+    match cancel {
+        Some(cancel) if cancel.load(Ordering::Relaxed) => Err(ImportError::Cancelled),
+        _ => Ok(()),
+    }
 }
 
 /// A checkpoint, read and checked except for the weights themselves.
@@ -227,10 +251,7 @@ impl<'a> Import<'a> {
     }
 
     fn check_cancelled(&self) -> Result<(), ImportError> {
-        match self.options.cancel {
-            Some(cancel) if cancel.load(Ordering::Relaxed) => Err(ImportError::Cancelled),
-            _ => Ok(()),
-        }
+        check_cancelled(self.options.cancel)
     }
 
     fn append(&mut self, sink: &mut Sink<'_>, draft: Draft) -> Result<BlockHash, ImportError> {
@@ -253,7 +274,7 @@ impl<'a> Import<'a> {
 }
 
 /// Where blocks go.
-enum Sink<'a> {
+pub(crate) enum Sink<'a> {
     Writer(Box<Writer>),
     /// Only asks what the writer would do.
     Dry {
@@ -262,10 +283,17 @@ enum Sink<'a> {
     },
 }
 
-impl Sink<'_> {
-    fn append(&mut self, draft: Draft) -> Result<Appended, ImportError> {
+impl<'a> Sink<'a> {
+    pub(crate) fn new(chain: &'a Chain, dry_run: bool) -> Result<Self, chain::ChainError> {
+        Ok(match dry_run {
+            true => Self::Dry { chain, seen: BTreeSet::new() },
+            false => Self::Writer(Box::new(chain.writer()?)),
+        })
+    }
+
+    pub(crate) fn append(&mut self, draft: Draft) -> Result<Appended, chain::ChainError> {
         match self {
-            Self::Writer(writer) => Ok(writer.append(draft)?),
+            Self::Writer(writer) => writer.append(draft),
             Self::Dry { chain, seen } => {
                 let header = draft.header()?;
                 let payload = header.payload.hash;
@@ -282,11 +310,17 @@ impl Sink<'_> {
             }
         }
     }
+
+    pub(crate) fn commit(self) -> Result<(), chain::ChainError> {
+        match self {
+            Self::Writer(writer) => writer.commit(),
+            Self::Dry { .. } => Ok(()),
+        }
+    }
 }
 
 /// Whether the chain holds a payload's file, intact.
-fn holds_file(chain: &Chain, header: &Header) -> Result<bool, ImportError> {
+fn holds_file(chain: &Chain, header: &Header) -> Result<bool, chain::ChainError> {
     let payload = &header.payload;
-    let intact = chain.payloads().is_intact(&payload.hash, payload.len_bytes);
-    Ok(intact.map_err(chain::ChainError::from)?)
+    Ok(chain.payloads().is_intact(&payload.hash, payload.len_bytes)?)
 }

@@ -235,7 +235,7 @@ fn kept(role: TensorRole, from: DType, encoding: Encoding) -> DType {
 }
 
 /// The type in which a tensor is stored: this is the whole policy.
-fn target(slot: Slot, tensor: &TensorSpec, from: DType, choice: Option<DType>) -> DType {
+pub(crate) fn target(slot: Slot, tensor: &TensorSpec, from: DType, choice: Option<DType>) -> DType {
     let whole_groups = tensor.shape.dims().last().is_some_and(|cols| cols.is_multiple_of(GROUP));
     match (tensor.role, choice) {
         // The head decides which token comes: its error is seen at once, not averaged over layers.

@@ -1,18 +1,24 @@
 //! Owns what must hold for blocks of a model to be appended, by whomever: an importer, a trainer, or
 //! a stranger. Registered with the chain when it is opened.
 
+mod versions;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use semver::Version;
+
+use super::delta::{self, Delta};
 use super::error::ImportError;
 use super::texts;
 use crate::chain::{ChainError, ParentView, ValidationError, Validator, Validators};
 use crate::dtype::Shape;
 use crate::format::{
-    BlockKind, ChainId, Header, Manifest, ManifestError, ModelSpec, ParentRole, Slot, SpecError, TensorRole,
+    BlockKind, CanonicalError, ChainId, Change, Header, Manifest, ManifestError, ModelSpec, ParentRole, Slot,
+    SpecError, TensorRole,
 };
-use crate::hash::BlockHash;
-use crate::tensor::{TensorError, TensorMap, first_not_finite, scale_name};
+use crate::hash::{BlockHash, PayloadHash};
+use crate::tensor::{DeltaError, TensorError, TensorMap, first_not_finite, scale_name};
 
 /// A block of a model that does not hold what its header and parents promise.
 #[derive(Debug, thiserror::Error)]
@@ -117,11 +123,128 @@ pub enum InvalidBlock {
         /// The block.
         block: BlockHash,
     },
+    /// A first block of its kind and name that claims to be a later version.
+    #[error("it follows no block, so its version is 1.0.0, not {found}")]
+    FirstVersion {
+        /// The version in the header.
+        found: Version,
+    },
+    /// Several blocks whose place it takes.
+    #[error("it names {found} predecessors: expected at most one")]
+    Predecessors {
+        /// How many.
+        found: usize,
+    },
+    /// It takes the place of a block that has another place.
+    #[error("it follows {block}, a {kind} named {name:?}: expected one of its own kind and name")]
+    Predecessor {
+        /// The block.
+        block: BlockHash,
+        /// Its kind.
+        kind: BlockKind,
+        /// Its name.
+        name: String,
+    },
+    /// A version that does not say what changed.
+    #[error("it has version {found} after {before}: the change is {change}, so expected {}", change.next(before))]
+    VersionStep {
+        /// Version of the block that it follows.
+        before: Version,
+        /// Version in the header.
+        found: Version,
+        /// What changed.
+        change: Change,
+    },
+    /// A release whose version is not above the one that it follows.
+    #[error("it follows the release {block} of version {before}: expected a higher version")]
+    NotLater {
+        /// The release that it follows.
+        block: BlockHash,
+        /// Its version.
+        before: Version,
+    },
+    /// What it follows was made for a spec that has nothing to do with its own.
+    #[error(
+        "{block} was made for another spec, which neither grew into this one nor has a migration to it among the \
+         evidence"
+    )]
+    UnrelatedSpec {
+        /// The block.
+        block: BlockHash,
+    },
+    /// A spec that follows another one and changes more than the number of experts.
+    #[error(
+        "it follows the spec {block} but is not that one with more experts: other changes need a migration"
+    )]
+    NotGrown {
+        /// The spec that it follows.
+        block: BlockHash,
+    },
+    /// A parent in a role that blocks of this kind do not have.
+    #[error("{block} is a parent that blocks of its kind do not have")]
+    UnexpectedParent {
+        /// The parent.
+        block: BlockHash,
+    },
+    /// A block that its payload names is of another kind.
+    #[error("{block} is a {kind} block: expected a {expected}")]
+    OtherKind {
+        /// The block.
+        block: BlockHash,
+        /// Its kind.
+        kind: BlockKind,
+        /// The kind needed.
+        expected: BlockKind,
+    },
+    /// The payload of a release or a migration.
+    #[error(transparent)]
+    Canonical(#[from] CanonicalError),
     /// A text that is not what its slot needs.
     #[error("its payload is not valid: {reason}")]
     Text {
         /// What is wrong with it.
         reason: String,
+    },
+    /// A delta that cannot be added to its base.
+    #[error(transparent)]
+    Delta(#[from] DeltaError),
+    /// A delta with a version of its own: equal content would have two names.
+    #[error("a delta has version 1.0.0, this one {found}")]
+    DeltaVersion {
+        /// Version in the header.
+        found: String,
+    },
+    /// A delta whose parents are not a spec as dependency and one base.
+    #[error("a delta has two parents, its spec as dependency and its base, this one has {found}")]
+    DeltaParents {
+        /// Number of its parents.
+        found: usize,
+    },
+    /// A block that names several deltas as what it was merged from.
+    #[error("it names {found} deltas as its base: a block is merged from one")]
+    ManyDeltas {
+        /// Number of deltas.
+        found: usize,
+    },
+    /// A merged block that does not follow the base of its delta, or fills another slot.
+    #[error("it was merged from delta {delta}, so it must follow {base} in the same slot and spec")]
+    OtherBase {
+        /// The delta.
+        delta: BlockHash,
+        /// The delta's base.
+        base: BlockHash,
+    },
+    /// A merged block that holds something else.
+    #[error("merging delta {delta} into {base} gives payload {expected}, it holds {found}")]
+    NotMerged {
+        /// The delta.
+        delta: BlockHash,
+        /// The delta's base.
+        base: BlockHash,
+        /// The payload that merging gives.
+        expected: PayloadHash,
+        /// The payload in the header.
+        found: PayloadHash,
     },
     /// A parent could not be read.
     #[error(transparent)]
@@ -138,8 +261,12 @@ impl From<ChainError> for InvalidBlock {
 pub(crate) fn validators() -> Validators {
     let weights: Arc<dyn Validator> = Arc::new(Weights { spec: Mutex::new(None) });
     let text: Arc<dyn Validator> = Arc::new(Text);
-    let mut validators =
-        Validators::new().with(BlockKind::SPEC, Arc::new(Spec)).with(BlockKind::MODEL, Arc::new(Model));
+    let mut validators = Validators::new()
+        .with(BlockKind::SPEC, Arc::new(Spec))
+        .with(BlockKind::MODEL, Arc::new(Model))
+        .with(BlockKind::RELEASE, Arc::new(versions::ReleaseRules))
+        .with(BlockKind::MIGRATION, Arc::new(versions::MigrationRules))
+        .with(BlockKind::DELTA, Arc::new(Delta));
     for kind in [
         BlockKind::EMBEDDING,
         BlockKind::ATTENTION,
@@ -157,7 +284,11 @@ pub(crate) fn validators() -> Validators {
     validators
 }
 
-fn check_header(header: &Header, lane: ChainId, media_type: &'static str) -> Result<(), InvalidBlock> {
+pub(super) fn check_header(
+    header: &Header,
+    lane: ChainId,
+    media_type: &'static str,
+) -> Result<(), InvalidBlock> {
     if header.lane != lane {
         return Err(InvalidBlock::Lane { found: header.lane, expected: lane });
     }
@@ -175,7 +306,7 @@ fn slot_of(header: &Header) -> Result<Slot, InvalidBlock> {
 }
 
 /// The one spec block that a block depends on.
-fn spec_of(
+pub(super) fn spec_of(
     dependencies: impl Iterator<Item = BlockHash>,
     kind_of: impl Fn(&BlockHash) -> Result<BlockKind, ChainError>,
 ) -> Result<BlockHash, InvalidBlock> {
@@ -200,14 +331,18 @@ fn dependencies(header: &Header) -> impl Iterator<Item = BlockHash> {
 struct Spec;
 
 impl Validator for Spec {
-    fn validate(&self, header: &Header, payload: &[u8], _: &dyn ParentView) -> Result<(), ValidationError> {
+    fn validate(
+        &self,
+        header: &Header,
+        payload: &[u8],
+        parents: &dyn ParentView,
+    ) -> Result<(), ValidationError> {
         let check = || {
             check_header(header, ChainId::Meta, "application/json")?;
             if header.name != "spec" {
                 return Err(InvalidBlock::Name { kind: header.kind, expected: "spec" });
             }
-            ModelSpec::from_canonical_json(payload)?;
-            Ok::<_, InvalidBlock>(())
+            versions::check_spec(header, &ModelSpec::from_canonical_json(payload)?, parents)
         };
         check().map_err(ValidationError::new)
     }
@@ -237,12 +372,15 @@ impl Weights {
         check_header(header, ChainId::Parameter, "application/vnd.safetensors")?;
         let slot = slot_of(header)?;
         let spec = spec_of(dependencies(header), |parent| Ok(parents.header(parent)?.kind))?;
+        versions::check_weights(header, spec, parents)?;
         let spec = self.spec(spec, parents)?;
-        check_tensors(&spec, slot, payload)
+        check_tensors(&spec, slot, payload)?;
+        delta::check_merged(header, payload, parents)
     }
 }
 
-fn check_tensors(spec: &ModelSpec, slot: Slot, payload: &[u8]) -> Result<(), InvalidBlock> {
+/// Whether a payload holds exactly the tensors of a slot, every weight a number.
+pub(crate) fn check_tensors(spec: &ModelSpec, slot: Slot, payload: &[u8]) -> Result<(), InvalidBlock> {
     let expected = spec.tensors_of(slot);
     if expected.is_empty() {
         return Err(InvalidBlock::UnknownSlot { slot });
@@ -329,7 +467,7 @@ impl Model {
                 return Err(InvalidBlock::OtherSpec { slot, block });
             }
         }
-        Ok(())
+        versions::check_model(header, &manifest, parents)
     }
 }
 

@@ -5,15 +5,21 @@
 //! first needs them.
 
 mod assemble;
+mod compare;
+mod grow;
+mod history;
 mod job;
 mod losses;
+mod names;
 mod options;
+mod release;
 mod replay;
 mod run;
 mod session;
 mod snapshot;
 
 pub mod chat;
+pub mod delta;
 pub mod receipt;
 pub mod sampling;
 pub mod text;
@@ -22,15 +28,21 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use compare::{CompareOptions, Distance, LossDiff, SlotDiff, SnapshotDiff, TensorDiff, compare};
+pub use grow::{LayerGrowth, grow};
+pub use history::{lineage, migrate, rollback};
 pub use job::Piece;
+pub use names::{MIN_HASH_DIGITS, find_block, find_model};
 pub use options::{GenerateOptions, ManagerOptions, Prompt};
 pub use receipt::{FinishReason, Receipt};
+pub use release::{ReleaseEntry, release, releases};
 pub use replay::Replay;
 pub use sampling::SamplingOptions;
-pub use session::{Generation, Session, Stream};
-pub use snapshot::{PinnedBlock, Release, SlotChange, Snapshot, release};
+pub use session::{Generation, Session, SharedSession, Stream};
+pub use snapshot::{PinnedBlock, SlotChange, Snapshot};
 
 use crate::chain::{Chain, ChainError};
+pub use crate::format::Release;
 use crate::format::{BlockKind, ManifestError, ParseSlotError, Slot, SpecError};
 use crate::hash::BlockHash;
 use crate::kernels::{Isa, KernelError, NUMERICS_VERSION};
@@ -88,6 +100,9 @@ pub enum ManagerError {
         /// Why.
         source: Box<TensorError>,
     },
+    /// A delta block.
+    #[error(transparent)]
+    Delta(#[from] delta::DeltaBlockError),
     /// The forward pass failed.
     #[error(transparent)]
     Model(ModelError),
@@ -178,6 +193,74 @@ pub enum ManagerError {
         /// The slot.
         slot: Slot,
     },
+    /// A name that no block of the chain has.
+    #[error(
+        "{name:?} is no block of this chain: give a hash or its first {MIN_HASH_DIGITS} digits or more, a slot such \
+         as layer0.expert1, a release, or latest"
+    )]
+    UnknownName {
+        /// The name, cut to 80 characters.
+        name: String,
+    },
+    /// A name that several blocks have.
+    #[error("{name:?} may mean any of {} blocks: {}", candidates.len(), list(candidates))]
+    AmbiguousName {
+        /// The name.
+        name: String,
+        /// Blocks that it may mean, some of very many.
+        candidates: Vec<BlockHash>,
+    },
+    /// A slot without a block.
+    #[error("the model has no block in {slot}")]
+    EmptySlot {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A model was named twice.
+    #[error("both model and name say which model to open: give one of them")]
+    NamedTwice,
+    /// Two blocks to try in one slot.
+    #[error("two of the blocks to lay over the model fill {slot}")]
+    OverlaidTwice {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A name and version that another model has.
+    #[error("{name} {version} is released already, it is model {model}: choose another version")]
+    ReleaseExists {
+        /// The name.
+        name: String,
+        /// The version.
+        version: semver::Version,
+        /// The model that has it.
+        model: BlockHash,
+    },
+    /// A model to go back to that is not among those that the current one comes from.
+    #[error("model {of} does not come from model {model}")]
+    NotInHistory {
+        /// The model to go back to.
+        model: BlockHash,
+        /// The current model.
+        of: BlockHash,
+    },
+    /// A model of another architecture cannot just follow.
+    #[error(
+        "model {from} and spec {spec} have other architectures: a migration has to say why one follows the other"
+    )]
+    NeedsMigration {
+        /// The model that is to be followed.
+        from: BlockHash,
+        /// The spec of the model that is to follow.
+        spec: BlockHash,
+    },
+    /// A layer that cannot get these experts.
+    #[error(
+        "layer {layer} cannot grow: it needs a router of its own, at least one expert, and to be named once"
+    )]
+    NotGrowing {
+        /// The layer.
+        layer: u32,
+    },
     /// No prompt.
     #[error("the prompt has no tokens: give at least one")]
     EmptyPrompt,
@@ -203,6 +286,9 @@ pub enum ManagerError {
     /// A stream that failed was asked for its result.
     #[error("the stream gave an error before")]
     StreamFailed,
+    /// A shared session that another call or a stream has.
+    #[error("the session is in use: finish its stream, or wait for the other call")]
+    SessionBusy,
     /// No thread could be started.
     #[error("no threads to compute with")]
     Threads(#[source] std::io::Error),
@@ -225,14 +311,17 @@ impl MoEModelManager {
     ///
     /// [`ManagerError`]: no model or several, missing or damaged blocks, an option out of range.
     pub fn open(chain: &Chain, options: &ManagerOptions) -> Result<Self, ManagerError> {
-        let snapshot = match &options.model {
-            Some(model) => Snapshot::of_model(chain, model)?,
-            None => Snapshot::only_model(chain)?,
+        let snapshot = match (&options.model, &options.name) {
+            (None, None) => Snapshot::only_model(chain)?,
+            (Some(model), None) => Snapshot::of_model(chain, model)?,
+            (None, Some(name)) => Snapshot::named(chain, name)?,
+            (Some(_), Some(_)) => return Err(ManagerError::NamedTwice),
         };
         Self::open_snapshot(chain, snapshot, options)
     }
 
-    /// Opens a snapshot, such as one with another expert; `options.model` is not looked at.
+    /// Opens a snapshot, such as one with another expert, with `options.overlay` over it; `options.model` and
+    /// `options.name` are not looked at.
     ///
     /// # Errors
     ///
@@ -248,6 +337,10 @@ impl MoEModelManager {
                 return Err(ManagerError::Zero { option });
             }
         }
+        let snapshot = match options.overlay.as_slice() {
+            [] => snapshot,
+            blocks => snapshot.with_blocks(chain, blocks)?,
+        };
         let isa = options.isa.as_deref().map_or_else(Isa::from_env, Isa::named)?;
         let all_cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = options.threads.unwrap_or_else(all_cores);

@@ -11,8 +11,14 @@ use super::sampling::SamplingOptions;
 /// How a model is opened.
 #[derive(Debug, Clone)]
 pub struct ManagerOptions {
-    /// The model block; `None` for the chain's only model.
+    /// The model block; `None` for what `name` says, or else the chain's only model.
     pub model: Option<BlockHash>,
+    /// The model by a name, see [`super::find_model`]: `latest`, a release such as `tiny` or `tiny@1.2.0`, a
+    /// hash or its beginning. Not beside `model`.
+    pub name: Option<String>,
+    /// Blocks to try, each in the slot that its name says, at most one a slot. Nothing is appended; receipts
+    /// name the model block that the result would be published as.
+    pub overlay: Vec<BlockHash>,
     /// Threads that compute; `None` for all cores. It never changes a result.
     pub threads: Option<usize>,
     /// Element type of KV caches.
@@ -35,6 +41,8 @@ impl Default for ManagerOptions {
     fn default() -> Self {
         Self {
             model: None,
+            name: None,
+            overlay: Vec::new(),
             threads: None,
             kv_cache: KvDType::default(),
             isa: None,

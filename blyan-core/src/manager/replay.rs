@@ -1,8 +1,12 @@
 //! Owns replaying a receipt: running its inputs again and naming every difference.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
 
 use crate::chain::{Chain, ChainError};
+use crate::format::{FeedForward, Slot};
+use crate::hash::BlockHash;
 use crate::kernels::NUMERICS_VERSION;
 use crate::model::ModelError;
 
@@ -17,6 +21,9 @@ use super::{ManagerError, MoEModelManager};
 pub struct Replay {
     /// Every leaf that is not what running it again gives; none if the receipt is true.
     pub differences: Vec<Difference>,
+    /// Tokens that went through each block of weights, those of the prompt included: of an expert, those
+    /// that were routed to it. The same everywhere; empty if the receipt could not be run.
+    pub uses: BTreeMap<BlockHash, u64>,
 }
 
 impl Replay {
@@ -30,7 +37,8 @@ impl Receipt {
     /// Runs the receipt's inputs again, on the chain's blocks and this machine, and compares.
     ///
     /// `options` says how to run: threads, instruction set, chunk; its model and cache are the
-    /// receipt's.
+    /// receipt's. Only what was run with blocks laid over a model, and was not published since, needs that
+    /// model and the same overlay.
     ///
     /// # Errors
     ///
@@ -41,7 +49,9 @@ impl Receipt {
         let mut differences = Vec::new();
         if claim.numerics_version == NUMERICS_VERSION {
             match self.run_again(chain, options) {
-                Ok(recomputed) => return Ok(Replay { differences: self.diff(&recomputed) }),
+                Ok((recomputed, uses)) => {
+                    return Ok(Replay { differences: self.diff(&recomputed), uses });
+                }
                 Err(error) => differences.push(self.blame(error)?),
             }
         } else {
@@ -55,13 +65,22 @@ impl Receipt {
         let sealed = self.diff(self).into_iter();
         let known: Vec<String> = differences.iter().map(|difference| difference.path.clone()).collect();
         differences.extend(sealed.filter(|difference| !known.contains(&difference.path)));
-        Ok(Replay { differences })
+        Ok(Replay { differences, uses: BTreeMap::new() })
     }
 
-    fn run_again(&self, chain: &Chain, options: &ManagerOptions) -> Result<Receipt, ManagerError> {
+    fn run_again(
+        &self,
+        chain: &Chain,
+        options: &ManagerOptions,
+    ) -> Result<(Receipt, BTreeMap<BlockHash, u64>), ManagerError> {
         let claim = self.claim();
+        let (model, name) = match options.overlay.is_empty() {
+            true => (Some(claim.model), None),
+            false => (options.model, options.name.clone()),
+        };
         let options = ManagerOptions {
-            model: Some(claim.model),
+            model,
+            name,
             kv_cache: claim.options.kv_cache,
             persist_usage: false,
             // Who checks a result checks what it came from.
@@ -89,7 +108,9 @@ impl Receipt {
             piece?;
             left -= 1;
         }
-        Ok(stream.finish()?.receipt)
+        let receipt = stream.finish()?.receipt;
+        let uses = uses(&manager, &receipt);
+        Ok((receipt, uses))
     }
 
     /// The input that an error is about; errors about anything else are handed back.
@@ -115,4 +136,22 @@ impl Receipt {
         let json = serde_json::to_value(self).unwrap_or(Json::Null);
         Difference { path: path.to_owned(), claimed: json.pointer(path).cloned(), recomputed: None }
     }
+}
+
+/// Tokens that went through each block, after a run of `manager`'s only one.
+fn uses(manager: &MoEModelManager, receipt: &Receipt) -> BTreeMap<BlockHash, u64> {
+    let claim = receipt.claim();
+    // The last token was chosen, not read.
+    let read = (claim.prompt_tokens.len() + claim.output_tokens.len()).saturating_sub(1) as u64;
+    let layers = &manager.snapshot().spec().layers;
+    let routed = |slot: Slot| match slot {
+        Slot::Expert { layer, expert } => {
+            let feed_forward = &layers.get(layer as usize)?.feed_forward;
+            let routed = matches!(feed_forward, FeedForward::Moe { .. });
+            manager.usage().get(layer, expert).filter(|_| routed).map(|usage| usage.tokens)
+        }
+        _ => None,
+    };
+    let slots = claim.blocks.iter().filter_map(|(name, block)| Some((name.parse().ok()?, *block)));
+    slots.map(|(slot, block)| (block, routed(slot).unwrap_or(read))).collect()
 }

@@ -1,6 +1,6 @@
 //! Owns sessions and streams: a conversation that keeps its KV cache, and text as it is made.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::job::{Job, Piece};
 use super::options::{GenerateOptions, Prompt};
@@ -50,15 +50,87 @@ pub struct Stream<'s> {
 #[derive(Debug)]
 enum SessionRef<'s> {
     Borrowed(&'s mut Session),
-    Owned(Box<Session>),
+    Owned(Lent),
 }
 
 impl SessionRef<'_> {
     fn get(&mut self) -> &mut Session {
         match self {
             Self::Borrowed(session) => session,
-            Self::Owned(session) => session,
+            Self::Owned(lent) => &mut lent.session,
         }
+    }
+}
+
+/// A session that is given back when it is dropped, if it belongs to a place.
+#[derive(Debug)]
+struct Lent {
+    session: Box<Session>,
+    place: Option<SharedSession>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            let model = Arc::clone(&self.session.model);
+            place.put(std::mem::replace(&mut *self.session, Session::new(model)));
+        }
+    }
+}
+
+/// A session for owners that nothing can borrow from, such as those of another language: one call or
+/// stream at a time has it, and another one is an error instead of a wait. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct SharedSession(Arc<Mutex<Option<Session>>>);
+
+impl SharedSession {
+    /// Shares a session.
+    pub fn new(session: Session) -> Self {
+        Self(Arc::new(Mutex::new(Some(session))))
+    }
+
+    /// Works with the session.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::SessionBusy`] while another call or a stream has it.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Session) -> T) -> Result<T, ManagerError> {
+        let mut lent = self.take()?;
+        Ok(work(&mut lent.session))
+    }
+
+    /// As [`Session::stream`]; the stream has the session until it is finished or dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ManagerError::SessionBusy`], and those of [`Session::generate`].
+    pub fn stream(
+        &self,
+        prompt: impl Into<Prompt>,
+        options: &GenerateOptions,
+    ) -> Result<Stream<'static>, ManagerError> {
+        self.take()?.into_stream(prompt.into(), options)
+    }
+
+    fn take(&self) -> Result<Lent, ManagerError> {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let session = Box::new(taken.ok_or(ManagerError::SessionBusy)?);
+        Ok(Lent { session, place: Some(self.clone()) })
+    }
+
+    fn put(&self, session: Session) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+    }
+}
+
+impl Lent {
+    fn into_stream(
+        mut self,
+        prompt: Prompt,
+        options: &GenerateOptions,
+    ) -> Result<Stream<'static>, ManagerError> {
+        let job = self.session.job(prompt, options)?;
+        Ok(Stream { session: SessionRef::Owned(self), job, options: options.clone(), failed: false })
     }
 }
 
@@ -115,13 +187,11 @@ impl Session {
     }
 
     pub(super) fn into_stream(
-        mut self,
+        self,
         prompt: Prompt,
         options: &GenerateOptions,
     ) -> Result<Stream<'static>, ManagerError> {
-        let job = self.job(prompt, options)?;
-        let session = SessionRef::Owned(Box::new(self));
-        Ok(Stream { session, job, options: options.clone(), failed: false })
+        Lent { session: Box::new(self), place: None }.into_stream(prompt, options)
     }
 
     /// The generation that continues this session with `prompt`.

@@ -1,17 +1,16 @@
 //! Owns snapshots: the slot → block map of a model, pinned by a model block or built in memory to
-//! try something, and what is done with them: compare, change one block, publish, release.
+//! try something, and what is done with them: compare slots, change blocks, publish.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use semver::Version;
-use serde::{Deserialize, Serialize};
 
 use crate::chain::{Block, Chain, Draft};
-use crate::format::{BlockKind, ChainId, Manifest, ModelSpec, Parent, ParentRole, Slot};
+use crate::format::{BlockKind, ChainId, Change, Manifest, ModelSpec, Parent, ParentRole, Slot};
 use crate::hash::{BlockHash, PayloadHash, SnapshotRoot};
 
-use super::ManagerError;
+use super::{ManagerError, find_model};
 
 /// A block in a slot, with what is needed to read its payload without the chain's database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +28,8 @@ pub struct PinnedBlock {
 pub struct Snapshot {
     /// The model block this snapshot came from; the predecessor of one that it is published as.
     base: Option<BlockHash>,
+    /// What says that it may follow a model of another architecture.
+    migration: Option<BlockHash>,
     spec_block: BlockHash,
     spec: Arc<ModelSpec>,
     slots: BTreeMap<Slot, PinnedBlock>,
@@ -45,16 +46,6 @@ pub struct SlotChange {
     pub after: Option<BlockHash>,
 }
 
-/// Payload of a release block: a model with a name. The version is in the block's header.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Release {
-    /// Version of this description; 1.
-    pub release_version: u32,
-    /// The model block.
-    pub model: BlockHash,
-}
-
 impl Snapshot {
     /// The model that a model block pins.
     ///
@@ -68,16 +59,21 @@ impl Snapshot {
             return Err(ManagerError::NotAModel { block: *model, kind: block.header().kind });
         }
         let manifest = Manifest::from_canonical_json(&chain.payload(model)?)?;
+        Self::of_manifest(chain, manifest, Some(*model))
+    }
+
+    fn of_manifest(chain: &Chain, manifest: Manifest, base: Option<BlockHash>) -> Result<Self, ManagerError> {
         let spec_block = chain.get(&manifest.spec)?;
         if spec_block.header().kind != BlockKind::SPEC {
             return Err(ManagerError::NotASpec { block: manifest.spec, kind: spec_block.header().kind });
         }
         let spec = ModelSpec::from_canonical_json(&chain.payload(&manifest.spec)?)?;
-        let mut slots = BTreeMap::new();
-        for (slot, hash) in manifest.slots {
-            slots.insert(slot, pin(&chain.get(&hash)?, slot)?);
-        }
-        let snapshot = Self { base: Some(*model), spec_block: manifest.spec, spec: Arc::new(spec), slots };
+        let pinned: Vec<BlockHash> = manifest.slots.values().copied().collect();
+        let blocks = chain.get_all(&pinned)?;
+        let slots = manifest.slots.into_keys().zip(&blocks);
+        let slots = slots.map(|(slot, block)| Ok((slot, pin(block, slot)?)));
+        let slots = slots.collect::<Result<BTreeMap<_, _>, ManagerError>>()?;
+        let snapshot = Self { base, migration: None, spec_block: manifest.spec, spec: Arc::new(spec), slots };
         snapshot.check_complete()?;
         Ok(snapshot)
     }
@@ -88,12 +84,41 @@ impl Snapshot {
     ///
     /// [`ManagerError::NoModel`], or [`ManagerError::ManyModels`] listing them.
     pub fn only_model(chain: &Chain) -> Result<Self, ManagerError> {
+        Self::of_model(chain, &Self::only_model_block(chain)?)
+    }
+
+    pub(super) fn only_model_block(chain: &Chain) -> Result<BlockHash, ManagerError> {
         let heads: Vec<BlockHash> = model_heads(chain)?.into_iter().collect();
         match &heads[..] {
             [] => Err(ManagerError::NoModel),
-            [model] => Self::of_model(chain, model),
+            [model] => Ok(*model),
             _ => Err(ManagerError::ManyModels { models: heads }),
         }
+    }
+
+    /// The model of a name, see [`find_model`]: `latest`, a release, a hash or its beginning.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find_model`] and [`Snapshot::of_model`].
+    pub fn named(chain: &Chain, name: &str) -> Result<Self, ManagerError> {
+        Self::of_model(chain, &find_model(chain, name)?)
+    }
+
+    /// The same slots, to be published as what follows another model.
+    pub(super) fn onto(mut self, base: BlockHash, migration: Option<BlockHash>) -> Self {
+        (self.base, self.migration) = (Some(base), migration);
+        self
+    }
+
+    /// This model with other blocks of another spec, which grew from its own.
+    pub(super) fn grown(
+        &self,
+        chain: &Chain,
+        spec: BlockHash,
+        slots: BTreeMap<Slot, BlockHash>,
+    ) -> Result<Self, ManagerError> {
+        Self::of_manifest(chain, Manifest { spec, slots }, self.base)
     }
 
     fn check_complete(&self) -> Result<(), ManagerError> {
@@ -126,6 +151,24 @@ impl Snapshot {
         Ok(changed)
     }
 
+    /// This model with each of `blocks` in its slot, in memory only: to try candidates.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::with_block`]; [`ManagerError::OverlaidTwice`] for two blocks of one slot.
+    pub fn with_blocks(&self, chain: &Chain, blocks: &[BlockHash]) -> Result<Self, ManagerError> {
+        let mut changed = self.clone();
+        let mut taken = BTreeSet::new();
+        for block in blocks {
+            let slot: Slot = chain.get(block)?.header().name.parse()?;
+            if !taken.insert(slot) {
+                return Err(ManagerError::OverlaidTwice { slot });
+            }
+            changed = changed.with_block(chain, block)?;
+        }
+        Ok(changed)
+    }
+
     /// The slots in which two snapshots differ, in slot order.
     pub fn diff(&self, after: &Self) -> Vec<SlotChange> {
         let mut slots: Vec<Slot> = self.slots.keys().chain(after.slots.keys()).copied().collect();
@@ -151,7 +194,9 @@ impl Snapshot {
     }
 
     /// Appends the snapshot to the chain as a model block that follows the one it came from, and
-    /// returns that block. A snapshot that was not changed is its own model block already.
+    /// returns that block. A snapshot that was not changed is its own model block already. Its version is
+    /// the next patch for other weights, the next minor for more slots, the next major for fewer slots or
+    /// another architecture.
     ///
     /// # Errors
     ///
@@ -181,15 +226,36 @@ impl Snapshot {
         Ok((chain.get(base)?.header().payload.hash == payload).then_some(*base))
     }
 
-    fn draft(&self, chain: &Chain) -> Result<Draft, ManagerError> {
+    /// How much changed since the model that this one follows.
+    fn change(&self, chain: &Chain, base: &BlockHash) -> Result<Change, ManagerError> {
+        let before = Manifest::from_canonical_json(&chain.payload(base)?)?;
+        let same = before.spec == self.spec_block;
+        let spec = chain.get(&self.spec_block)?;
+        if !same && !predecessors(&spec).any(|spec| spec == before.spec) {
+            return match self.migration {
+                Some(_) => Ok(Change::Major),
+                None => Err(ManagerError::NeedsMigration { from: *base, spec: self.spec_block }),
+            };
+        }
+        Ok(if before.slots.keys().any(|slot| !self.slots.contains_key(slot)) {
+            Change::Major
+        } else if same && before.slots.len() == self.slots.len() {
+            Change::Patch
+        } else {
+            Change::Minor
+        })
+    }
+
+    pub(super) fn draft(&self, chain: &Chain) -> Result<Draft, ManagerError> {
         let mut version = Version::new(1, 0, 0);
         if let Some(base) = &self.base {
-            version.major = chain.get(base)?.header().version.major.saturating_add(1);
+            version = self.change(chain, base)?.next(&chain.get(base)?.header().version);
         }
         let dependencies = self.slots.values().map(|pinned| pinned.block).chain([self.spec_block]);
         let mut parents: Vec<Parent> =
             dependencies.map(|hash| Parent { hash, role: ParentRole::Dependency }).collect();
-        parents.extend(self.base.map(|hash| Parent { hash, role: ParentRole::Predecessor }));
+        parents.extend(self.base.map(Parent::predecessor));
+        parents.extend(self.migration.map(|hash| Parent { hash, role: ParentRole::Evidence }));
         Ok(Draft {
             lane: ChainId::Meta,
             kind: BlockKind::MODEL,
@@ -261,34 +327,4 @@ fn pin(block: &Block, slot: Slot) -> Result<PinnedBlock, ManagerError> {
     }
     let payload = &header.payload;
     Ok(PinnedBlock { block: block.hash(), payload: payload.hash, len_bytes: payload.len_bytes })
-}
-
-/// Names a model: appends a release block and returns it.
-///
-/// # Errors
-///
-/// [`ManagerError`] if `model` is no model block, or from the chain.
-pub fn release(
-    chain: &Chain,
-    model: &BlockHash,
-    name: &str,
-    version: Version,
-) -> Result<BlockHash, ManagerError> {
-    let block = chain.get(model)?;
-    if block.header().kind != BlockKind::MODEL {
-        return Err(ManagerError::NotAModel { block: *model, kind: block.header().kind });
-    }
-    #[expect(clippy::expect_used, reason = "a number and a hash always serialize")]
-    let payload =
-        serde_json::to_vec(&Release { release_version: 1, model: *model }).expect("a release serializes");
-    let draft = Draft {
-        lane: ChainId::Meta,
-        kind: BlockKind::RELEASE,
-        name: name.to_owned(),
-        version,
-        parents: vec![Parent { hash: *model, role: ParentRole::Dependency }],
-        payload,
-        media_type: "application/json".to_owned(),
-    };
-    Ok(chain.append(draft)?)
 }

@@ -17,6 +17,7 @@ pub use feed_forward::LayerRouting;
 pub use forward::{Decoder, Logits, Step, StepOutput};
 pub use kv_cache::{KvCache, KvDType, UnknownKvDType};
 pub use residency::{BlockSource, ResidencyReport};
+pub use rope::Rope;
 
 use crate::format::Slot;
 use crate::kernels::KernelError;

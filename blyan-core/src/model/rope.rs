@@ -11,9 +11,10 @@ use crate::dtype::DType;
 use crate::format::{RopeScaling, RopeSpec};
 use crate::kernels::math;
 
-/// Inverse frequencies of a model.
+/// Inverse frequencies of a model; public for whoever computes the same rotation elsewhere, such as a
+/// trainer.
 #[derive(Debug, Clone)]
-pub(crate) struct Rope {
+pub struct Rope {
     /// (head_dim / 2,) radians per position.
     inverse_frequencies: Vec<f32>,
     /// Multiplier of cos and sin.
@@ -21,8 +22,8 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// `head_dim` is even.
-    pub(crate) fn new(spec: &RopeSpec, head_dim: usize) -> Self {
+    /// The frequencies that a spec describes; `head_dim` is even.
+    pub fn new(spec: &RopeSpec, head_dim: usize) -> Self {
         let base: Vec<f64> = (0..head_dim / 2)
             .map(|i| 1.0 / math::pow_f64(spec.rope_theta, (2 * i) as f64 / head_dim as f64))
             .collect();
@@ -73,7 +74,7 @@ impl Rope {
     }
 
     /// Appends cos and sin of each of the head's `head_dim / 2` angles at `position`.
-    pub(crate) fn push_position(&self, position: usize, cos: &mut Vec<f32>, sin: &mut Vec<f32>) {
+    pub fn push_position(&self, position: usize, cos: &mut Vec<f32>, sin: &mut Vec<f32>) {
         for &frequency in &self.inverse_frequencies {
             let angle = f64::from(position as f32 * frequency);
             let (sin_angle, cos_angle) = math::sin_cos_f64(angle);

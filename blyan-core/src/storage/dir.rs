@@ -161,6 +161,32 @@ impl Medium for DirMedium {
         folders.iter().try_for_each(|folder| sync_folder(folder))
     }
 
+    fn list_payloads(&self) -> io::Result<Vec<(PayloadHash, u64)>> {
+        let mut payloads = Vec::new();
+        for folder in fs::read_dir(self.dir.join(PAYLOAD_FOLDER))? {
+            let folder = folder?;
+            if !folder.file_type()?.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(folder.path())? {
+                let file = file?;
+                // Anything else that somebody put there is left alone.
+                let payload = file.file_name().to_str().and_then(|name| name.parse::<PayloadHash>().ok());
+                if let Some(payload) = payload.filter(|payload| self.payload_path(payload) == file.path()) {
+                    payloads.push((payload, file.metadata()?.len()));
+                }
+            }
+        }
+        Ok(payloads)
+    }
+
+    fn remove_payload(&self, payload: &PayloadHash) -> io::Result<()> {
+        match fs::remove_file(self.payload_path(payload)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
     fn remove_temporaries(&self) -> io::Result<()> {
         for entry in fs::read_dir(self.dir.join(TEMPORARY_FOLDER))? {
             let path = entry?.path();

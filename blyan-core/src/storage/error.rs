@@ -35,7 +35,7 @@ pub enum StorageError {
     #[error("the chain was opened read-only; open it for writing to change it")]
     ReadOnly,
     /// A payload file does not exist.
-    #[error("payload {payload} is missing; import its content again")]
+    #[error("payload {payload} is missing; take in a bundle with it, or import its content again")]
     PayloadMissing {
         /// The payload.
         payload: PayloadHash,

@@ -87,6 +87,25 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     /// Any I/O error.
     fn sync_payload_folders(&self, payloads: &[PayloadHash]) -> io::Result<()>;
 
+    /// Every published payload and its length in bytes, in any order.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error; [`io::ErrorKind::Unsupported`] if the medium cannot tell.
+    fn list_payloads(&self) -> io::Result<Vec<(PayloadHash, u64)>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Deletes a published payload; whoever has it mapped keeps its bytes. It may come back after a loss
+    /// of power.
+    ///
+    /// # Errors
+    ///
+    /// Any I/O error, except that there is none; [`io::ErrorKind::Unsupported`] if the medium cannot.
+    fn remove_payload(&self, _payload: &PayloadHash) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Deletes every temporary file; called by a writer when it opens, before it writes any.
     ///
     /// # Errors

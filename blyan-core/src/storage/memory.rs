@@ -76,6 +76,16 @@ impl Medium for MemoryMedium {
         Ok(())
     }
 
+    fn list_payloads(&self) -> io::Result<Vec<(PayloadHash, u64)>> {
+        let state = lock(&self.state);
+        Ok(state.payloads.iter().map(|(payload, bytes)| (*payload, bytes.len() as u64)).collect())
+    }
+
+    fn remove_payload(&self, payload: &PayloadHash) -> io::Result<()> {
+        lock(&self.state).payloads.remove(payload);
+        Ok(())
+    }
+
     fn remove_temporaries(&self) -> io::Result<()> {
         lock(&self.state).temporaries.clear();
         Ok(())

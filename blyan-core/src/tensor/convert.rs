@@ -13,6 +13,10 @@ use crate::kernels::FpEnv;
 /// Elements that one task converts; its f32 buffer stays in the L1 cache.
 const CHUNK: usize = 4096;
 
+/// Adding it to a number of magnitude up to 2^22 rounds that to an integer, ties to even, and leaves the
+/// integer in the lowest bits.
+pub(super) const ROUNDER: f32 = 12_582_912.0;
+
 /// Widens one F8_E4M3 (OCP E4M3FN), exactly.
 pub(crate) fn f8e4m3_to_f32(code: u8) -> f32 {
     let sign = if code & 0x80 == 0 { 1.0 } else { -1.0 };
@@ -27,20 +31,20 @@ pub(crate) fn f8e4m3_to_f32(code: u8) -> f32 {
     sign * magnitude
 }
 
-/// Rounds to F8_E4M3, ties to even, saturating at ±448; the caller excludes NaN.
+/// Rounds to F8_E4M3, ties to even, saturating at ±448; the caller excludes NaN. Without a call or a
+/// branch, so that loops over it become vectors.
+#[inline]
 pub(crate) fn f32_to_f8e4m3(value: f32) -> u8 {
     let sign = (value.to_bits() >> 24 & 0x80) as u8;
-    let magnitude = value.abs().min(448.0);
-    let code = if magnitude < 1.0 / 64.0 {
-        // Subnormal codes count multiples of 2^-9; 8 is the code of the smallest normal number.
-        (magnitude * 512.0).round_ties_even() as u8
-    } else {
-        // Keep three of 23 mantissa bits; a carry runs into the exponent, as it should.
-        let bits = magnitude.to_bits();
-        let rounded = bits + 0x7_ffff + (bits >> 20 & 1);
-        ((rounded >> 20) - (120 << 3)) as u8
-    };
-    sign | code
+    let magnitude = value.abs();
+    let magnitude = if magnitude < 448.0 { magnitude } else { 448.0 };
+    // Subnormal codes count multiples of 2^-9; 8 is the code of the smallest normal number.
+    let subnormal = (magnitude * 512.0 + ROUNDER).to_bits() as u8;
+    // Keep three of 23 mantissa bits; a carry runs into the exponent, as it should.
+    let bits = magnitude.to_bits();
+    let rounded = bits + 0x7_ffff + (bits >> 20 & 1);
+    let normal = (rounded >> 20).wrapping_sub(120 << 3) as u8;
+    sign | if magnitude < 1.0 / 64.0 { subnormal } else { normal }
 }
 
 /// Widens the low or the high half of a byte of two I4, exactly.

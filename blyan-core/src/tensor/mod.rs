@@ -1,8 +1,9 @@
 //! Named, typed, shaped views into the payloads of weight blocks; the canonical writer of such
-//! payloads; rounding and quantization. Knows shapes, never experts.
+//! payloads; rounding, quantization and deltas. Knows shapes, never experts.
 
 mod block;
 mod convert;
+mod delta;
 mod error;
 #[cfg(test)]
 mod groups_tests;
@@ -15,6 +16,7 @@ mod write;
 pub use block::TensorBlock;
 pub(crate) use block::TensorMap;
 pub use convert::{convert_into, first_not_finite};
+pub use delta::{DeltaError, check_delta, merge_delta};
 pub use error::TensorError;
 pub use quantize::{Quantized, quantize, quantize_rows_into};
 pub use view::TensorView;

@@ -292,6 +292,23 @@ impl Medium for SimDisk {
         Ok(())
     }
 
+    fn list_payloads(&self) -> io::Result<Vec<(PayloadHash, u64)>> {
+        let state = self.lock();
+        Ok(state.current.payloads.iter().map(|(payload, bytes)| (*payload, bytes.len() as u64)).collect())
+    }
+
+    fn remove_payload(&self, payload: &PayloadHash) -> io::Result<()> {
+        let mut state = self.lock();
+        Self::step(&mut state)?;
+        state.current.payloads.remove(payload);
+        // Whether the name is gone after a loss of power is chance: half of them are.
+        if payload.as_bytes()[0] & 1 == 1 {
+            state.durable.payloads.remove(payload);
+        }
+        state.unsynced_renames.retain(|renamed| renamed != payload);
+        Self::end(&state)
+    }
+
     fn remove_temporaries(&self) -> io::Result<()> {
         let mut state = self.lock();
         Self::step(&mut state)?;

@@ -91,6 +91,7 @@ pub(super) struct Audit<'a> {
     lost: HashSet<BlockHash>,
     bad: Vec<(BlockHash, Damage)>,
     pub(super) payload_bytes: u64,
+    collected: Vec<BlockHash>,
 }
 
 /// The part of an error that belongs to one block; any other ends the verification.
@@ -111,6 +112,7 @@ impl<'a> Audit<'a> {
             lost: HashSet::new(),
             bad: Vec::new(),
             payload_bytes: 0,
+            collected: Vec::new(),
         }
     }
 
@@ -118,7 +120,18 @@ impl<'a> Audit<'a> {
         self.bad.push((block, reason));
     }
 
-    pub(super) fn into_report(self) -> VerifyReport {
+    /// Whether a payload file is missing on purpose.
+    pub(super) fn is_collected(&self, payload: &PayloadHash) -> Result<bool, ChainError> {
+        Ok(self.reader.is_collected(payload)?)
+    }
+
+    pub(super) fn note_collected(&mut self, block: BlockHash) {
+        self.collected.push(block);
+    }
+
+    pub(super) fn into_report(mut self) -> VerifyReport {
+        self.collected.sort_unstable();
+        let collected = self.collected;
         let seen = self.seen;
         let name = |block: &BlockHash| seen.get(block).map(|block| block.name.to_string());
         let mut bad: Vec<BadBlock> = self
@@ -127,7 +140,7 @@ impl<'a> Audit<'a> {
             .map(|(block, reason)| BadBlock { block, name: name(&block), reason })
             .collect();
         bad.sort_by_key(|bad| bad.block);
-        VerifyReport { blocks: seen.len() as u64, payload_bytes: self.payload_bytes, bad }
+        VerifyReport { blocks: seen.len() as u64, payload_bytes: self.payload_bytes, collected, bad }
     }
 
     /// Reads every header there is, and finds the blocks whose header cannot be read.

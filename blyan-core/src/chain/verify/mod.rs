@@ -82,6 +82,9 @@ pub struct VerifyReport {
     pub blocks: u64,
     /// Bytes of payload files hashed, each file once.
     pub payload_bytes: u64,
+    /// Blocks whose payload file was collected, by hash: it is missing on purpose. Told by a full
+    /// verification only.
+    pub collected: Vec<BlockHash>,
     /// Every bad block and reason, by block; one block may be bad in several ways.
     pub bad: Vec<BadBlock>,
 }

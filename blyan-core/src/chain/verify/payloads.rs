@@ -45,6 +45,10 @@ impl Audit<'_> {
             .collect::<Result<_, ChainError>>()?;
         for (file, failure) in files.iter().zip(failures) {
             let Some(failure) = failure else { continue };
+            if matches!(failure, StorageError::PayloadMissing { .. }) && self.is_collected(&file.payload)? {
+                file.blocks.iter().for_each(|block| self.note_collected(*block));
+                continue;
+            }
             for block in &file.blocks {
                 self.note(*block, Damage::Payload(same_failure(&failure)));
             }

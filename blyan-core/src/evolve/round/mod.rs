@@ -20,6 +20,7 @@ pub use closing::Closing;
 pub use error::{RoundError, StepError};
 pub use open::Round;
 pub use reveal::Reveal;
+pub(super) use steps::{children, claim_salt};
 pub use steps::{
     CandidateBlocks, claim, claims_of, close_round, open_round, propose_candidate, reveal, snapshot_of,
 };

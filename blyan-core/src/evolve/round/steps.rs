@@ -24,7 +24,7 @@ fn by_name(blocks: &CandidateBlocks) -> BTreeMap<String, BlockHash> {
 }
 
 /// The children of a block that are valid statements of one kind, by hash.
-fn children<B: Body>(
+pub(in crate::evolve) fn children<B: Body>(
     chain: &Chain,
     block: &BlockHash,
 ) -> Result<Vec<(BlockHash, Statement<B>)>, EvolveError> {
@@ -74,7 +74,12 @@ fn split_salt(key: &SigningKey, content: &PayloadHash) -> crate::hash::Salt {
     salt(key, BlockKind::ROUND, &[content.as_bytes()])
 }
 
-fn claim_salt(key: &SigningKey, round: &BlockHash, root: &CandidateRoot) -> crate::hash::Salt {
+/// The salt of a claim, which follows from its author's key.
+pub(in crate::evolve) fn claim_salt(
+    key: &SigningKey,
+    round: &BlockHash,
+    root: &CandidateRoot,
+) -> crate::hash::Salt {
     salt(key, BlockKind::CLAIM, &[round.as_bytes(), root.as_bytes()])
 }
 

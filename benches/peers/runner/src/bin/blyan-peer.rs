@@ -3,6 +3,7 @@
 //! ```text
 //! blyan-peer dtype DTYPE                    whether the library has it
 //! blyan-peer import FOLDER CHAIN DTYPE      int8, fp8, f16, bf16, int4, or kept
+//! blyan-peer check    CHAIN                 every block and payload verified
 //! blyan-peer sequence CHAIN [--prompt N] [--new N] [--repeat N]
 //! blyan-peer batch    CHAIN [--prompt N] [--new N] [--sequences N]
 //! blyan-peer open     CHAIN [--prompt N] [--trust]
@@ -149,6 +150,15 @@ fn run_import(arguments: &Arguments) -> Outcome<Value> {
     let (report, time) = seconds(|| import::checkpoint(&chain, folder, &options));
     let report = report?;
     Ok(json!({ "model": report.model.to_string(), "bytes": report.payload_bytes_new, "seconds": time }))
+}
+
+fn run_check(arguments: &Arguments) -> Outcome<Value> {
+    let chain = arguments.chain()?;
+    let (report, time) = seconds(|| chain.verify(&VerifyOptions::full()));
+    if !report?.is_ok() {
+        return Err("the chain is damaged".into());
+    }
+    Ok(json!({ "seconds": time }))
 }
 
 /// One sequence: prefill of the prompt, then decoding, timed token by token.
@@ -315,12 +325,13 @@ fn run() -> Outcome<Value> {
     let result = match &*arguments.command {
         "dtype" => run_dtype(&arguments),
         "import" => run_import(&arguments),
+        "check" => run_check(&arguments),
         "sequence" => run_sequence(&arguments),
         "batch" => run_batch(&arguments),
         "open" => run_open(&arguments),
         "verify" => run_verify(&arguments),
         "logits" => run_logits(&arguments),
-        _ => Err("give a command: dtype, import, sequence, batch, open, verify or logits".into()),
+        _ => Err("give a command: dtype, import, check, sequence, batch, open, verify or logits".into()),
     };
     let mut result = result?;
     result["memory"] = memory();

@@ -1,0 +1,91 @@
+//! `blyan bundle` and `blyan unbundle`.
+
+use std::path::Path;
+
+use blyan_core::chain::{BundleOptions, BundleProgress, BundleReport, UnbundleOptions};
+use blyan_core::{BlockHash, Chain, ChainId};
+use serde_json::json;
+
+use super::{Context, bytes};
+use crate::arguments::{Bundle, Unbundle};
+use crate::error::CliError;
+use crate::names;
+use crate::output::Progress;
+
+pub(super) fn bundle(context: &mut Context<'_, '_>, arguments: &Bundle) -> Result<(), CliError> {
+    let chain = names::open(context.chain)?;
+    let blocks = match arguments.names.as_slice() {
+        [] => None,
+        given => Some(names::blocks(&chain, given, arguments.model.name.as_deref())?),
+    };
+    let mut known = arguments.known.clone();
+    if let Some(other) = &arguments.lacking {
+        known.extend(tips(&names::open(other)?)?);
+    }
+    let bar = Progress::new(context.streams.terminal);
+    let show = |progress: BundleProgress| {
+        bar.set(progress.blocks, progress.total_blocks, || bytes(progress.payload_bytes));
+    };
+    let options = BundleOptions {
+        blocks,
+        ancestors: !arguments.no_ancestors,
+        known,
+        progress: Some(&show),
+        cancel: Some(context.cancel),
+    };
+    if arguments.file == Path::new("-") {
+        // The bundle is the output, so nothing else is.
+        chain.bundle(&mut *context.streams.out, &options)?;
+        return Ok(());
+    }
+    let BundleReport { blocks, payloads, signatures, bytes: len } =
+        chain.bundle_file(&arguments.file, &options)?;
+    drop(bar);
+    if context.json {
+        return context.streams.json(&json!({
+            "file": arguments.file, "blocks": blocks, "payloads": payloads, "signatures": signatures, "bytes": len,
+        }));
+    }
+    let file = arguments.file.display();
+    context.streams.line(format!(
+        "{blocks} blocks, {payloads} payloads, {signatures} signatures, {} in {file}",
+        bytes(len)
+    ))
+}
+
+fn tips(chain: &Chain) -> Result<Vec<BlockHash>, CliError> {
+    let mut tips = Vec::new();
+    for lane in ChainId::ALL {
+        tips.extend(chain.tips(lane)?);
+    }
+    Ok(tips)
+}
+
+pub(super) fn unbundle(context: &mut Context<'_, '_>, arguments: &Unbundle) -> Result<(), CliError> {
+    let chain = Chain::open(context.chain)?;
+    let bar = Progress::new(context.streams.terminal);
+    let show = |progress: BundleProgress| {
+        bar.set(progress.blocks, progress.total_blocks, || bytes(progress.payload_bytes));
+    };
+    let options =
+        UnbundleOptions { progress: Some(&show), cancel: Some(context.cancel), ..UnbundleOptions::default() };
+    let report = match arguments.file == Path::new("-") {
+        true => chain.unbundle(&mut std::io::stdin(), &options)?,
+        false => chain.unbundle_file(&arguments.file, &options)?,
+    };
+    drop(bar);
+    if context.json {
+        return context.streams.json(&json!({
+            "blocks_new": report.blocks_new, "blocks_known": report.blocks_known,
+            "signatures_new": report.signatures_new, "payload_bytes_new": report.payload_bytes_new,
+            "root": report.root,
+        }));
+    }
+    context.streams.line(format!(
+        "added {} blocks with {} and {} signatures; {} blocks were there",
+        report.blocks_new,
+        bytes(report.payload_bytes_new),
+        report.signatures_new,
+        report.blocks_known
+    ))
+}

@@ -1,0 +1,407 @@
+//! Owns the operations that the decoder is made of, each one node of candle's graph with its derivative.
+//!
+//! candle differentiates both sides of every product; these know which side has something to learn, and
+//! compute no more.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use crate::lanes::{ROWS_PER_TASK, dot, exp, log_sum_exp, softmax, softmax_backward, vectorized};
+use crate::storage::{Matrix, floats, product, with_floats};
+
+/// `x` (rows, in) × `weight` (out, in)ᵀ + `bias` (out) → (rows, out).
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let op = Linear { for_x: x.track_op(), for_weight: weight.track_op() };
+    let y = x.contiguous()?.apply_op2(&weight.contiguous()?, op)?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
+}
+
+struct Linear {
+    for_x: bool,
+    for_weight: bool,
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        weight: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let ((rows, inputs), (outputs, _)) = (lx.shape().dims2()?, lw.shape().dims2()?);
+        let x = Matrix::new(x, lx.start_offset(), inputs);
+        let weight = Matrix::new(weight, lw.start_offset(), inputs);
+        let y = product(x, weight.t(), rows, outputs, inputs)?;
+        Ok((CpuStorage::F32(y), (rows, outputs).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let for_x = self.for_x.then(|| grad.matmul(&weight.detach())).transpose()?;
+        let for_weight = self.for_weight.then(|| grad.t()?.matmul(&x.detach())).transpose()?;
+        Ok((for_x, for_weight))
+    }
+}
+
+/// Root mean square norm of each row of `x` (rows, n), times `weight` (n).
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    let op = RmsNorm { eps, for_x: x.track_op(), for_weight: weight.track_op() };
+    x.contiguous()?.apply_op2(&weight.contiguous()?, op)
+}
+
+struct RmsNorm {
+    eps: f32,
+    for_x: bool,
+    for_weight: bool,
+}
+
+impl RmsNorm {
+    #[inline(always)]
+    fn inverse_root(&self, x: &[f32]) -> f32 {
+        1.0 / (dot(x, x) / x.len() as f32 + self.eps).sqrt()
+    }
+}
+
+impl CustomOp2 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        weight: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight) = (floats(x, lx)?, floats(weight, lw)?);
+        let n = weight.len();
+        let mut y = vec![0.0; x.len()];
+        y.par_chunks_mut(n * ROWS_PER_TASK).zip(x.par_chunks(n * ROWS_PER_TASK)).for_each(|(y, x)| {
+            vectorized(|| {
+                for (y, x) in y.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
+                    let r = self.inverse_root(x);
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                        *y = x * r * w;
+                    }
+                }
+            });
+        });
+        Ok((CpuStorage::F32(y), lx.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let n = weight.elem_count();
+        let task = n * ROWS_PER_TASK;
+        let (dx, dw) = with_floats(x, |x| {
+            with_floats(weight, |weight| {
+                with_floats(grad, |grad| {
+                    let mut dx = vec![0.0; if self.for_x { x.len() } else { 0 }];
+                    if self.for_x {
+                        let rows = dx.par_chunks_mut(task).zip(x.par_chunks(task)).zip(grad.par_chunks(task));
+                        rows.for_each(|((dx, x), grad)| {
+                            vectorized(|| {
+                                let rows = dx.chunks_exact_mut(n).zip(x.chunks_exact(n));
+                                for ((dx, x), grad) in rows.zip(grad.chunks_exact(n)) {
+                                    let r = self.inverse_root(x);
+                                    for ((dx, grad), w) in dx.iter_mut().zip(grad).zip(weight) {
+                                        *dx = grad * w;
+                                    }
+                                    let shared = dot(dx, x) * r * r / n as f32;
+                                    for (dx, x) in dx.iter_mut().zip(x) {
+                                        *dx = (*dx - x * shared) * r;
+                                    }
+                                }
+                            });
+                        });
+                    }
+                    let mut dw = Vec::new();
+                    if self.for_weight {
+                        let parts = x.par_chunks(task).zip(grad.par_chunks(task)).map(|(x, grad)| {
+                            let mut part = vec![0.0; n];
+                            vectorized(|| {
+                                for (x, grad) in x.chunks_exact(n).zip(grad.chunks_exact(n)) {
+                                    let r = self.inverse_root(x);
+                                    for ((part, x), grad) in part.iter_mut().zip(x).zip(grad) {
+                                        *part += x * r * grad;
+                                    }
+                                }
+                            });
+                            part
+                        });
+                        let parts: Vec<Vec<f32>> = parts.collect();
+                        dw = vec![0.0; n];
+                        for part in parts {
+                            dw.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                        }
+                    }
+                    Ok((dx, dw))
+                })
+            })
+        })?;
+        let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape().clone(), like.device());
+        Ok((
+            self.for_x.then(|| tensor(dx, x)).transpose()?,
+            self.for_weight.then(|| tensor(dw, weight)).transpose()?,
+        ))
+    }
+}
+
+/// Cosines and sines of a model's positions, (positions, head_dim / 2) each.
+#[derive(Debug)]
+pub(crate) struct Angles {
+    pub(crate) cos: Vec<f32>,
+    pub(crate) sin: Vec<f32>,
+    pub(crate) positions: usize,
+}
+
+/// Rotates each head of `x` (batch × positions, heads × head_dim) by its position.
+pub(crate) fn rotate(x: &Tensor, angles: &Arc<Angles>) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Rotate { angles: Arc::clone(angles) })
+}
+
+struct Rotate {
+    angles: Arc<Angles>,
+}
+
+impl Rotate {
+    /// `sign` −1 turns back.
+    fn run(&self, x: &[f32], width: usize, sign: f32) -> Vec<f32> {
+        let Angles { cos, sin, positions } = &*self.angles;
+        let half = cos.len() / positions;
+        let mut y = vec![0.0; x.len()];
+        y.par_chunks_mut(width).zip(x.par_chunks(width)).enumerate().with_min_len(ROWS_PER_TASK).for_each(
+            |(row, (y, x))| {
+                let at = row % positions * half..(row % positions + 1) * half;
+                let (cos, sin) = (&cos[at.clone()], &sin[at]);
+                vectorized(|| {
+                    for (y, x) in y.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half)) {
+                        let ((y_low, y_high), (low, high)) = (y.split_at_mut(half), x.split_at(half));
+                        for i in 0..half {
+                            let sin = sign * sin[i];
+                            y_low[i] = low[i] * cos[i] - high[i] * sin;
+                            y_high[i] = high[i] * cos[i] + low[i] * sin;
+                        }
+                    }
+                });
+            },
+        );
+        y
+    }
+}
+
+impl CustomOp1 for Rotate {
+    fn name(&self) -> &'static str {
+        "rotate"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, width) = layout.shape().dims2()?;
+        Ok((CpuStorage::F32(self.run(floats(x, layout)?, width, 1.0)), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (_, width) = x.dims2()?;
+        let turned = with_floats(grad, |grad| Ok(self.run(grad, width, -1.0)))?;
+        Tensor::from_vec(turned, x.shape().clone(), x.device()).map(Some)
+    }
+}
+
+/// Softmax of each row.
+pub(crate) fn softmax_rows(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(SoftmaxRows)
+}
+
+struct SoftmaxRows;
+
+impl CustomOp1 for SoftmaxRows {
+    fn name(&self) -> &'static str {
+        "softmax-rows"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, n) = layout.shape().dims2()?;
+        let mut y = floats(x, layout)?.to_vec();
+        y.par_chunks_mut(n * ROWS_PER_TASK)
+            .for_each(|y| vectorized(|| y.chunks_exact_mut(n).for_each(|row| softmax(row, 1.0))));
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (_, n) = x.dims2()?;
+        let grad = with_floats(y, |y| {
+            let mut grad = with_floats(grad, |grad| Ok(grad.to_vec()))?;
+            vectorized(|| {
+                for (y, grad) in y.chunks_exact(n).zip(grad.chunks_exact_mut(n)) {
+                    softmax_backward(y, grad, 1.0);
+                }
+            });
+            Ok(grad)
+        })?;
+        Tensor::from_vec(grad, x.shape().clone(), x.device()).map(Some)
+    }
+}
+
+/// SiLU of `gate` times `up`, of equal shape.
+pub(crate) fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.contiguous()?.apply_op2(&up.contiguous()?, SiluMul)
+}
+
+struct SiluMul;
+
+/// g · sigmoid(g) · u
+#[inline(always)]
+pub(crate) fn silu_product(gate: f32, up: f32) -> f32 {
+    gate / (1.0 + exp(-gate)) * up
+}
+
+/// The derivatives by gate and up, and the value.
+#[inline(always)]
+pub(crate) fn silu_derivatives(gate: f32, up: f32) -> (f32, f32, f32) {
+    let sigmoid = 1.0 / (1.0 + exp(-gate));
+    let silu = gate * sigmoid;
+    (up * (sigmoid + silu * (1.0 - sigmoid)), silu, silu * up)
+}
+
+/// Elements that one task takes.
+const ELEMENTS_PER_TASK: usize = 1 << 14;
+
+impl CustomOp2 for SiluMul {
+    fn name(&self) -> &'static str {
+        "silu-mul"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gate: &CpuStorage,
+        lg: &Layout,
+        up: &CpuStorage,
+        lu: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (gate, up) = (floats(gate, lg)?, floats(up, lu)?);
+        let mut y = vec![0.0; gate.len()];
+        let tasks = y.par_chunks_mut(ELEMENTS_PER_TASK);
+        let tasks = tasks.zip(gate.par_chunks(ELEMENTS_PER_TASK)).zip(up.par_chunks(ELEMENTS_PER_TASK));
+        tasks.for_each(|((y, gate), up)| {
+            vectorized(|| {
+                for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
+                    *y = silu_product(*gate, *up);
+                }
+            });
+        });
+        Ok((CpuStorage::F32(y), lg.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        gate: &Tensor,
+        up: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (for_gate, for_up) = with_floats(gate, |gate| {
+            with_floats(up, |up| {
+                with_floats(grad, |grad| {
+                    let (mut for_gate, mut for_up) = (vec![0.0; grad.len()], vec![0.0; grad.len()]);
+                    let task = ELEMENTS_PER_TASK;
+                    let outs = for_gate.par_chunks_mut(task).zip(for_up.par_chunks_mut(task));
+                    let ins = gate.par_chunks(task).zip(up.par_chunks(task)).zip(grad.par_chunks(task));
+                    outs.zip(ins).for_each(|((for_gate, for_up), ((gate, up), grad))| {
+                        vectorized(|| {
+                            for i in 0..grad.len() {
+                                let (by_gate, by_up, _) = silu_derivatives(gate[i], up[i]);
+                                for_gate[i] = by_gate * grad[i];
+                                for_up[i] = by_up * grad[i];
+                            }
+                        });
+                    });
+                    Ok((for_gate, for_up))
+                })
+            })
+        })?;
+        let tensor = |values| Tensor::from_vec(values, gate.shape().clone(), gate.device());
+        Ok((Some(tensor(for_gate)?), Some(tensor(for_up)?)))
+    }
+}
+
+/// Mean cross entropy of `logits` (rows, vocabulary) against one token a row, a scalar in nats.
+pub(crate) fn cross_entropy(logits: &Tensor, targets: Arc<[u32]>) -> Result<Tensor> {
+    logits.contiguous()?.apply_op1(CrossEntropy { targets, log_sums: Mutex::default() })
+}
+
+/// Loss of each row, in f64.
+pub(crate) fn losses(logits: &[f32], targets: &[u32]) -> (Vec<f64>, Vec<f32>) {
+    let vocabulary = logits.len() / targets.len().max(1);
+    let rows = logits.par_chunks(vocabulary.max(1)).zip(targets).with_min_len(16);
+    rows.map(|(row, &target)| {
+        let log_sum = vectorized(|| log_sum_exp(row));
+        (f64::from(log_sum) - f64::from(row[target as usize]), log_sum)
+    })
+    .unzip()
+}
+
+struct CrossEntropy {
+    targets: Arc<[u32]>,
+    log_sums: Mutex<Vec<f32>>,
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross-entropy"
+    }
+
+    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let logits = floats(logits, layout)?;
+        let (losses, log_sums) = losses(logits, &self.targets);
+        *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner) = log_sums;
+        let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+        Ok((CpuStorage::F32(vec![mean as f32]), Shape::from(())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (rows, vocabulary) = logits.dims2()?;
+        let log_sums = std::mem::take(&mut *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner));
+        if log_sums.len() != rows {
+            bail!("cross entropy was differentiated twice");
+        }
+        let scale = grad.to_scalar::<f32>()? / rows as f32;
+        let grad = with_floats(logits, |logits| {
+            let mut grad = vec![0.0; logits.len()];
+            let ins = logits.par_chunks(vocabulary).zip(&log_sums).zip(&*self.targets);
+            grad.par_chunks_mut(vocabulary).zip(ins).with_min_len(16).for_each(
+                |(grad, ((logits, log_sum), target))| {
+                    vectorized(|| {
+                        for (grad, logit) in grad.iter_mut().zip(logits) {
+                            *grad = exp(logit - log_sum) * scale;
+                        }
+                    });
+                    grad[*target as usize] -= scale;
+                },
+            );
+            Ok(grad)
+        })?;
+        Tensor::from_vec(grad, logits.shape().clone(), logits.device()).map(Some)
+    }
+}
