@@ -592,6 +592,62 @@ fn a_closed_output_is_quiet_and_a_cancelled_command_leaves_the_chain_sound() {
     assert!(!Path::new("never-written").exists());
 }
 
+/// An output that is closed early once hid what the exit code and a file were to say.
+#[test]
+fn a_closed_output_hides_no_finding_and_loses_no_receipt() {
+    let (dir, path, _) = imported();
+    let chain = path.to_str().unwrap();
+    let call = |words: &[&str]| {
+        let (mut err, cancel) = (Vec::new(), Arc::new(AtomicBool::new(false)));
+        let words = ["blyan", "--chain", chain].into_iter().chain(words.iter().copied());
+        let mut streams = Streams { out: &mut Closed, err: &mut err, terminal: false };
+        let code = blyan_cli::run(words, &mut streams, &cancel);
+        assert_eq!(String::from_utf8(err).unwrap(), "");
+        code
+    };
+    let file = dir.path().join("receipt.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(call(&["generate", "And God said", "--ignore-eos", "--receipt", file]), 0);
+    let receipt: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!(receipt["claim"]["finish_reason"], "cancelled");
+    assert_eq!(call(&["receipt", "verify", file]), 0);
+
+    let mut lying = receipt;
+    lying["claim"]["text"] = "And it was so.".into();
+    fs::write(file, lying.to_string()).unwrap();
+    assert_eq!(call(&["receipt", "verify", file]), 1);
+
+    let payload = document(&path, ["show", "layer0.expert1"])["payload"]["hash"].clone();
+    let payload = payload.as_str().unwrap();
+    fs::remove_file(path.join("payloads").join(&payload[..2]).join(payload)).unwrap();
+    assert_eq!(call(&["verify"]), 1);
+    assert_eq!(call(&["verify", "--json"]), 1);
+}
+
+/// A name that is no UTF-8 once ended an export with a panic, after the work was done.
+#[cfg(unix)]
+#[test]
+fn paths_need_no_utf_8() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let (dir, path, model) = imported();
+    let out = dir.path().join(OsStr::from_bytes(b"out-\xff"));
+    let words = ["export".as_ref(), out.as_os_str()];
+    let exported = document(&path, words);
+    assert_eq!(exported["model"], json!(model));
+    assert!(exported["dir"].as_str().unwrap().ends_with("out-\u{fffd}"), "{exported}");
+    let chain = dir.path().join(OsStr::from_bytes(b"chain-\xff"));
+    assert_eq!(document(&chain, ["import".as_ref(), out.as_os_str()])["model"], json!(model));
+}
+
+#[test]
+fn a_checkpoint_that_is_not_there_makes_no_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = dir.path().join("chain");
+    assert_eq!(failure(&chain, 1, ["import", "no/such/model"])["kind"], "import");
+    assert!(!chain.exists());
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_text_and_keeps_its_receipt() {

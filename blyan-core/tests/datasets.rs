@@ -14,7 +14,7 @@ use blyan_core::evolve::dataset::{
     TextFindings, Tokens, Vote,
 };
 use blyan_core::evolve::{
-    Body, Evidence, EvolveError, InvalidEvidence, Policy, PolicyError, PublicKey, Statement, Tier,
+    Evidence, EvolveError, InvalidEvidence, Policy, PolicyError, PublicKey, Statement, Tier,
 };
 use blyan_core::manager::Snapshot;
 use blyan_core::storage::{Access, MemoryMedium};
@@ -947,42 +947,23 @@ proptest! {
     }
 }
 
-/// Kinds and names never change: they are in the header of every block.
+/// A whole life, made by another implementation (tests/golden/make_datasets.py) from docs/format.md.
 #[test]
-fn bodies_lie_where_the_format_says() {
-    assert_eq!((<Audit as Body>::KIND.0, <Vote as Body>::KIND.0), (66, 67));
-    assert_eq!(
-        (Tokens::KIND.0, Dataset::KIND.0, Tally::KIND.0, Ruling::KIND.0, Policy::KIND.0),
-        (64, 65, 68, 69, 5)
-    );
-    let tally = Tally {
-        tally_version: 1,
-        policy: BlockHash::from_bytes([1; 32]),
-        dataset: BlockHash::from_bytes([2; 32]),
-        in_favour: 1,
-        against: 0,
-        votes: [BlockHash::from_bytes([3; 32])].into(),
-    };
-    let hex = |digits: &str| digits.repeat(32);
-    let golden = format!(
-        r#"{{"tally_version":1,"policy":"{}","dataset":"{}","in_favour":1,"against":0,"votes":["{}"]}}"#,
-        hex("01"),
-        hex("02"),
-        hex("03")
-    );
-    assert_eq!(String::from_utf8(tally.to_payload()).unwrap(), golden);
-    let ruling = Ruling {
-        ruling_version: 1,
-        policy: BlockHash::from_bytes([1; 32]),
-        dataset: BlockHash::from_bytes([2; 32]),
-        tally: BlockHash::from_bytes([3; 32]),
-        accepted: true,
-    };
-    let golden = format!(
-        r#"{{"ruling_version":1,"policy":"{}","dataset":"{}","tally":"{}","accepted":true}}"#,
-        hex("01"),
-        hex("02"),
-        hex("03")
-    );
-    assert_eq!(String::from_utf8(ruling.to_payload()).unwrap(), golden);
+fn blocks_are_the_ones_that_another_implementation_makes() {
+    let golden: Value = serde_json::from_str(include_str!("golden/datasets.json")).unwrap();
+    let world = World::new();
+    let life = world.accepted();
+    let tokens = Dataset::read(&world.chain, &world.dataset).unwrap().tokens;
+    let mut blocks = vec![("tokens", tokens), ("policy", world.policy), ("dataset", world.dataset)];
+    blocks.extend(["audit", "vote11", "vote12", "vote13", "tally", "ruling"].into_iter().zip(life));
+    assert_eq!(golden.as_object().unwrap().len(), blocks.len());
+    for (label, block) in blocks {
+        let payload = world.chain.payload(&block).unwrap();
+        let shown = match label {
+            "tokens" => payload.iter().map(|byte| format!("{byte:02x}")).collect(),
+            _ => String::from_utf8(payload.to_vec()).unwrap(),
+        };
+        assert_eq!(golden[label]["payload"], shown, "{label}");
+        assert_eq!(golden[label]["hash"], block.to_string(), "{label}");
+    }
 }

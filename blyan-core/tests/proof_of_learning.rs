@@ -65,7 +65,10 @@ impl Bible {
         let before = self.world.snapshot(&self.world.model).slots()[&slot].block;
         let mut noise = noise(seed);
         // Damage twice is none.
-        let restore = |name: &str, index, weight| damage(name, index, weight) + off * noise() * weight;
+        let restore = |name: &str, index, weight| {
+            let restored = damage(name, index, weight);
+            if off == 0.0 { restored } else { restored * (1.0 + off * noise()) }
+        };
         BTreeMap::from([(slot, changed(&self.world.chain, &before, restore))])
     }
 

@@ -11,7 +11,7 @@ use blyan_core::import;
 use blyan_core::manager::{GenerateOptions, Prompt};
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString};
 
 use crate::chain::Block;
 use crate::door::CancelToken;
@@ -113,7 +113,8 @@ impl<'py> FromPyObject<'_, 'py> for PromptArg {
             return Ok(Self(Prompt::Text(ob.extract()?)));
         }
         let tokens = ob.extract::<Tokens>().map_err(|error| {
-            if error.is_instance_of::<PyTypeError>(ob.py()) {
+            // Of a list the error is about what is in it.
+            if error.is_instance_of::<PyTypeError>(ob.py()) && !ob.is_instance_of::<PyList>() {
                 let name = type_name(ob);
                 PyTypeError::new_err(format!("a prompt is a str or a list of token ids, not {name}"))
             } else {

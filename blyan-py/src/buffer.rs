@@ -31,6 +31,11 @@ impl Export {
         }
         Self { format, itemsize, shape, strides }
     }
+
+    /// Whether the items also lie column-major: where no two dimensions have more than one.
+    fn is_column_major(&self) -> bool {
+        self.shape.contains(&0) || self.shape.iter().filter(|&&dim| dim > 1).count() <= 1
+    }
 }
 
 /// Answers a request for a buffer with read-only memory.
@@ -55,6 +60,9 @@ pub(crate) unsafe fn fill(
         return Err(PyBufferError::new_err("the memory is read-only: copy it to write"));
     }
     let wants = |flag: c_int| flags & flag == flag;
+    if wants(ffi::PyBUF_F_CONTIGUOUS) && !export.is_column_major() {
+        return Err(PyBufferError::new_err("the memory is row-major: copy it to have it column-major"));
+    }
     view.buf = data.as_ptr().cast_mut().cast();
     view.len = isize::try_from(data.len()).unwrap_or(isize::MAX);
     view.readonly = 1;

@@ -413,7 +413,8 @@ impl Chain {
     ) -> PyResult<Bound<'py, PyAny>> {
         let chain = self.handle.get(py)?;
         let progress = Progress::open(py, progress, "verify")?;
-        let watch = Watch { callback: progress.callback(), cancel: cancel.map(|token| token.get().flag()) };
+        let cancel = cancel.map(|token| token.get().flag());
+        let watch = Watch { callback: progress.callback(), cancel, ..Watch::default() };
         let watched = watch.callback.is_some();
         let report = run_watched(py, &watch, move |job: &Job<_>| {
             let report = |progress| job.report(progress);

@@ -45,7 +45,8 @@ pub(crate) fn import_checkpoint<'py>(
     let handle = &chain.get().handle;
     let target = if dry_run { handle.get(py)? } else { handle.to_append(py)? };
     let progress = Progress::open(py, progress, "import")?;
-    let watch = Watch { callback: progress.callback(), cancel: cancel.map(|token| token.get().flag()) };
+    let cancel = cancel.map(|token| token.get().flag());
+    let watch = Watch { callback: progress.callback(), cancel, ..Watch::default() };
     let watched = watch.callback.is_some();
     let (dtype, rope) = (dtype.map(|dtype| dtype.0), rope_frequencies.map(|dtype| dtype.0));
     let report = run_watched(py, &watch, move |job: &Job<_>| {
@@ -94,7 +95,8 @@ pub(crate) fn export_checkpoint<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let source = chain.get().handle.get(py)?;
     let progress = Progress::open(py, progress, "export")?;
-    let watch = Watch { callback: progress.callback(), cancel: cancel.map(|token| token.get().flag()) };
+    let cancel = cancel.map(|token| token.get().flag());
+    let watch = Watch { callback: progress.callback(), cancel, ..Watch::default() };
     let watched = watch.callback.is_some();
     let report = run_watched(py, &watch, move |job: &Job<_>| {
         let report = |progress| job.report(progress);

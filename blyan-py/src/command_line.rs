@@ -10,7 +10,8 @@ use crate::failure::Failure;
 /// Runs the command line; Ctrl-C stops it and leaves every chain sound.
 #[pyfunction]
 pub(crate) fn command_line(py: Python<'_>, arguments: Vec<OsString>) -> PyResult<u8> {
-    run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
+    let watch = Watch { patient: true, ..Watch::default() };
+    run_watched(py, &watch, move |job: &Job<Silent>| {
         Ok::<_, Failure>(blyan_cli::main(arguments, &job.cancel))
     })
 }

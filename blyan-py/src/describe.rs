@@ -3,10 +3,11 @@
 
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 
 use blyan_core::chain::{ChainError, Damage};
 use blyan_core::hash::{BlockHash, PayloadHash};
-use blyan_core::import::{ExportError, ImportError};
+use blyan_core::import::{ExportError, GgufError, ImportError};
 use blyan_core::kernels::KernelError;
 use blyan_core::manager::ManagerError;
 use blyan_core::manager::chat::ChatError;
@@ -26,6 +27,8 @@ use crate::values;
 /// A field of an error.
 enum Field {
     Text(String),
+    /// As the system spells it: a name that is no UTF-8 comes back as Python's own paths have it.
+    Path(PathBuf),
     Int(u64),
     Float(f64),
     Ints(Vec<usize>),
@@ -50,7 +53,7 @@ field_from! {
     &String => |text| Self::Text(text.clone()),
     &&'static str => |text| Self::Text((*text).to_owned()),
     &Option<String> => |text| Self::Text(text.clone().unwrap_or_default()),
-    &std::path::PathBuf => |path| Self::Text(path.display().to_string()),
+    &PathBuf => |path| Self::Path(path.clone()),
     &blyan_core::Slot => |slot| Self::Text(slot.to_string()),
     &blyan_core::BlockKind => |kind| Self::Text(kind.to_string()),
     &blyan_core::DType => |dtype| Self::Text(dtype.name().to_owned()),
@@ -67,6 +70,7 @@ field_from! {
     &BlockHash => |block| Self::Block(*block),
     &Vec<BlockHash> => |blocks| Self::Blocks(blocks.clone()),
     &PayloadHash => |payload| Self::Payload(*payload),
+    &[u8; 4] => |bytes| Self::Bytes(bytes.to_vec()),
     &[u8; 32] => |bytes| Self::Bytes(bytes.to_vec()),
 }
 
@@ -74,6 +78,7 @@ impl Field {
     fn into_python<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Text(text) => text.into_pyobject(py).map(Bound::into_any).map_err(Into::into),
+            Self::Path(path) => path.as_os_str().into_pyobject(py).map(Bound::into_any).map_err(Into::into),
             Self::Int(number) => number.into_pyobject(py).map(Bound::into_any).map_err(Into::into),
             Self::Float(number) => number.into_pyobject(py).map(Bound::into_any).map_err(Into::into),
             Self::Ints(numbers) => numbers.into_pyobject(py),
@@ -100,7 +105,7 @@ macro_rules! fields {
 }
 
 fn io_fields(source: &io::Error, path: &std::path::Path) -> Fields {
-    let mut fields = vec![("filename", Field::Text(path.display().to_string()))];
+    let mut fields = vec![("filename", Field::Path(path.to_owned()))];
     if let Some(number) = source.raw_os_error() {
         fields.push(("errno", Field::Int(u64::from(number.unsigned_abs()))));
         fields.push(("strerror", Field::Text(source.to_string())));
@@ -234,6 +239,7 @@ fn tensor(error: &TensorError) -> Description {
         }
         TensorError::Scale { tensor, dtype, rows } => (CLASS, "scale", fields![tensor, dtype, rows]),
         TensorError::ScaleValue { tensor, row, value } => (CLASS, "scale_value", fields![tensor, row, value]),
+        TensorError::Packed { tensor, reason } => (CLASS, "packed", fields![tensor, reason]),
         TensorError::NotFinite { tensor, index, value } => {
             (CLASS, "not_finite", fields![tensor, index, value])
         }
@@ -298,10 +304,40 @@ fn import(error: &ImportError) -> Description {
         ImportError::TensorShape { file, tensor, actual, expected } => {
             (INVALID, "tensor_shape", fields![file, tensor, actual, expected])
         }
+        ImportError::Gguf { file, source } => {
+            let (code, mut all) = gguf(source);
+            all.push(("file", Field::from(file)));
+            (INVALID, code, all)
+        }
         ImportError::TiedHeadDiffers => (INVALID, "tied_head_differs", vec![]),
         ImportError::Chain(error) => chain(error),
         ImportError::Cancelled => ("Cancelled", "cancelled", vec![]),
         _ => (INVALID, "checkpoint", vec![]),
+    }
+}
+
+/// Code and fields; where config.json can be wrong in the same way, the same code.
+fn gguf(error: &GgufError) -> (&'static str, Fields) {
+    match error {
+        GgufError::Magic { magic } => ("gguf_magic", fields![magic]),
+        GgufError::Version { version } => ("gguf_version", fields![version]),
+        GgufError::Truncated { what } => ("gguf_truncated", fields![what]),
+        GgufError::TooLong { what, max } => ("gguf_too_long", fields![what, max]),
+        GgufError::Header { what, reason } => ("gguf_header", fields![what, reason]),
+        GgufError::Type { tensor, found } => ("gguf_type", fields![tensor, found]),
+        GgufError::Tensor { tensor, shape, offset, reason } => {
+            ("gguf_tensor", fields![tensor, shape, offset, reason])
+        }
+        GgufError::UnknownArchitecture { architecture } => ("unknown_architecture", fields![architecture]),
+        GgufError::MissingKey { key } => ("missing_key", fields![key]),
+        GgufError::InvalidValue { key, value, expected } => ("invalid_value", fields![key, value, expected]),
+        GgufError::Unsupported { key, value, reason } => ("unsupported", fields![key, value, reason]),
+        GgufError::UnknownKey { key, value } => ("unknown_key", fields![key, value]),
+        GgufError::Spec(_) => ("spec", vec![]),
+        GgufError::NotFirstPart { part, parts, first } => ("not_first_part", fields![part, parts, first]),
+        GgufError::Parts { reason } => ("parts", fields![reason]),
+        GgufError::Tokenizer { reason } => ("tokenizer", fields![reason]),
+        _ => ("gguf", vec![]),
     }
 }
 

@@ -124,6 +124,9 @@ pub(crate) struct Watch<'a, 'py> {
     pub(crate) callback: Option<&'a Bound<'py, PyAny>>,
     /// Ends the work when it is set.
     pub(crate) cancel: Option<Arc<AtomicBool>>,
+    /// Whether an interrupted call waits for the end of its work, however late: a second interrupt
+    /// insists. For work whose end leaves something behind, where the process ends with the call.
+    pub(crate) patient: bool,
 }
 
 enum Message<T, P> {
@@ -198,7 +201,8 @@ fn wait<T: Send, P: Report>(
             }
             if let Err(interrupt) = py.check_signals() {
                 cancel.store(true, Ordering::Relaxed);
-                raised = Some((interrupt, Some(Instant::now() + GRACE)));
+                let waits = watch.patient && raised.is_none();
+                raised = Some((interrupt, (!waits).then(|| Instant::now() + GRACE)));
             }
         }
         match message {

@@ -24,6 +24,9 @@ use crate::stream::Stream;
 use crate::usage::UsageTracker;
 use crate::values;
 
+/// Bytes or tokens that take longer than a thread takes to start, and less than a person notices.
+const LONG_TEXT: usize = 1 << 13;
+
 /// An open model, shared by what was made from it.
 pub(crate) struct ModelHandle {
     /// `None` once it is closed. The process that it runs in, and the model.
@@ -83,7 +86,7 @@ impl MoEModelManager {
     ) -> PyResult<Py<PyAny>> {
         let model = self.handle.get(py)?;
         let Generate { mut options, cancel } = generate;
-        let watch = Watch { callback: None, cancel };
+        let watch = Watch { cancel, ..Watch::default() };
         let generation = run_watched(py, &watch, move |job: &Job<Silent>| {
             options.cancel = Some(Arc::clone(&job.cancel));
             work(&model, &options)
@@ -195,7 +198,7 @@ impl MoEModelManager {
     ) -> PyResult<Bound<'py, PyAny>> {
         let Generate { mut options, cancel } = args::generate(max_tokens, options, "generate_batch")?;
         let model = self.handle.get(py)?;
-        let watch = Watch { callback: None, cancel };
+        let watch = Watch { cancel, ..Watch::default() };
         let generations = run_watched(py, &watch, move |job: &Job<Silent>| {
             options.cancel = Some(Arc::clone(&job.cancel));
             model.generate_batch(prompts.into_iter().map(|prompt| prompt.0), &options)
@@ -285,7 +288,7 @@ impl MoEModelManager {
     #[pyo3(signature = (text, *, add_special_tokens=true))]
     fn tokenize(&self, py: Python<'_>, text: String, add_special_tokens: bool) -> PyResult<Vec<u32>> {
         let model = self.handle.get(py)?;
-        run(py, move || Ok::<_, ManagerError>(tokenizer(&model)?.encode(&text, add_special_tokens)?))
+        of_text(py, text.len(), move || Ok(tokenizer(&model)?.encode(&text, add_special_tokens)?))
     }
 
     /// Text of tokens, without special tokens unless asked for them.
@@ -295,14 +298,14 @@ impl MoEModelManager {
     #[pyo3(signature = (tokens, *, skip_special_tokens=true))]
     fn detokenize(&self, py: Python<'_>, tokens: Tokens, skip_special_tokens: bool) -> PyResult<String> {
         let model = self.handle.get(py)?;
-        run(py, move || Ok::<_, ManagerError>(tokenizer(&model)?.decode(&tokens.0, skip_special_tokens)?))
+        of_text(py, tokens.0.len(), move || Ok(tokenizer(&model)?.decode(&tokens.0, skip_special_tokens)?))
     }
 
     /// How many tokens a text is.
     #[pyo3(signature = (text, *, add_special_tokens=true))]
     fn count_tokens(&self, py: Python<'_>, text: String, add_special_tokens: bool) -> PyResult<usize> {
         let model = self.handle.get(py)?;
-        run(py, move || Ok::<_, ManagerError>(tokenizer(&model)?.count(&text, add_special_tokens)?))
+        of_text(py, text.len(), move || Ok(tokenizer(&model)?.count(&text, add_special_tokens)?))
     }
 
     /// Number of token ids that the model knows.
@@ -435,6 +438,18 @@ impl MoEModelManager {
             }
             Err(_) => "<MoEModelManager closed>".to_owned(),
         }
+    }
+}
+
+/// Work on a text, or on tokens. A long one may take minutes: it can be interrupted.
+fn of_text<T: Send + 'static>(
+    py: Python<'_>,
+    len: usize,
+    work: impl FnOnce() -> Result<T, ManagerError> + Send + 'static,
+) -> PyResult<T> {
+    match len {
+        0..LONG_TEXT => run(py, work),
+        _ => run_watched(py, &Watch::default(), move |_: &Job<Silent>| work()),
     }
 }
 

@@ -55,7 +55,7 @@ impl Session {
     ) -> PyResult<Bound<'py, PyAny>> {
         let Generate { mut options, cancel } = args::generate(max_tokens, options, "generate")?;
         let session = self.shared(py)?;
-        let watch = Watch { callback: None, cancel };
+        let watch = Watch { cancel, ..Watch::default() };
         let generation = run_watched(py, &watch, move |job: &Job<Silent>| {
             options.cancel = Some(Arc::clone(&job.cancel));
             session.with(|session| session.generate(prompt.0, &options))?.map_err(Failure::from)

@@ -18,7 +18,7 @@ use crate::args::{Count, DTypeArg};
 use crate::buffer::{Export, fill, float_array};
 use crate::chain::pickled_path;
 use crate::dlpack;
-use crate::door::run;
+use crate::door::{Job, Silent, Watch, run, run_watched};
 use crate::failure::Failure;
 
 /// The bytes of any object that has the buffer protocol.
@@ -200,6 +200,14 @@ impl TensorBlock {
     fn scale(&self, name: &str) -> Option<TensorView> {
         let view = self.tensors.scale(name)?;
         Some(TensorView::new(self.tensors.clone(), &view, self.source.clone()))
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| *other.get().tensors.payload() == *self.tensors.payload())
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        PyTuple::new(py, self.names())?.hash()
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
@@ -474,7 +482,7 @@ pub(crate) fn quantize<'py>(
     let (name, from, shape, data) = read_tensor("tensor".to_owned(), tensor)?;
     let to = dtype.0;
     let dims = shape.dims().to_vec();
-    let quantized = run(py, move || {
+    let quantized = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
         let view = CoreView::new(&name, from, &shape, &data)?;
         blyan_core::tensor::quantize(to, &view)
     })?;

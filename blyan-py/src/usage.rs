@@ -131,6 +131,14 @@ impl UsageTracker {
         items.collect()
     }
 
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| Arc::ptr_eq(&other.get().model, &self.model))
+    }
+
+    fn __hash__(&self) -> usize {
+        Arc::as_ptr(&self.model) as usize
+    }
+
     fn __repr__(&self, py: Python<'_>) -> String {
         match self.with(py, |usage| Ok::<_, Failure>(usage.experts())) {
             Ok(experts) => {

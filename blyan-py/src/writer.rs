@@ -83,6 +83,16 @@ impl Writer {
         Ok(())
     }
 
+    fn __repr__(&self) -> String {
+        let state = match self.slot.get("writer").map(|slot| slot.try_lock()) {
+            Err(_) => "of another process",
+            Ok(Ok(writer)) if writer.is_none() => "ended",
+            // Also one that another thread uses.
+            Ok(_) => "open",
+        };
+        format!("<Writer {state}>")
+    }
+
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }

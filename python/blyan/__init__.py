@@ -14,6 +14,8 @@ In the examples of this package `chain` holds that model, `model` is open on it,
 checkpoint's folder.
 """
 
+from collections.abc import Mapping as _Mapping
+
 from blyan import aio, exceptions
 from blyan._blyan import (
     NUMERICS_VERSION,
@@ -71,6 +73,9 @@ from blyan._values import (
     VerifyReport,
 )
 from blyan.exceptions import BlyanError
+
+_Mapping.register(TensorBlock)
+_Mapping.register(UsageTracker)
 
 __all__ = [
     "NUMERICS_VERSION",

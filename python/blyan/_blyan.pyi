@@ -360,6 +360,8 @@ class TensorBlock(Mapping[str, TensorView]):
         """Names and tensors."""
     def scale(self, name: str) -> TensorView | None:
         """The scales of a quantized tensor, one a row, of int4 one for each 32 columns; `None` for a float tensor."""
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
 
 @final
@@ -799,45 +801,14 @@ class Receipt:
 
     @staticmethod
     def from_json(json: str | Buffer) -> Receipt:
-        """staticmethod(function) -> method
-
-        Convert a function to be a static method.
-
-        A static method does not receive an implicit first argument.
-        To declare a static method, use this idiom:
-
-             class C:
-                 @staticmethod
-                 def f(arg1, arg2, argN):
-                     ...
-
-        It can be called either on the class (e.g. C.f()) or on an instance
-        (e.g. C().f()). Both the class and the instance are ignored, and
-        neither is passed implicitly as the first argument to the method.
-
-        Static methods in Python are similar to those found in Java or C++.
-        For a more advanced concept, see the classmethod builtin.
-        """
+        """Reads a receipt from text or bytes. Raises `ReceiptError` (a `ValueError`) for anything else."""
     @staticmethod
     def of_claim(claim: Mapping[str, Any]) -> Receipt:
-        """staticmethod(function) -> method
+        """Seals a claim: a dict of the form that `claim` gives.
 
-        Convert a function to be a static method.
-
-        A static method does not receive an implicit first argument.
-        To declare a static method, use this idiom:
-
-             class C:
-                 @staticmethod
-                 def f(arg1, arg2, argN):
-                     ...
-
-        It can be called either on the class (e.g. C.f()) or on an instance
-        (e.g. C().f()). Both the class and the instance are ignored, and
-        neither is passed implicitly as the first argument to the method.
-
-        Static methods in Python are similar to those found in Java or C++.
-        For a more advanced concept, see the classmethod builtin.
+        >>> receipt = model.generate("And", max_tokens=1).receipt
+        >>> blyan.Receipt.of_claim(receipt.claim) == receipt
+        True
         """
     def to_json(self) -> str:
         """The canonical text: fields in a fixed order, no white space."""
@@ -920,6 +891,8 @@ class UsageTracker(Mapping[str, ExpertUsage]):
         """Stores what was counted since the last flush, and takes note of what other processes stored."""
     def reset(self) -> None:
         """Starts all counts at 0, stored ones included."""
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
     def __getitem__(self, key: str, /) -> ExpertUsage: ...
     @overload
     def get(self, slot: str) -> ExpertUsage | None:

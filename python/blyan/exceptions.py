@@ -13,10 +13,15 @@ BlockNotFoundError not_found 000000000000
 
 from __future__ import annotations
 
+import errno as _errno
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from blyan._values import BlockHash, Difference, PayloadHash
+
+
+_OS_FIELDS = ("errno", "strerror", "filename", "filename2")
 
 
 class BlyanError(Exception):
@@ -28,6 +33,13 @@ class BlyanError(Exception):
     def __str__(self) -> str:
         # KeyError would show the message's repr.
         return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python keeps an OSError's own fields elsewhere, and copies them only from arguments.
+        own = {name: getattr(self, name, None) for name in _OS_FIELDS} if isinstance(self, OSError) else {}
+        fields = {name: value for name, value in own.items() if value is not None}
+        classes = type(self).__dict__.get("_of", (type(self),))
+        return _again, (classes, self.args), {**fields, **self.__dict__}
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{type(self).__name__} with code {self.code!r} has no field {name!r}")
@@ -212,8 +224,35 @@ class InternalError(BlyanError, RuntimeError):
 
 def _make(name: str, code: str, message: str, fields: dict[str, Any]) -> BlyanError:
     """The exception that the compiled module raises."""
-    error: BlyanError = globals()[name](message)
+    error: BlyanError = _with_built_in(globals()[name], fields.get("errno"))(message)
     error.code = code
     for field, value in fields.items():
         setattr(error, field, value)
+    if isinstance(error, (FileNotFoundError, FileExistsError)) and error.errno is None:
+        error.errno = _errno.ENOENT if isinstance(error, FileNotFoundError) else _errno.EEXIST
+        error.strerror = os.strerror(error.errno)
     return error
+
+
+def _with_built_in(cls: type[BlyanError], number: int | None) -> type[BlyanError]:
+    """The class; of an `OSError` one that also is what Python calls that number, such as `PermissionError`."""
+    if number is None or not issubclass(cls, OSError):
+        return cls
+    built_in = type(OSError(number, ""))
+    return cls if issubclass(cls, built_in) else _joined(cls, built_in)
+
+
+_JOINED: dict[tuple[type[BlyanError], type[OSError]], type[BlyanError]] = {}
+
+
+def _joined(cls: type[BlyanError], built_in: type[OSError]) -> type[BlyanError]:
+    """One class for each pair, so that pickles find it again."""
+    more = {"__doc__": cls.__doc__, "__module__": __name__, "_of": (cls, built_in)}
+    return _JOINED.setdefault((cls, built_in), type(cls.__name__, (cls, built_in), more))
+
+
+def _again(classes: tuple[Any, ...], arguments: tuple[Any, ...]) -> BlyanError:
+    """What unpickling makes."""
+    cls = classes[0] if len(classes) == 1 else _joined(*classes)
+    made: BlyanError = cls(*arguments)
+    return made

@@ -331,6 +331,9 @@ def test_a_callbacks_exception_comes_out_as_itself(empty: blyan.Chain, copy: bly
 
 
 def test_reprs(copy: blyan.Chain, empty: blyan.Chain) -> None:
+    with empty.writer() as writer:
+        assert repr(writer) == "<Writer open>"
+    assert repr(writer) == "<Writer ended>"
     block = next(copy.blocks(kind="expert"))
     assert "47 blocks" in repr(copy) and block.hash.short in repr(block) and "expert" in repr(block)
     assert str(copy.path) in copy._repr_html_() and block.hash in block._repr_html_()

@@ -36,3 +36,20 @@ def test_the_script_is_installed() -> None:
     script = Path(sys.executable).parent / "blyan"
     assert script.exists()
     assert subprocess.run([script, "--version"], capture_output=True).returncode == 0
+
+
+def test_ctrl_c_keeps_the_receipt(tmp_path: Path) -> None:
+    # A step of the model that took longer than a call waits once took the receipt with it.
+    chain, receipt = str(tmp_path / "chain"), tmp_path / "receipt"
+    assert run("--chain", chain, "import", "models/tiny-kjv-moe").returncode == 0
+    prompt = "And God said unto them, " * 60
+    words = ["--chain", chain, "generate", prompt, "--ignore-eos", "-t", "1", "--isa", "scalar"]
+    script = f"""
+import os, signal, sys, threading
+from blyan.__main__ import main
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+sys.exit(main({[*words, "--receipt", str(receipt)]!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130, done.stderr
+    assert json.loads(receipt.read_text())["claim"]["finish_reason"] == "cancelled"

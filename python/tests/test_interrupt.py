@@ -53,6 +53,12 @@ def run():
     elif what == "batch":
         while True:
             model.generate_batch(["And"] * 8, ignore_eos=True)
+    elif what == "tokenize":
+        model.tokenize("And God said. " * 1_000_000)  # takes many seconds
+    elif what == "quantize":
+        values = bytearray(4 * 4096 * 4096)
+        while True:
+            blyan.quantize("int8", ("F32", [4096, 4096], values))
     elif what == "logits":
         while True:
             model.logits([3] * 500)
@@ -82,7 +88,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize(
-    "what", ["import", "verify", "generate", "prefill", "batch", "logits", "stream", "writer"]
+    "what", ["import", "verify", "generate", "prefill", "batch", "tokenize", "quantize", "logits", "stream", "writer"]
 )
 def test_ctrl_c(tmp_path: Path, what: str) -> None:
     place = tmp_path / "c"

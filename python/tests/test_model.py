@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,14 @@ def test_prompts(model: blyan.MoEModelManager, prompt: Any, error: type[Exceptio
         model.generate(prompt, max_tokens=2)
     with pytest.raises(error):
         next(model.stream(prompt, max_tokens=2))
+
+
+def test_the_error_of_a_prompt_names_what_is_wrong(model: blyan.MoEModelManager) -> None:
+    # It once said that a list is no list.
+    with pytest.raises(TypeError, match="float"):
+        model.generate([1.5], max_tokens=1)  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="not dict"):
+        model.generate({"a": 1}, max_tokens=1)  # type: ignore[arg-type]
 
 
 def test_opening(chain: blyan.Chain, empty: blyan.Chain) -> None:
@@ -378,6 +388,7 @@ def test_usage(place: Path) -> None:
         model = blyan.MoEModelManager(chain)
         usage = model.usage
         assert usage.top(5) == [] and len(usage) == 32 and "layer0.expert1" in usage
+        assert isinstance(usage, Mapping) and usage == model.usage and hash(usage) == hash(model.usage)
         g = model.generate(PROMPT, max_tokens=10)
         # Four tokens of prompt, ten new ones of which the last was never read: two experts a layer.
         assert sum(expert.tokens for expert in usage.experts()) == (4 + 9) * 2 * 4
@@ -544,6 +555,43 @@ def test_checkpoints_that_are_none(tmp_path: Path, empty: blyan.Chain) -> None:
             blyan.import_checkpoint(empty, MODEL, **options)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         blyan.import_checkpoint("chain", MODEL)  # type: ignore[arg-type]
+
+
+def test_gguf_files_that_are_none(tmp_path: Path, empty: blyan.Chain) -> None:
+    # Their errors once came without fields, all under one code.
+    def refused(data: bytes) -> exceptions.InvalidCheckpointError:
+        file = tmp_path / "model.gguf"
+        file.write_bytes(data)
+        with pytest.raises(exceptions.InvalidCheckpointError) as error:
+            blyan.import_checkpoint(empty, file)
+        assert isinstance(error.value, ValueError) and error.value.file == "model.gguf"
+        assert len(empty) == 0
+        return error.value
+
+    error = refused(b"nope")
+    assert (error.code, error.magic) == ("gguf_magic", b"nope")
+    error = refused(b"GGUF" + struct.pack("<IQQ", 1, 0, 0))
+    assert (error.code, error.version) == ("gguf_version", 1)
+    error = refused(b"GGUF\3\0\0\0")
+    assert error.code == "gguf_truncated" and "number of tensors" in error.what
+    error = refused(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    assert (error.code, error.key) == ("missing_key", "general.architecture")
+    key = b"general.architecture"
+    text = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, 3) + b"bee"
+    error = refused(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text)
+    assert (error.code, error.architecture) == ("unknown_architecture", "bee")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_names_of_files_that_are_no_text(tmp_path: Path, empty: blyan.Chain) -> None:
+    # `filename` once was another name than the one that was given.
+    place = tmp_path / "none\udcff"
+    with pytest.raises(FileNotFoundError) as error:
+        blyan.Chain(place, read_only=True)
+    assert error.value.filename == str(place)
+    with pytest.raises(FileNotFoundError) as error:
+        blyan.import_checkpoint(empty, place)
+    assert error.value.filename == str(place)
 
 
 def test_threads_generate_at_the_same_time(model: blyan.MoEModelManager) -> None:

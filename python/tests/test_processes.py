@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy as copying
+import errno
 import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -208,6 +210,29 @@ def test_pickles(copy: blyan.Chain) -> None:
         error = pickle.loads(pickle.dumps(raised))
     assert isinstance(error, exceptions.BlockNotFoundError)
     assert error.code == "not_found" and error.block == "0" * 64 and "there is no block" in str(error)
+
+
+def test_errors_of_the_system_keep_their_fields_in_a_pickle(tmp_path: Path) -> None:
+    # An OSError has its fields beside `__dict__`: they once got lost between processes.
+    def raised(call: Callable[[], object]) -> OSError:
+        with pytest.raises(OSError) as caught:
+            call()
+        return caught.value
+
+    with blyan.Chain.in_memory() as chain:
+        refused = raised(lambda: blyan.import_checkpoint(chain, tmp_path / "none"))
+    missing = raised(lambda: blyan.Chain(tmp_path / "none", read_only=True))
+    assert refused.errno == errno.ENOENT and refused.filename == missing.filename == str(tmp_path / "none")
+    assert missing.errno == errno.ENOENT
+    # What Python calls a number, it is, too.
+    denied = exceptions._make("StorageError", "io", "denied", {"errno": errno.EACCES, "strerror": "no"})
+    assert isinstance(denied, exceptions.StorageError) and isinstance(denied, PermissionError)
+    for error in (refused, missing, denied):
+        error.add_note("noted")
+        for again in (pickle.loads(pickle.dumps(error)), copying.copy(error), copying.deepcopy(error)):
+            assert type(again) is type(error) and str(again) == str(error) and again.__dict__ == error.__dict__
+            for field in ("errno", "strerror", "filename"):
+                assert getattr(again, field) == getattr(error, field)
 
 
 def test_a_changed_snapshot_is_pickled_too(copy: blyan.Chain) -> None:

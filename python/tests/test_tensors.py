@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy
@@ -104,6 +106,42 @@ def test_numpy_shares_the_mapped_memory(chain: blyan.Chain) -> None:
     # A consumer that insists on writing is refused, not lied to.
     with pytest.raises((BufferError, TypeError)):
         (b"" and 0) or __import__("ctypes").c_char.from_buffer(view)
+
+
+def test_buffers_are_what_was_asked_for(chain: blyan.Chain) -> None:
+    # A request for column-major memory was once answered with row-major memory.
+    class PyBuffer(ctypes.Structure):
+        _fields_ = [
+            ("buf", ctypes.c_void_p),
+            ("obj", ctypes.c_void_p),
+            ("len", ctypes.c_ssize_t),
+            ("itemsize", ctypes.c_ssize_t),
+            ("readonly", ctypes.c_int),
+            ("ndim", ctypes.c_int),
+            ("rest", ctypes.c_void_p * 5),
+        ]
+
+    def get(exporter: object, flags: int) -> int:
+        buffer = PyBuffer()
+        place = ctypes.byref(buffer)
+        ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(exporter), place, flags)
+        ctypes.pythonapi.PyBuffer_Release(place)
+        return buffer.len
+
+    simple, writable, strides, row_major, column_major, either = 0, 1, 0x18, 0x38, 0x58, 0x98
+    matrix = next(chain.blocks(kind="expert")).tensors["up_proj.weight"]
+    vector = blyan.TensorBlock(blyan.write_tensors({"v": ("F32", [3], bytes(12))}))["v"]
+    row = blyan.TensorBlock(blyan.write_tensors({"r": ("F32", [1, 3], bytes(12))}))["r"]
+    nothing = blyan.TensorBlock(blyan.write_tensors({"n": ("F32", [2, 0, 3], b"")}))["n"]
+    for view in (matrix, vector, row, nothing):
+        for flags in (simple, strides, row_major, either):
+            assert get(view, flags) == view.nbytes
+        with pytest.raises(BufferError):
+            get(view, writable)
+    for view in (vector, row, nothing):
+        assert get(view, column_major) == view.nbytes
+    with pytest.raises(BufferError):
+        get(matrix, column_major)
 
 
 def test_views_outlive_everything(tmp_path: Path) -> None:
@@ -253,6 +291,7 @@ def test_wrong_tensors() -> None:
         ({"x": ("F32", [-1], b"")}, ValueError),
         ({"x": ("F64", [1], b"")}, ValueError),
         ({"x": ("F32", [2**62, 2**62], b"")}, ValueError),
+        ({"__metadata__": numpy.zeros(2, numpy.float32)}, exceptions.TensorError),
         ({5: numpy.zeros(2, numpy.float32)}, TypeError),
         (None, TypeError),
     ]:
@@ -272,4 +311,6 @@ def test_views_compare() -> None:
     two = blyan.TensorBlock(blyan.write_tensors({"x": numpy.zeros(2, numpy.float32)}))
     three = blyan.TensorBlock(blyan.write_tensors({"x": numpy.ones(2, numpy.float32)}))
     assert one["x"] == two["x"] and hash(one["x"]) == hash(two["x"]) and one["x"] != three["x"]
+    assert one == two and hash(one) == hash(two) and one != three and one != {"x": one["x"]}
+    assert isinstance(one, Mapping)
     assert one["x"] != 5 and "F32" in repr(one["x"]) and "x" in repr(one)

@@ -18,6 +18,9 @@ STUB = Path(__file__).parent.parent / "blyan" / "_blyan.pyi"
 def docstring(owner: object, name: str) -> str | None:
     """What the compiled module says; nothing for what `object` has too."""
     found = inspect.getattr_static(owner, name, None)
+    if isinstance(found, staticmethod):
+        # Of its own it only has the words of `staticmethod`.
+        found = found.__func__
     doc = getattr(found, "__doc__", None)
     if not doc or (name.startswith("__") and name.endswith("__") and inspect.isclass(owner)):
         # Special methods have the interpreter's own words, except ours.

@@ -26,7 +26,8 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Export) -> Result<(
     drop(bar);
     if context.json {
         return context.streams.json(&json!({
-            "model": model, "dir": arguments.dir, "files": report.files, "tensors": report.tensors,
+            // Serde refuses a name that is no UTF-8.
+            "model": model, "dir": arguments.dir.to_string_lossy(), "files": report.files, "tensors": report.tensors,
             "tensor_bytes": report.tensor_bytes,
         }));
     }

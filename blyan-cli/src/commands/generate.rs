@@ -30,19 +30,23 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Generate) -> Result
     let manager = MoEModelManager::open(&chain, &options)?;
     let mut stream = input.stream(&manager, &options_of(context, arguments))?;
     // One document at the end, or text as it is made.
-    let mut ends_line = true;
+    let (mut ends_line, mut printed) = (true, Ok(()));
     for piece in &mut stream {
         let text = piece?.text;
         if !context.json && !text.is_empty() {
             ends_line = text.ends_with('\n');
-            context.streams.print(&text)?;
-            context.streams.flush()?;
+            printed = context.streams.print(&text).and_then(|()| context.streams.flush());
+            if printed.is_err() {
+                break;
+            }
         }
     }
     let generation = stream.finish()?;
+    // Of what was made, also if nobody reads the text to its end.
     if let Some(path) = &arguments.receipt {
         write(path, &generation)?;
     }
+    printed?;
     if context.json {
         context.streams.json(&document(&manager, &generation))?;
     } else if !ends_line {

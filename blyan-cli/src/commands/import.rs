@@ -1,6 +1,6 @@
 //! `blyan import`.
 
-use blyan_core::import::{self, ImportOptions, ImportProgress};
+use blyan_core::import::{self, ImportError, ImportOptions, ImportProgress};
 use blyan_core::{Chain, ChainError};
 use serde_json::json;
 
@@ -10,6 +10,9 @@ use crate::error::CliError;
 use crate::output::Progress;
 
 pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Import) -> Result<(), CliError> {
+    // Before a chain is made for nothing.
+    let missing = |source| ImportError::Io { path: arguments.path.clone(), source };
+    std::fs::metadata(&arguments.path).map_err(missing)?;
     let chain = open(context, arguments.dry_run)?;
     let bar = Progress::new(context.streams.terminal);
     let show = |progress: ImportProgress| {

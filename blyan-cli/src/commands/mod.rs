@@ -56,6 +56,15 @@ pub(crate) fn run(
     }
 }
 
+/// How a check ends that printed what it found: what is bad is told by the exit code also where the reader
+/// of the output has left.
+fn found(well: bool, printed: Result<(), CliError>) -> Result<(), CliError> {
+    match printed {
+        Ok(()) | Err(CliError::BrokenPipe) if !well => Err(CliError::Found),
+        printed => printed,
+    }
+}
+
 /// Bytes of a file that the user named; `-` is the standard input.
 fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
     let file = |source| CliError::File { action: "read", path: path.to_owned(), source };

@@ -4,11 +4,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use blyan_core::hash::ReceiptHash;
 use blyan_core::manager::{ManagerError, Replay};
 use blyan_core::{Chain, Receipt};
 use serde_json::json;
 
-use super::{Context, generate, read_input};
+use super::{Context, found, generate, read_input};
 use crate::arguments::ReceiptVerify;
 use crate::error::CliError;
 use crate::names;
@@ -21,20 +22,22 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &ReceiptVerify) -> R
     let chain = names::open(context.chain)?;
     let hash = receipt.hash();
     let replay = replay(context, receipt, chain, arguments)?;
+    found(replay.is_ok(), print(context, hash, &replay))
+}
+
+fn print(context: &mut Context<'_, '_>, hash: ReceiptHash, replay: &Replay) -> Result<(), CliError> {
     if context.json {
         let differences = &replay.differences;
-        context
-            .streams
-            .json(&json!({ "ok": replay.is_ok(), "receipt": hash, "differences": differences }))?;
-    } else if replay.is_ok() {
-        context.streams.line(format!("true: run again, receipt {hash} is the same bit for bit"))?;
-    } else {
-        for difference in &replay.differences {
-            context.streams.line(format!("DIFFERS  {difference}"))?;
-        }
-        context.streams.line(format!("not true: {} differences", replay.differences.len()))?;
+        let document = json!({ "ok": replay.is_ok(), "receipt": hash, "differences": differences });
+        return context.streams.json(&document);
     }
-    if replay.is_ok() { Ok(()) } else { Err(CliError::Found) }
+    if replay.is_ok() {
+        return context.streams.line(format!("true: run again, receipt {hash} is the same bit for bit"));
+    }
+    for difference in &replay.differences {
+        context.streams.line(format!("DIFFERS  {difference}"))?;
+    }
+    context.streams.line(format!("not true: {} differences", replay.differences.len()))
 }
 
 /// Replays on a thread of its own, which can be left: nothing is written.

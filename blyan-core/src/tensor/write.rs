@@ -30,7 +30,8 @@ impl PayloadLayout {
     ///
     /// # Errors
     ///
-    /// [`TensorError::DuplicateTensor`], or [`TensorError::Size`] if the sizes overflow.
+    /// [`TensorError::DuplicateTensor`], [`TensorError::Header`] for a name that the format keeps for
+    /// itself, or [`TensorError::Size`] if the sizes overflow.
     pub fn new(tensors: &[(&str, DType, &Shape)]) -> Result<Self, TensorError> {
         Self::with_entries(tensors, "")
     }
@@ -57,6 +58,11 @@ impl PayloadLayout {
         for tensor in stored {
             let overflow =
                 || TensorError::Size { tensor: tensor.name.clone(), expected: usize::MAX, actual: 0 };
+            // The one key of the header that is no tensor's: no reader would find it.
+            if tensor.name == "__metadata__" {
+                let reason = "no tensor can be called \"__metadata__\"".to_owned();
+                return Err(TensorError::Header { reason });
+            }
             if !names.insert(tensor.name.clone()) {
                 return Err(TensorError::DuplicateTensor { tensor: tensor.name });
             }
