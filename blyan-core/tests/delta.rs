@@ -43,13 +43,9 @@ impl Tensors {
 
     fn payload(&self) -> Vec<u8> {
         let shapes: Vec<Shape> = self.0.values().map(|(_, dims, _)| Shape::new(dims.clone())).collect();
-        let tensors: Vec<_> = self.0.iter().zip(&shapes);
-        write(
-            &tensors
-                .map(|((name, (dtype, _, data)), shape)| (&name[..], *dtype, shape, &data[..]))
-                .collect::<Vec<_>>(),
-        )
-        .unwrap()
+        let tensors = self.0.iter().zip(&shapes);
+        let tensors = tensors.map(|((name, (dtype, _, data)), shape)| (&name[..], *dtype, shape, &data[..]));
+        write(&tensors.collect::<Vec<_>>()).unwrap()
     }
 }
 
