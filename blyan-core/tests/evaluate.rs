@@ -1,6 +1,7 @@
 //! Evaluation: the loss that plain arithmetic finds in the logits, and the same bits however it is run.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stderr, reason = "what was measured is worth seeing")]
 
 mod checkpoints;
 
@@ -114,12 +115,13 @@ fn a_trained_model_predicts_its_language() {
     let tokens = manager.tokenize(include_str!("texts/kjv_held_out.txt")).unwrap();
     let options = EvaluateOptions { threads: Some(2), ..EvaluateOptions::default() };
     let found = evaluate(&chain, &snapshot, &tokens, &options).unwrap();
-    println!("{} tokens: {} nats, {:.0} tokens/s", found.tokens, found.loss(), found.tokens_per_second());
+    eprintln!("{} tokens: {} nats, {:.0} tokens/s", found.tokens, found.loss(), found.tokens_per_second());
     assert!((3.0..4.0).contains(&found.loss()), "{}", found.loss());
     let mut shuffled = tokens.clone();
     shuffled.reverse();
     assert!(evaluate(&chain, &snapshot, &shuffled, &options).unwrap().loss() > found.loss() + 2.0);
-    assert_eq!(manager.usage().totals().len(), 0, "judging is no use");
+    assert_eq!(evaluate_model(&manager, &tokens, &options).unwrap().loss_bits, found.loss_bits);
+    assert!(manager.usage().experts().iter().all(|expert| expert.tokens == 0), "judging is no use");
 }
 
 /// What the model's README says, measured by its trainer with transformers and torch.
@@ -134,10 +136,10 @@ fn the_held_out_text_has_the_loss_that_the_trainer_measured() {
     let (chain, model) = imported(&tiny_kjv(), None);
     let snapshot = Snapshot::of_model(&chain, &model).unwrap();
     let tokens = open(&chain, |_| ()).tokenize(&text).unwrap();
-    println!("{} tokens", tokens.len());
+    eprintln!("{} tokens", tokens.len());
     let held_out = &tokens[tokens.len() - 30_000..];
     let found = evaluate(&chain, &snapshot, &held_out[..=117 * 256], &EvaluateOptions::default()).unwrap();
-    println!("{} nats, {:.0} tokens/s", found.loss(), found.tokens_per_second());
+    eprintln!("{} nats, {:.0} tokens/s", found.loss(), found.tokens_per_second());
     assert_eq!(found.windows, 117);
     assert!((found.loss() - 3.480).abs() < 0.0006, "{}", found.loss());
 }

@@ -215,7 +215,7 @@ impl World {
 
 /// All blocks of a chain as drafts.
 pub(crate) fn drafts(chain: &Chain) -> Vec<Draft> {
-    let drafts = chain.blocks().map(|block| {
+    let drafts = chain.topological_order().map(|block| {
         let block = block.unwrap();
         let header = block.header().clone();
         Draft {
