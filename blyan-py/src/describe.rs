@@ -5,12 +5,13 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-use blyan_core::chain::{ChainError, Damage};
+use blyan_core::chain::{BundleError, ChainError, Damage};
 use blyan_core::hash::{BlockHash, PayloadHash};
 use blyan_core::import::{ExportError, GgufError, ImportError};
 use blyan_core::kernels::KernelError;
 use blyan_core::manager::ManagerError;
 use blyan_core::manager::chat::ChatError;
+use blyan_core::manager::delta::DeltaBlockError;
 use blyan_core::manager::receipt::ReceiptError;
 use blyan_core::manager::sampling::SamplingError;
 use blyan_core::manager::text::{StopError, TextError};
@@ -54,11 +55,13 @@ field_from! {
     &&'static str => |text| Self::Text((*text).to_owned()),
     &Option<String> => |text| Self::Text(text.clone().unwrap_or_default()),
     &PathBuf => |path| Self::Path(path.clone()),
+    &semver::Version => |version| Self::Text(version.to_string()),
     &blyan_core::Slot => |slot| Self::Text(slot.to_string()),
     &blyan_core::BlockKind => |kind| Self::Text(kind.to_string()),
     &blyan_core::DType => |dtype| Self::Text(dtype.name().to_owned()),
     &blyan_core::Shape => |shape| Self::Ints(shape.dims().to_vec()),
     &char => |letter| Self::Text(letter.to_string()),
+    &u8 => |number| Self::Int(u64::from(*number)),
     &u16 => |number| Self::Int(u64::from(*number)),
     &u32 => |number| Self::Int(u64::from(*number)),
     &u64 => |number| Self::Int(*number),
@@ -202,9 +205,50 @@ fn chain(error: &ChainError) -> Description {
             all.extend(damage_fields(reason));
             ("DamagedBlockError", "damaged", all)
         }
+        ChainError::PayloadCollected { block, payload } => {
+            ("PayloadCollectedError", "payload_collected", fields![block, payload])
+        }
+        ChainError::Bundle(error) => bundle(error),
         ChainError::IndexVersion { found } => ("ChainError", "index_version", fields![found]),
         ChainError::Cancelled => ("Cancelled", "cancelled", vec![]),
         _ => ("ChainError", "chain", vec![]),
+    }
+}
+
+fn bundle(error: &BundleError) -> Description {
+    const CLASS: &str = "InvalidBundleError";
+    match error {
+        BundleError::Io { path, source, .. } => {
+            let mut all = io_fields(source, path);
+            if path.as_os_str().is_empty() {
+                all.retain(|(name, _)| *name != "filename");
+            }
+            ("BundleIoError", "io", all)
+        }
+        BundleError::NotABundle => (CLASS, "not_a_bundle", vec![]),
+        BundleError::Version { found } => (CLASS, "bundle_version", fields![found]),
+        BundleError::Truncated { len_bytes } => (CLASS, "bundle_truncated", fields![len_bytes]),
+        BundleError::Record { tag, offset_bytes } => (CLASS, "bundle_record", fields![tag, offset_bytes]),
+        BundleError::Header { offset_bytes, .. } => (CLASS, "bundle_header", fields![offset_bytes]),
+        BundleError::Repeated { what, offset_bytes } => {
+            (CLASS, "bundle_repeated", fields![what, offset_bytes])
+        }
+        BundleError::TooMany { what, limit } => (CLASS, "bundle_too_many", fields![what, limit]),
+        BundleError::PayloadTooLong { len_bytes, limit_bytes } => {
+            (CLASS, "payload_too_long", fields![len_bytes, limit_bytes])
+        }
+        BundleError::PayloadLength { block, expected, actual } => {
+            (CLASS, "payload_length", fields![block, expected, actual])
+        }
+        BundleError::MissingPayload { block, payload } => (CLASS, "missing_payload", fields![block, payload]),
+        BundleError::StrayPayload { payload } => (CLASS, "stray_payload", fields![payload]),
+        BundleError::MissingParents { blocks } => (CLASS, "missing_parents", fields![blocks]),
+        BundleError::Signature { block } => (CLASS, "signature", fields![block]),
+        BundleError::Counts => (CLASS, "bundle_counts", vec![]),
+        BundleError::Checksum => (CLASS, "bundle_checksum", vec![]),
+        BundleError::Trailing { offset_bytes } => (CLASS, "bundle_trailing", fields![offset_bytes]),
+        BundleError::Changed => (CLASS, "bundle_changed", vec![]),
+        _ => (CLASS, "bundle", vec![]),
     }
 }
 
@@ -493,6 +537,24 @@ fn manager(error: &ManagerError) -> Description {
         }
         ManagerError::OtherSpec { block, spec } => (CLASS, "other_spec", fields![block, spec]),
         ManagerError::UnknownSlot { slot } => (CLASS, "unknown_slot", fields![slot]),
+        ManagerError::Delta(error) => delta(error),
+        ManagerError::UnknownName { name } => ("NameNotFoundError", "unknown_name", fields![name]),
+        ManagerError::AmbiguousName { name, candidates } => {
+            ("AmbiguousNameError", "ambiguous_name", fields![name, candidates])
+        }
+        ManagerError::EmptySlot { slot } => ("NameNotFoundError", "empty_slot", fields![slot]),
+        ManagerError::NamedTwice => ("OptionError", "named_twice", vec![]),
+        ManagerError::OverlaidTwice { slot } => ("OptionError", "overlaid_twice", fields![slot]),
+        ManagerError::ReleaseExists { name, version, model } => {
+            ("HistoryError", "release_exists", fields![name, version, model])
+        }
+        ManagerError::NotInHistory { model, of } => ("HistoryError", "not_in_history", fields![model, of]),
+        ManagerError::NeedsMigration { from, spec } => (
+            "HistoryError",
+            "needs_migration",
+            vec![("before", Field::from(from)), ("spec", Field::from(spec))],
+        ),
+        ManagerError::NotGrowing { layer } => ("HistoryError", "not_growing", fields![layer]),
         ManagerError::EmptyPrompt => ("OptionError", "empty_prompt", vec![]),
         ManagerError::NoMaxTokens => ("OptionError", "no_max_tokens", vec![]),
         ManagerError::ContextFull { prompt_tokens, max_tokens, capacity } => {
@@ -504,6 +566,21 @@ fn manager(error: &ManagerError) -> Description {
         ManagerError::Threads(_) => ("InternalError", "threads", vec![]),
         ManagerError::Zero { option } => ("OptionError", "zero", fields![option]),
         _ => (CLASS, "manager", vec![]),
+    }
+}
+
+fn delta(error: &DeltaBlockError) -> Description {
+    const CLASS: &str = "DeltaError";
+    match error {
+        DeltaBlockError::NotADelta { block, kind } => (CLASS, "not_a_delta", fields![block, kind]),
+        DeltaBlockError::NoBase { block, kind } => (CLASS, "no_base", fields![block, kind]),
+        DeltaBlockError::NotMerged { block } => (CLASS, "not_merged", fields![block]),
+        DeltaBlockError::Parents { block, .. } => (CLASS, "delta_parents", fields![block]),
+        DeltaBlockError::Mismatch { block, expected, actual } => {
+            (CLASS, "delta_mismatch", fields![block, expected, actual])
+        }
+        DeltaBlockError::Delta { block, .. } => (CLASS, "delta_payload", fields![block]),
+        _ => (CLASS, "delta", vec![]),
     }
 }
 

@@ -8,6 +8,7 @@
 mod args;
 mod block;
 mod buffer;
+mod bundle;
 mod chain;
 mod checkpoint;
 mod command_line;
@@ -16,6 +17,7 @@ mod dlpack;
 mod door;
 mod failure;
 mod fork;
+mod history;
 mod logs;
 mod model;
 mod pieces;
@@ -46,6 +48,8 @@ mod _blyan {
     #[pymodule_export]
     use crate::door::CancelToken;
     #[pymodule_export]
+    use crate::history::{find_block, find_model, grow, lineage, migrate, release, releases, rollback};
+    #[pymodule_export]
     use crate::logs::deliver_logs;
     #[pymodule_export]
     use crate::model::{MoEModelManager, available_isas};
@@ -56,7 +60,7 @@ mod _blyan {
     #[pymodule_export]
     use crate::signature::{sign_block, signature_verifies};
     #[pymodule_export]
-    use crate::snapshot::{Snapshot, release};
+    use crate::snapshot::Snapshot;
     #[pymodule_export]
     use crate::stream::Stream;
     #[pymodule_export]

@@ -5,15 +5,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, final, overload
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Buffer, CapsuleType, Self
 
 from blyan._values import (
     Appended,
     BlockHash,
+    BundleProgress,
+    BundleReport,
     ChainRoot,
     CoUse,
+    CollectReport,
+    CompareProgress,
     Difference,
     Draft,
     ExpertUsage,
@@ -24,16 +28,20 @@ from blyan._values import (
     ImportProgress,
     ImportReport,
     Lane,
+    LayerGrowth,
     LogitsDigest,
     Parent,
     PayloadHash,
     Piece,
     PinnedBlock,
     ReceiptHash,
+    ReleaseEntry,
     ResidencyReport,
     SignatureRecord,
     SlotChange,
+    SnapshotDiff,
     SnapshotRoot,
+    UnbundleReport,
     VerifyProgress,
     VerifyReport,
 )
@@ -60,10 +68,17 @@ __all__ = [
     "deliver_logs",
     "draft_hash",
     "export_checkpoint",
+    "find_block",
+    "find_model",
+    "grow",
     "import_checkpoint",
+    "lineage",
+    "migrate",
     "payload_from_bytes",
     "quantize",
     "release",
+    "releases",
+    "rollback",
     "sign_block",
     "signature_verifies",
     "write_tensors",
@@ -74,6 +89,12 @@ _StrPath: TypeAlias = str | os.PathLike[str]
 _BlockLike: TypeAlias = Block | str | bytes
 _Prompt: TypeAlias = str | Sequence[int]
 _Message: TypeAlias = Mapping[str, Any]
+
+class _Writes(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+class _Reads(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 __version__: str
 NUMERICS_VERSION: int
@@ -209,6 +230,31 @@ class Chain:
         >>> report.ok, report.bad
         (True, [])
         """
+    def bundle(
+        self,
+        to: _StrPath | _Writes,
+        *,
+        blocks: Sequence[_BlockLike] | None = None,
+        ancestors: bool = True,
+        known: Sequence[_BlockLike] = (),
+        progress: Callable[[BundleProgress], object] | bool | None = None,
+        cancel: CancelToken | None = None,
+    ) -> BundleReport: ...
+    def unbundle(
+        self,
+        source: _StrPath | _Reads,
+        *,
+        max_payload_bytes: int | None = None,
+        progress: Callable[[BundleProgress], object] | bool | None = None,
+        cancel: CancelToken | None = None,
+    ) -> UnbundleReport: ...
+    def collect(
+        self,
+        *,
+        roots: Sequence[_BlockLike] | None = None,
+        dry_run: bool = False,
+        cancel: CancelToken | None = None,
+    ) -> CollectReport: ...
     def __reduce__(self) -> tuple[Any, ...]: ...
     def _repr_html_(self) -> str: ...
 
@@ -449,6 +495,7 @@ class MoEModelManager:
         threads: int | None = None,
         kv_cache: Literal["f16", "f32"] = "f16",
         *,
+        overlay: Sequence[_BlockLike] = (),
         isa: str | None = None,
         prefill_chunk: int = 512,
         persist_usage: bool = True,
@@ -756,6 +803,15 @@ class Snapshot:
     @classmethod
     def only_model(cls, chain: Chain) -> Snapshot:
         """The chain's only model; `NoModelError` if there is none or several."""
+    def with_blocks(self, blocks: Sequence[_BlockLike]) -> Snapshot: ...
+    def compare(
+        self,
+        after: Snapshot,
+        *,
+        distances: bool = False,
+        progress: Callable[[CompareProgress], object] | bool | None = None,
+        cancel: CancelToken | None = None,
+    ) -> SnapshotDiff: ...
     def with_block(self, block: _BlockLike) -> Snapshot:
         """This model with another block in the slot that the block's name says, in memory only."""
     def diff(self, after: Snapshot) -> list[SlotChange]:
@@ -969,6 +1025,13 @@ def export_checkpoint(
     """
 def release(chain: Chain, model: _BlockLike, name: str, version: str) -> Block:
     """Names a model: appends a release block with a name and a SemVer version, and returns it."""
+def releases(chain: Chain) -> list[ReleaseEntry]: ...
+def find_model(chain: Chain, name: str) -> BlockHash: ...
+def find_block(chain: Chain, name: str, *, of: str | None = None) -> BlockHash: ...
+def lineage(chain: Chain, block: _BlockLike) -> list[Block]: ...
+def rollback(chain: Chain, current: _BlockLike, to: _BlockLike, reason: str) -> Block: ...
+def migrate(chain: Chain, before: _BlockLike, model: _BlockLike, reason: str) -> Block: ...
+def grow(chain: Chain, base: Snapshot, growth: Sequence[LayerGrowth]) -> Snapshot: ...
 def command_line(arguments: Sequence[str]) -> int:
     """Runs the command line; Ctrl-C stops it and leaves every chain sound."""
 def available_isas() -> list[str]:

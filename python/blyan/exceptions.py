@@ -101,6 +101,25 @@ class DamagedIndexError(ChainError):
     reason: str
 
 
+class PayloadCollectedError(ChainError):
+    """The payload was collected (``block``, ``payload``); a bundle or an import brings it back."""
+
+    block: BlockHash
+    payload: PayloadHash
+
+
+class BundleError(ChainError):
+    """A bundle that cannot be written or taken in. Nothing was changed."""
+
+
+class BundleIoError(BundleError, OSError):
+    """The file or stream failed (``errno``, ``filename``)."""
+
+
+class InvalidBundleError(BundleError, ValueError):
+    """Bytes that are no whole bundle, or need blocks that are not there (``blocks``, ``block``, …)."""
+
+
 class TensorError(BlyanError, ValueError):
     """A payload that is no set of tensors, or a tensor that cannot be used."""
 
@@ -148,6 +167,34 @@ class NoModelError(ModelError, LookupError):
     """The chain holds no model, or several (``models``) and none was named."""
 
     models: list[BlockHash]
+
+
+class NameNotFoundError(ModelError, KeyError):
+    """No block of the chain has that ``name``, or the model has none in that ``slot``."""
+
+    name: str
+    slot: str
+
+
+class AmbiguousNameError(ModelError, LookupError):
+    """Several blocks have that ``name`` (``candidates``)."""
+
+    name: str
+    candidates: list[BlockHash]
+
+
+class HistoryError(ModelError, ValueError):
+    """A step of a model's history that cannot be taken. Codes: release_exists (``name``, ``version``,
+    ``model``), not_in_history (``model``, ``of``), needs_migration (``before``, ``spec``), not_growing
+    (``layer``)."""
+
+    model: BlockHash
+
+
+class DeltaError(ModelError, ValueError):
+    """A delta block that cannot be made or merged (``block``, …)."""
+
+    block: BlockHash
 
 
 class OptionError(ModelError, ValueError):
