@@ -22,11 +22,12 @@ use blyan_core::usage::UsageError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::describe_evidence::{evolve, refused_for};
 use crate::failure::Failure;
 use crate::values;
 
 /// A field of an error.
-enum Field {
+pub(crate) enum Field {
     Text(String),
     /// As the system spells it: a name that is no UTF-8 comes back as Python's own paths have it.
     Path(PathBuf),
@@ -70,6 +71,7 @@ field_from! {
     &f64 => |number| Self::Float(*number),
     &Vec<String> => |texts| Self::Texts(texts.clone()),
     &Vec<blyan_core::Slot> => |slots| Self::Texts(slots.iter().map(ToString::to_string).collect()),
+    &blyan_core::evolve::PublicKey => |key| Self::Text(key.to_string()),
     &BlockHash => |block| Self::Block(*block),
     &Vec<BlockHash> => |blocks| Self::Blocks(blocks.clone()),
     &PayloadHash => |payload| Self::Payload(*payload),
@@ -98,14 +100,15 @@ impl Field {
     }
 }
 
-type Fields = Vec<(&'static str, Field)>;
+pub(crate) type Fields = Vec<(&'static str, Field)>;
 /// Class, code, fields.
-type Description = (&'static str, &'static str, Fields);
+pub(crate) type Description = (&'static str, &'static str, Fields);
 
 /// `fields![block, name]`: the bindings of those names, under their names.
 macro_rules! fields {
     ($($name:ident),* $(,)?) => { vec![$((stringify!($name), Field::from($name))),*] };
 }
+pub(crate) use fields;
 
 fn io_fields(source: &io::Error, path: &std::path::Path) -> Fields {
     let mut fields = vec![("filename", Field::Path(path.to_owned()))];
@@ -189,7 +192,7 @@ fn damage_fields(damage: &Damage) -> Fields {
     }
 }
 
-fn chain(error: &ChainError) -> Description {
+pub(crate) fn chain(error: &ChainError) -> Description {
     match error {
         ChainError::Storage(error) => storage(error),
         ChainError::Header { name, .. } => ("RefusedBlockError", "header", fields![name]),
@@ -197,7 +200,11 @@ fn chain(error: &ChainError) -> Description {
         ChainError::MissingParent { name, parent } => {
             ("BlockNotFoundError", "missing_parent", fields![name, parent])
         }
-        ChainError::Refused { name, kind, .. } => ("RefusedBlockError", "refused", fields![name, kind]),
+        ChainError::Refused { name, kind, source } => {
+            let mut all = fields![name, kind];
+            all.extend(refused_for(source).map(|reason| ("reason", Field::Text(reason.to_owned()))));
+            ("RefusedBlockError", "refused", all)
+        }
         ChainError::Signature { block } => ("RefusedBlockError", "signature", fields![block]),
         ChainError::Damaged { block, reason } => {
             let mut all = fields![block];
@@ -252,7 +259,7 @@ fn bundle(error: &BundleError) -> Description {
     }
 }
 
-fn tensor(error: &TensorError) -> Description {
+pub(crate) fn tensor(error: &TensorError) -> Description {
     const CLASS: &str = "TensorError";
     match error {
         TensorError::Chain(error) => chain(error),
@@ -296,7 +303,7 @@ fn tensor(error: &TensorError) -> Description {
     }
 }
 
-fn import(error: &ImportError) -> Description {
+pub(crate) fn import(error: &ImportError) -> Description {
     const INVALID: &str = "InvalidCheckpointError";
     const MISSING: &str = "CheckpointNotFoundError";
     match error {
@@ -504,7 +511,7 @@ fn stop(error: &StopError) -> Description {
     }
 }
 
-fn manager(error: &ManagerError) -> Description {
+pub(crate) fn manager(error: &ManagerError) -> Description {
     const CLASS: &str = "ModelError";
     match error {
         ManagerError::Chain(error) => chain(error),
@@ -620,6 +627,7 @@ impl Failure {
                     blyan_core::Error::Export(error) => export(error),
                     blyan_core::Error::Manager(error) => manager(error),
                     blyan_core::Error::Usage(error) => usage(error),
+                    blyan_core::Error::Evolve(error) => evolve(error),
                     _ => ("BlyanError", "error", vec![]),
                 };
                 (description, message(&*error))

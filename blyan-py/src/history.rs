@@ -163,16 +163,16 @@ impl FromPyObject<'_, '_> for GrowthArg {
 }
 
 /// Work that appends, after the transaction that is open, and gives a block.
-fn appended(
+pub(crate) fn appended<E: Into<Failure>>(
     py: Python<'_>,
     chain: &Bound<'_, Chain>,
-    work: impl FnOnce(&blyan_core::Chain) -> Result<blyan_core::BlockHash, core::ManagerError> + Send + 'static,
+    work: impl FnOnce(&blyan_core::Chain) -> Result<blyan_core::BlockHash, E> + Send + 'static,
 ) -> PyResult<Block> {
     let handle = &chain.get().handle;
     let target = handle.to_append(py)?;
     let block = run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
         await_turn(&target, job)?;
-        let hash = work(&target)?;
+        let hash = work(&target).map_err(Into::into)?;
         Ok::<_, Failure>(target.get(&hash)?)
     })?;
     Ok(Block::new(handle, block))

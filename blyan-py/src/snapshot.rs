@@ -211,7 +211,7 @@ impl Snapshot {
 
 /// Waits for the transaction that is open, if there is one: what is interrupted meanwhile must not
 /// happen when that ends.
-pub(crate) fn await_turn(chain: &CoreChain, job: &Job<Silent>) -> Result<(), Failure> {
+pub(crate) fn await_turn<P>(chain: &CoreChain, job: &Job<P>) -> Result<(), Failure> {
     drop(chain.writer()?);
     job.check()
 }

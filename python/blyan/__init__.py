@@ -16,7 +16,7 @@ checkpoint's folder.
 
 from collections.abc import Mapping as _Mapping
 
-from blyan import aio, exceptions
+from blyan import aio, evolve, exceptions
 from blyan._blyan import (
     NUMERICS_VERSION,
     Block,
@@ -154,6 +154,7 @@ __all__ = [
     "__version__",
     "aio",
     "available_isas",
+    "evolve",
     "exceptions",
     "export_checkpoint",
     "find_block",

@@ -9,6 +9,23 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Buffer, CapsuleType, Self
 
+from blyan._evidence import (
+    AuditReport,
+    ClaimEntry,
+    ContributeReport,
+    Credit,
+    DatasetState,
+    EvaluateProgress,
+    Evaluation,
+    ExtractReport,
+    Judgement,
+    Policy,
+    PublicKey,
+    RecordedUse,
+    Share,
+    Tier,
+)
+from blyan._evidence import Piece as _ExtractPiece
 from blyan._values import (
     Appended,
     BlockHash,
@@ -63,24 +80,57 @@ __all__ = [
     "UsageTracker",
     "Writer",
     "__version__",
+    "append_policy",
+    "attest",
+    "audit",
+    "audit_dataset",
+    "audit_usage",
     "available_isas",
+    "check_dataset_audit",
+    "claim",
+    "claims_of",
+    "close_round",
     "command_line",
+    "contribute",
+    "dataset_state",
+    "datasets",
     "deliver_logs",
     "draft_hash",
+    "evaluate",
+    "evidence_of",
     "export_checkpoint",
+    "extract",
     "find_block",
     "find_model",
     "grow",
     "import_checkpoint",
+    "judge",
     "lineage",
     "migrate",
+    "open_round",
     "payload_from_bytes",
+    "periods",
+    "policy_of",
+    "propose_candidate",
+    "propose_dataset",
+    "public_key",
+    "publish",
+    "publish_release",
     "quantize",
+    "record_usage",
+    "recorded_uses",
     "release",
     "releases",
+    "reveal",
+    "reward_credits",
+    "rewards",
     "rollback",
+    "rule",
     "sign_block",
     "signature_verifies",
+    "snapshot_of",
+    "tally",
+    "vote",
     "write_tensors",
 ]
 
@@ -1032,6 +1082,104 @@ def lineage(chain: Chain, block: _BlockLike) -> list[Block]: ...
 def rollback(chain: Chain, current: _BlockLike, to: _BlockLike, reason: str) -> Block: ...
 def migrate(chain: Chain, before: _BlockLike, model: _BlockLike, reason: str) -> Block: ...
 def grow(chain: Chain, base: Snapshot, growth: Sequence[LayerGrowth]) -> Snapshot: ...
+def public_key(key: bytes) -> PublicKey: ...
+def append_policy(chain: Chain, policy: Policy) -> Block: ...
+def policy_of(chain: Chain, block: _BlockLike) -> Policy: ...
+def evidence_of(chain: Chain, block: _BlockLike) -> dict[str, Any]: ...
+def propose_dataset(
+    chain: Chain,
+    name: str,
+    data: str | Sequence[int],
+    *,
+    license: str,
+    source: str,
+    snapshot: Snapshot | None = None,
+    vocab_size: int | None = None,
+    tokenizer: _BlockLike | None = None,
+    tier: Tier = "experimental",
+    version: str = "1.0.0",
+    predecessor: _BlockLike | None = None,
+) -> Block: ...
+def audit_dataset(chain: Chain, policy: _BlockLike, dataset: _BlockLike, key: bytes) -> Block: ...
+def check_dataset_audit(chain: Chain, audit: _BlockLike) -> None: ...
+def vote(chain: Chain, policy: _BlockLike, dataset: _BlockLike, key: bytes, *, approve: bool) -> Block: ...
+def tally(chain: Chain, policy: _BlockLike, dataset: _BlockLike) -> Block: ...
+def rule(chain: Chain, policy: _BlockLike, dataset: _BlockLike) -> Block: ...
+def dataset_state(chain: Chain, policy: _BlockLike, dataset: _BlockLike) -> DatasetState: ...
+def datasets(chain: Chain, policy: _BlockLike) -> list[DatasetState]: ...
+def evaluate(
+    chain: Chain,
+    snapshot: Snapshot,
+    tokens: Sequence[int],
+    *,
+    window: int | None = 256,
+    pass_tokens: int | None = 1024,
+    threads: int | None = None,
+    isa: str | None = None,
+    progress: Callable[[EvaluateProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> Evaluation: ...
+def open_round(chain: Chain, key: bytes, policy: _BlockLike, split: Sequence[int]) -> Block: ...
+def claim(chain: Chain, key: bytes, round: _BlockLike, blocks: Mapping[str, _BlockLike]) -> Block: ...
+def claims_of(chain: Chain, round: _BlockLike) -> list[ClaimEntry]: ...
+def close_round(chain: Chain, key: bytes, round: _BlockLike) -> Block: ...
+def propose_candidate(
+    chain: Chain, key: bytes, claim: _BlockLike, blocks: Mapping[str, _BlockLike]
+) -> Block: ...
+def reveal(chain: Chain, key: bytes, round: _BlockLike, split: Sequence[int]) -> Block: ...
+def snapshot_of(chain: Chain, candidates: Sequence[_BlockLike]) -> Snapshot: ...
+def attest(
+    chain: Chain,
+    key: bytes,
+    reveal: _BlockLike,
+    candidates: Sequence[_BlockLike] | None = None,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    progress: Callable[[EvaluateProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> list[Block]: ...
+def audit(
+    chain: Chain,
+    policy: _BlockLike,
+    key: bytes | None = None,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    progress: Callable[[EvaluateProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> AuditReport: ...
+def judge(chain: Chain, policy: _BlockLike) -> Judgement: ...
+def publish(chain: Chain, policy: _BlockLike) -> Block: ...
+def publish_release(chain: Chain, policy: _BlockLike, name: str, version: str) -> Block: ...
+def extract(
+    chain: Chain,
+    target: _BlockLike,
+    source: _StrPath | Chain,
+    pieces: Sequence[str | _ExtractPiece],
+    *,
+    model: _BlockLike | None = None,
+    dtype: str | None = None,
+    dry_run: bool = False,
+    ignore_config_keys: Sequence[str] = (),
+    cancel: CancelToken | None = None,
+) -> ExtractReport: ...
+def contribute(
+    chain: Chain,
+    key: bytes,
+    round: _BlockLike,
+    blocks: Mapping[str, _BlockLike],
+    *,
+    dry_run: bool = False,
+) -> ContributeReport: ...
+def record_usage(
+    chain: Chain, policy: _BlockLike, reveal: _BlockLike, receipts: Sequence[_BlockLike], key: bytes
+) -> Block: ...
+def audit_usage(chain: Chain, record: _BlockLike) -> list[BlockHash]: ...
+def recorded_uses(chain: Chain, policy: _BlockLike) -> list[RecordedUse]: ...
+def rewards(chain: Chain, policy: _BlockLike, period: int, pool: int) -> list[Share]: ...
+def reward_credits(chain: Chain, policy: _BlockLike, period: int) -> list[Credit]: ...
+def periods(chain: Chain, policy: _BlockLike) -> int: ...
 def command_line(arguments: Sequence[str]) -> int:
     """Runs the command line; Ctrl-C stops it and leaves every chain sound."""
 def available_isas() -> list[str]:

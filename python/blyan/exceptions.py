@@ -74,11 +74,13 @@ class BlockNotFoundError(ChainError, KeyError):
 
 
 class RefusedBlockError(ChainError, ValueError):
-    """A block or signature that cannot be appended (``name``, ``kind`` or ``block``)."""
+    """A block or signature that cannot be appended (``name``, ``kind`` or ``block``; of evidence also
+    ``reason``, a word)."""
 
     block: BlockHash
     name: str
     kind: str
+    reason: str
 
 
 class DamagedBlockError(ChainError):
@@ -241,6 +243,27 @@ class UsageIoError(UsageError, OSError):
 
 class ExpertNotFoundError(UsageError, KeyError):
     """The model has no such expert (``slot`` or ``name``)."""
+
+
+class EvidenceError(BlyanError, ValueError):
+    """Evidence that is not valid: a policy, a statement, a dataset (``block``, ``key``, ``policy``, …)."""
+
+    block: BlockHash
+    key: str
+    policy: BlockHash
+
+
+class StepError(EvidenceError):
+    """A step of a round or of a dataset's life that cannot be taken (``round``, ``dataset``, ``claim``, …)."""
+
+    round: BlockHash
+    dataset: BlockHash
+
+
+class ExtractError(EvidenceError):
+    """Weights that cannot be taken (``slot``, …)."""
+
+    slot: str
 
 
 class HashError(BlyanError, ValueError):
