@@ -367,6 +367,7 @@ fn of_import(error: &ImportError) -> (blyan_status, Option<BlockHash>) {
 fn of_export(error: &ExportError) -> (blyan_status, Option<BlockHash>) {
     match error {
         ExportError::Io { .. } => (blyan_status::Io, None),
+        ExportError::NoShardBytes => (blyan_status::InvalidArgument, None),
         ExportError::Chain(error) => of_chain(error),
         ExportError::Tensor { source, .. } => of_tensor(source),
         ExportError::NotAModel { block, .. } => (blyan_status::WrongBlock, Some(*block)),

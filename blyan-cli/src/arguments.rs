@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use blyan_core::import::dtype_of_option;
+use blyan_core::kernels::{Isa, KernelError};
+use blyan_core::manager::SamplingOptions;
 use blyan_core::model::KvDType;
 use blyan_core::{BlockHash, ChainId, DType};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
 const OVERVIEW: &str = "\
@@ -34,9 +37,9 @@ command is killed.";
 #[command(name = "blyan", version, after_help = OVERVIEW)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Arguments {
-    /// Directory of the chain.
-    #[arg(long, global = true, value_name = "DIR", env = "BLYAN_CHAIN", default_value = "data")]
-    pub(crate) chain: PathBuf,
+    /// Directory of the chain [default: what the variable BLYAN_CHAIN says, or else data].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) chain: Option<PathBuf>,
 
     /// Print one JSON document instead of text, and errors as JSON too.
     #[arg(long, global = true)]
@@ -44,6 +47,14 @@ pub(crate) struct Arguments {
 
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// Directory of the chain. An empty variable is as good as none.
+    pub(crate) fn chain(&self) -> PathBuf {
+        let variable = || std::env::var_os("BLYAN_CHAIN").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        self.chain.clone().or_else(variable).unwrap_or_else(|| PathBuf::from("data"))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -104,7 +115,7 @@ pub(crate) struct Import {
     pub(crate) dtype: Option<DType>,
 
     /// What rotary frequencies are rounded to: f32, or bf16 for a model that was cast to it as a whole.
-    #[arg(long, value_name = "TYPE", value_parser = dtype_of_option)]
+    #[arg(long, value_name = "TYPE", value_parser = frequency_dtype)]
     pub(crate) rope_frequencies: Option<DType>,
 
     /// A key of config.json or of the GGUF metadata that is known not to change the arithmetic; may be given
@@ -137,7 +148,7 @@ pub(crate) struct Export {
     pub(crate) overwrite: bool,
 
     /// Split the weights into files of at most this many bytes.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_shard_bytes: Option<u64>,
 }
 
@@ -268,28 +279,29 @@ pub(crate) struct Generate {
 
     /// Most new tokens.
     #[arg(short = 'n', long = "predict", visible_aliases = ["n-predict", "max-tokens"], value_name = "N")]
+    #[arg(value_parser = at_least_one)]
     pub(crate) max_tokens: Option<usize>,
 
     /// Temperature; 0 takes the likeliest token.
     #[arg(long = "temp", visible_alias = "temperature", value_name = "X", default_value_t = 0.0)]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, value_parser = temperature)]
     pub(crate) temperature: f32,
 
     /// Keep this many of the likeliest tokens.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) top_k: Option<usize>,
 
     /// Keep the likeliest tokens that together have this probability.
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = top_p)]
     pub(crate) top_p: Option<f32>,
 
     /// Keep tokens at least this fraction as likely as the likeliest.
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = min_p)]
     pub(crate) min_p: Option<f32>,
 
     /// Above 1: make tokens that were seen already less likely.
     #[arg(long = "repeat-penalty", visible_alias = "repetition-penalty", value_name = "X")]
-    #[arg(allow_negative_numbers = true)]
+    #[arg(allow_negative_numbers = true, value_parser = repetition_penalty)]
     pub(crate) repetition_penalty: Option<f32>,
 
     /// Where the random numbers start.
@@ -297,7 +309,7 @@ pub(crate) struct Generate {
     pub(crate) seed: u64,
 
     /// End the text before this; may be given again.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 
     /// Go on after a token that ends a text.
@@ -537,12 +549,53 @@ pub(crate) struct Model {
 #[derive(Debug, Args)]
 pub(crate) struct Machine {
     /// Threads that compute [default: all cores].
-    #[arg(short = 't', long, value_name = "N")]
+    #[arg(short = 't', long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
 
-    /// Instruction set: scalar, avx2, avx512 or neon [default: the best of this CPU].
-    #[arg(long, value_name = "NAME", env = "BLYAN_ISA")]
+    /// Instruction set: scalar, avx2, avx512 or neon [default: what the variable BLYAN_ISA says, or else the
+    /// best of this CPU].
+    #[arg(long, value_name = "NAME", value_parser = isa)]
     pub(crate) isa: Option<String>,
+}
+
+/// A number that an option's check in the library takes.
+fn sampling(text: &str, options: impl Fn(f32) -> SamplingOptions) -> Result<f32, String> {
+    let value = text.parse().map_err(|_| "expected a number".to_owned())?;
+    options(value).check().map(|()| value).map_err(|error| error.to_string())
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    sampling(text, |temperature| SamplingOptions { temperature, ..SamplingOptions::default() })
+}
+
+fn top_p(text: &str) -> Result<f32, String> {
+    sampling(text, |p| SamplingOptions { top_p: Some(p), ..SamplingOptions::default() })
+}
+
+fn min_p(text: &str) -> Result<f32, String> {
+    sampling(text, |p| SamplingOptions { min_p: Some(p), ..SamplingOptions::default() })
+}
+
+fn repetition_penalty(text: &str) -> Result<f32, String> {
+    sampling(text, |p| SamplingOptions { repetition_penalty: Some(p), ..SamplingOptions::default() })
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|&number| number >= 1);
+    number.ok_or_else(|| "expected a whole number of at least 1".to_owned())
+}
+
+fn frequency_dtype(text: &str) -> Result<DType, String> {
+    let known = dtype_of_option(text).ok().filter(|dtype| matches!(dtype, DType::F32 | DType::BF16));
+    known.ok_or_else(|| "expected f32 or bf16".to_owned())
+}
+
+/// A name that there is; whether this CPU has it shows when it is to compute.
+fn isa(name: &str) -> Result<String, String> {
+    match Isa::named(name) {
+        Err(error @ KernelError::UnknownIsa { .. }) => Err(error.to_string()),
+        _ => Ok(name.to_owned()),
+    }
 }
 
 fn name_and_version(text: &str) -> Result<(String, semver::Version), String> {

@@ -365,7 +365,6 @@ fn generate_writes_what_the_library_writes() {
     assert_eq!(String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap(), expected);
 
     // What the library refuses.
-    assert_eq!(failure(&path, 1, ["generate", "And", "--temp", "-1"])["kind"], "model");
     assert_eq!(failure(&path, 1, ["generate", "--chat", "Hello"])["kind"], "model", "it has no template");
     fs::write(&file, "{}").unwrap();
     assert_eq!(failure(&path, 1, ["generate", "--messages", file.to_str().unwrap()])["kind"], "content");
@@ -469,6 +468,22 @@ fn wrong_arguments_are_a_code_of_their_own() {
         &["log", "--lane", "X"],
         &["generate"],
         &["generate", "x", "-n", "many"],
+        &["generate", "x", "-n", "0"],
+        &["generate", "x", "-t", "0"],
+        &["generate", "x", "--isa", "foo"],
+        &["generate", "x", "--isa", ""],
+        &["generate", "x", "--stop", ""],
+        &["generate", "x", "--temp", "-1"],
+        &["generate", "x", "--temp", "nan"],
+        &["generate", "x", "--temp", "1e-38"],
+        &["generate", "x", "--temp", "hot"],
+        &["generate", "x", "--top-k", "0"],
+        &["generate", "x", "--top-p", "2"],
+        &["generate", "x", "--min-p", "-0.5"],
+        &["generate", "x", "--repeat-penalty", "0"],
+        &["receipt", "verify", "x", "-t", "0"],
+        &["import", "x", "--rope-frequencies", "int8"],
+        &["export", "x", "--max-shard-bytes", "0"],
         &["generate", "x", "--messages", "y"],
         &["receipt"],
         &["show"],
@@ -515,6 +530,42 @@ fn wrong_arguments_are_a_code_of_their_own() {
         .output()
         .unwrap();
     assert!(output.status.success());
+    // An empty variable is as good as none; it was once an empty name.
+    let output = Command::new(env!("CARGO_BIN_EXE_blyan"))
+        .args(["generate", "And", "-n", "1"])
+        .env("BLYAN_CHAIN", "")
+        .env("BLYAN_ISA", "")
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && error.contains("data"), "{error}");
+    let output = blyan(&chain).args(["generate", "And", "-n", "1"]).env("BLYAN_ISA", "").output().unwrap();
+    assert!(output.status.success());
+}
+
+/// A receipt's place that could not be written was once found out after the text.
+#[test]
+fn a_receipts_place_is_opened_before_the_text() {
+    let (dir, path, _) = imported();
+    let inside = dir.path().join("no/such/folder/receipt.json");
+    for place in [inside.as_path(), dir.path()] {
+        let place = place.to_str().unwrap();
+        let error = failure(&path, 1, ["generate", "And God said", "-n", "2", "--receipt", place]);
+        assert_eq!(error["kind"], "file");
+        let output = run(&path, ["generate", "And God said", "-n", "2", "--receipt", place]);
+        assert!(output.stdout.is_empty(), "nothing was written before the place was opened");
+    }
+    // What fails later leaves no empty file, and no emptied one.
+    let place = dir.path().join("receipt.json");
+    let name = place.to_str().unwrap();
+    failure(&path, 1, ["generate", "--chat", "Hello", "--receipt", name]);
+    assert!(!place.exists());
+    fs::write(&place, "precious".repeat(1000)).unwrap();
+    failure(&path, 1, ["generate", "--chat", "Hello", "--receipt", name]);
+    assert_eq!(fs::read_to_string(&place).unwrap(), "precious".repeat(1000));
+    text(&path, ["generate", "And", "-n", "1", "--receipt", name]);
+    assert_eq!(document(&path, ["receipt", "verify", name])["ok"], true);
 }
 
 #[test]

@@ -26,6 +26,7 @@
 //! arithmetic, which is the same on every machine, in docs/numerics.md.
 
 pub mod chain;
+pub mod chat;
 pub mod dtype;
 mod error;
 pub mod evolve;

@@ -142,7 +142,6 @@ fn roots_are_what_the_caller_says() {
             assert_eq!(payload.is_ok(), there || !slot.kind().is_weights(), "{slot}");
         }
     }
-    // What came of a block keeps it, if it is based on it.
     let strange = [BlockHash::from_bytes([1; 32])];
     let options = CollectOptions { roots: Some(&strange), ..CollectOptions::default() };
     assert!(matches!(chain.collect(&options), Err(ChainError::NotFound { .. })));
@@ -175,6 +174,30 @@ fn what_no_block_names_goes_and_what_is_no_payload_stays() {
     assert_eq!(files(dir.path()), before);
     assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
     assert_eq!(collect(&Chain::in_memory().unwrap()), CollectReport::default());
+}
+
+/// A delta is nothing without its base; a block that was merged from one is whole.
+#[test]
+fn the_base_of_a_delta_stays_and_that_of_a_whole_block_goes() {
+    let disk = SimDisk::new();
+    let chain = open(&disk);
+    let weights = |kind, name: &str, byte: u8, base: Option<BlockHash>| {
+        let mut draft = Draft::new(ChainId::Parameter, kind, name, vec![byte; 700]);
+        draft.parents.extend(base.map(|hash| Parent { hash, role: ParentRole::Base }));
+        chain.append(draft).unwrap()
+    };
+    let base = weights(BlockKind::EXPERT, "expert", 1, None);
+    let delta = weights(BlockKind::DELTA, "expert", 2, Some(base));
+    let merged = weights(BlockKind::EXPERT, "expert", 3, Some(delta));
+    let dropped = |root: BlockHash| {
+        let roots = [root];
+        let options = CollectOptions { roots: Some(&roots), dry_run: true, ..CollectOptions::default() };
+        chain.collect(&options).unwrap().blocks
+    };
+    assert_eq!(dropped(delta), [merged]);
+    let mut both = [base, delta];
+    both.sort_unstable();
+    assert_eq!(dropped(merged), both);
 }
 
 // --- A disk that fails.

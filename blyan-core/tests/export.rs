@@ -95,6 +95,9 @@ fn shards_have_an_index_that_agrees_with_them() {
     let chain = Chain::in_memory().unwrap();
     let report = import(&chain, &fixture("mixtral_odd"), None);
     let out = tempfile::tempdir().unwrap();
+    let options = ExportOptions { max_shard_bytes: 0, ..ExportOptions::default() };
+    let refused = export::checkpoint(&chain, &report.model, out.path(), &options);
+    assert!(matches!(refused, Err(ExportError::NoShardBytes)), "{refused:?}");
     let options = ExportOptions { max_shard_bytes: 100_000, ..ExportOptions::default() };
     let exported = export::checkpoint(&chain, &report.model, out.path(), &options).unwrap();
     let index: Value =

@@ -351,6 +351,20 @@ fn spec_with(keys: &[(&str, Meta<'_>)], ignored: &[&str]) -> Result<ModelSpec, I
 }
 
 #[test]
+fn a_big_endian_file_is_called_so() {
+    let dir = with_keys(&[]);
+    let path = dir.path().join("model.gguf");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4..8].reverse();
+    fs::write(&path, bytes).unwrap();
+    let error = refused(&path);
+    assert!(
+        matches!(error, ImportError::Gguf { source: GgufError::BigEndian { version: 2 | 3 }, .. }),
+        "{error}"
+    );
+}
+
+#[test]
 fn keys_are_honoured_or_refused_by_name() {
     use Meta::{F32, Text, U32};
     let plain = spec_with(&[], &[]).unwrap();
@@ -392,6 +406,27 @@ fn keys_are_honoured_or_refused_by_name() {
         named(spec_with(&[(key, F32(0.5))], &[]).unwrap_err(), key);
         // Whoever knows better says so.
         assert_eq!(spec_with(&[(key, F32(0.5))], &[key]).unwrap(), plain, "{key}");
+    }
+    // A chat template without a tokenizer was once dropped without a word, and so were tokens without a model.
+    for key in ["tokenizer.chat_template", "tokenizer.chat_template.tool_use"] {
+        named(spec_with(&[(key, Text("{{ messages }}"))], &[]).unwrap_err(), key);
+        assert_eq!(spec_with(&[(key, Text("{{ messages }}"))], &[key]).unwrap(), plain, "{key}");
+    }
+    for key in ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eot_token_id"] {
+        let last = u32::try_from(plain.vocab_size).unwrap() - 1;
+        match spec_with(&[(key, U32(last + 1))], &[]).unwrap_err() {
+            ImportError::Gguf { source: GgufError::InvalidValue { key: found, .. }, .. } => {
+                assert_eq!(found, key);
+            }
+            error => panic!("{key}: {error}"),
+        }
+        spec_with(&[(key, U32(last))], &[]).unwrap();
+    }
+    match spec_with(&[("tokenizer.ggml.tokens", Text("a"))], &[]).unwrap_err() {
+        ImportError::Gguf { source: GgufError::MissingKey { key }, .. } => {
+            assert_eq!(key, "tokenizer.ggml.model");
+        }
+        error => panic!("{error}"),
     }
     let ntk = [("llama.rope.scaling.type", Text("longrope"))];
     named(spec_with(&ntk, &[]).unwrap_err(), "llama.rope.scaling.type");

@@ -316,6 +316,16 @@ fn json_files() {
     }
     assert_error!(with_text("tokenizer.json", b"{\"a\":"), ImportError::Json { file, .. } if file == "tokenizer.json");
     assert_error!(with_text("chat_template.jinja", b"\xff"), ImportError::NotUtf8 { .. });
+    assert_error!(
+        with_text("chat_template.jinja", b"{% if %}"),
+        ImportError::ChatTemplate { file: "chat_template.jinja", .. }
+    );
+    for config in ["{\"chat_template\": \"{{\"}", "{\"chat_template\": 3}"] {
+        assert_error!(
+            with_text("tokenizer_config.json", config.as_bytes()),
+            ImportError::ChatTemplate { file: "tokenizer_config.json", .. }
+        );
+    }
     let large = vec![b' '; (4 << 20) + 1];
     assert_error!(with_text("config.json", &large), ImportError::FileTooLarge { .. });
     assert_error!(

@@ -445,7 +445,7 @@ fn texts_are_kept_byte_for_byte_and_other_files_are_named() {
         ("tokenizer.json", "tokenizer", b" {\"a\" : 1}\n"),
         ("tokenizer_config.json", "tokenizer_config", b"{\"chat_template\": \"x\"}"),
         ("special_tokens_map.json", "special_tokens_map", b"{ }"),
-        ("chat_template.jinja", "chat_template", "{{ mëssages }}".as_bytes()),
+        ("chat_template.jinja", "chat_template", "{{ messages }} ë\r\n".as_bytes()),
     ];
     for (file, _, bytes) in texts {
         checkpoint.files.insert(file.to_owned(), bytes.to_vec());

@@ -192,10 +192,7 @@ fn planted_candidates_get_what_they_deserve() {
     // The next round improves what was made, and knows what was proposed before.
     let next = world.open(2, bible.split(1));
     assert_eq!(world.judge().rounds[&next].base, made);
-    let thief = world.changed(&made, left, |name, index, weight| {
-        let _ = (name, index);
-        weight
-    });
+    let thief = world.changed(&made, left, |_, _, weight| weight);
     let next = world.finish(2, next, bible.split(1), &[(20, thief)]);
     for seed in [1, 2] {
         let none = attest_all(&world.chain, &key(seed), &next.reveal, &options()).unwrap();

@@ -35,7 +35,7 @@ fn world(change: impl FnOnce(&mut Policy)) -> World {
 fn world_with_dataset() -> World {
     let (chain, model) = imported(&fixture("mixtral"), None);
     let dataset = World::dataset(&chain, "general", &[9, 8, 7], 10);
-    World::new(chain, model, |policy| drop(policy.datasets.insert(dataset)))
+    World::new(chain, model, |policy| policy.datasets.extend([dataset]))
 }
 
 /// Some other weights for a slot of a model.
@@ -536,7 +536,7 @@ fn every_edited_leaf_of_every_statement_is_refused() {
         refused(changed(&|draft| draft.version.patch += 1), "version");
         refused(changed(&|draft| draft.lane = ChainId::Parameter), "lane");
         refused(changed(&|draft| draft.media_type = "text/plain".into()), "media type");
-        refused(changed(&|draft| drop(draft.parents.pop())), "a parent less");
+        refused(changed(&|draft| draft.parents.truncate(draft.parents.len() - 1)), "a parent less");
         refused(changed(&|draft| draft.parents[0].role = ParentRole::Evidence), "another role");
         refused(draft.clone().with_parent(extra, ParentRole::Dependency), "a parent more");
         refused(changed(&|draft| draft.payload.truncate(draft.payload.len() / 2)), "cut");

@@ -6,6 +6,7 @@ mod checkpoints;
 
 use std::collections::BTreeSet;
 
+use blyan_core::chat::ChatError;
 use blyan_core::format::Change;
 use blyan_core::manager::{
     GenerateOptions, ManagerError, ManagerOptions, MoEModelManager, Release, SlotChange, Snapshot, release,
@@ -233,6 +234,16 @@ fn a_text_can_be_changed_alone() {
     let request = blyan_core::manager::chat::ChatRequest { messages: &messages, ..Default::default() };
     for (model, expected) in [(open_snapshot(&chain, &first), "Hello"), (open(&chain, published), "user")] {
         assert_eq!(model.chat_prompt(&request).unwrap(), expected);
+    }
+    // One that does not compile once made the whole model unopenable.
+    let broken = second.with_block(&chain, &template("{% if %}")).unwrap();
+    let model = open(&chain, broken.publish(&chain).unwrap());
+    assert_eq!(logits(&model), logits(&open_snapshot(&chain, &base)));
+    for error in [
+        model.chat_prompt(&request).unwrap_err(),
+        model.chat(&request, &GenerateOptions::default()).unwrap_err(),
+    ] {
+        assert!(matches!(error, ManagerError::Chat(ChatError::Syntax { line: 1, .. })), "{error:?}");
     }
 }
 

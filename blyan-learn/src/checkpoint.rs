@@ -29,8 +29,11 @@ pub(crate) struct Description {
     pub(crate) run: BTreeMap<String, String>,
 }
 
-/// A variable's values and moments.
-pub(crate) type State = BTreeMap<String, [Vec<f32>; 3]>;
+/// A variable's values, and the means of its gradients and of their squares.
+type Parts = [Vec<f32>; 3];
+
+/// Every variable by its name.
+pub(crate) type State = BTreeMap<String, Parts>;
 
 pub(crate) fn to_bytes(description: &Description, state: &State) -> Result<Vec<u8>, LearnError> {
     let json = serde_json::to_vec(description).map_err(|error| broken(error.to_string()))?;
@@ -76,7 +79,7 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Result<(Description, State), LearnErro
 }
 
 /// One variable, and what follows it; `None` if the bytes end before it does.
-fn read_variable(bytes: &[u8]) -> Option<(String, [Vec<f32>; 3], &[u8])> {
+fn read_variable(bytes: &[u8]) -> Option<(String, Parts, &[u8])> {
     let (length, bytes) = bytes.split_first_chunk::<4>()?;
     let (name, bytes) = bytes.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
     let (count, bytes) = bytes.split_first_chunk::<8>()?;

@@ -11,7 +11,7 @@ use candle_core::{D, Device, Result, Tensor};
 use crate::attention::{AttentionShape, attention};
 use crate::error::LearnError;
 use crate::experts::{Assignment, Frozen, Place, combine, run_experts};
-use crate::ops::{Angles, linear, rms_norm, rotate, silu_mul, softmax_rows};
+use crate::ops::{Angles, head_loss, linear, rms_norm, rotate, silu_mul, softmax_rows};
 use crate::parameters::{Builder, Form, Mode, Weight};
 use crate::storage::with_floats;
 
@@ -133,9 +133,23 @@ pub(crate) struct Routing {
 /// What a forward pass gives.
 #[derive(Debug)]
 pub(crate) struct Output {
-    /// (batch × positions, vocabulary)
-    pub(crate) logits: Tensor,
+    /// (batch × positions, hidden), normed.
+    x: Tensor,
+    /// (vocabulary, hidden)
+    head: Tensor,
     pub(crate) routing: Vec<Routing>,
+}
+
+impl Output {
+    /// (batch × positions, vocabulary)
+    pub(crate) fn logits(&self) -> Result<Tensor> {
+        linear(&self.x, &self.head, None)
+    }
+
+    /// Mean cross entropy against the token that follows each position.
+    pub(crate) fn loss(&self, targets: Arc<[u32]>) -> Result<Tensor> {
+        head_loss(&self.x, &self.head, targets)
+    }
 }
 
 /// A model whose trained parts are variables.
@@ -146,7 +160,7 @@ pub(crate) struct Decoder {
     layers: Vec<(Attention, Feed)>,
     final_norm: Weight,
     /// `None`: the embedding.
-    head: Option<Linear>,
+    head: Option<Weight>,
 }
 
 fn slot_index(index: usize) -> u32 {
@@ -173,7 +187,7 @@ impl Decoder {
         }
         let final_norm = builder.required(Slot::FinalNorm, "norm.weight")?;
         let head = if builder.source.has(Slot::Head) {
-            Some(Linear::read(builder, Slot::Head, "lm_head")?)
+            Some(builder.required(Slot::Head, "lm_head.weight")?)
         } else {
             None
         };
@@ -205,11 +219,11 @@ impl Decoder {
             x = (x + fed)?;
         }
         let x = rms_norm(&x, &self.final_norm.tensor(mode)?, eps)?;
-        let logits = match &self.head {
-            Some(head) => head.forward(&x, mode)?,
-            None => linear(&x, &embedding, None)?,
+        let head = match &self.head {
+            Some(head) => head.tensor(mode)?,
+            None => embedding,
         };
-        Ok(Output { logits, routing })
+        Ok(Output { x, head, routing })
     }
 }
 

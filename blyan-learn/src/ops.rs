@@ -346,62 +346,114 @@ impl CustomOp2 for SiluMul {
     }
 }
 
-/// Mean cross entropy of `logits` (rows, vocabulary) against one token a row, a scalar in nats.
-pub(crate) fn cross_entropy(logits: &Tensor, targets: Arc<[u32]>) -> Result<Tensor> {
-    logits.contiguous()?.apply_op1(CrossEntropy { targets, log_sums: Mutex::default() })
-}
-
-/// Loss of each row, in f64.
-pub(crate) fn losses(logits: &[f32], targets: &[u32]) -> (Vec<f64>, Vec<f32>) {
+/// Loss of each row of `logits` (rows, vocabulary) against one token a row, in nats.
+pub(crate) fn losses(logits: &[f32], targets: &[u32]) -> Vec<f64> {
     let vocabulary = logits.len() / targets.len().max(1);
     let rows = logits.par_chunks(vocabulary.max(1)).zip(targets).with_min_len(16);
     rows.map(|(row, &target)| {
         let log_sum = vectorized(|| log_sum_exp(row));
-        (f64::from(log_sum) - f64::from(row[target as usize]), log_sum)
+        f64::from(log_sum) - f64::from(row[target as usize])
     })
-    .unzip()
+    .collect()
 }
 
-struct CrossEntropy {
+/// Mean cross entropy of `x` (rows, hidden) × `head` (vocabulary, hidden)ᵀ against one token a row, a scalar
+/// in nats.
+pub(crate) fn head_loss(x: &Tensor, head: &Tensor, targets: Arc<[u32]>) -> Result<Tensor> {
+    let (for_x, for_head) = (x.track_op(), head.track_op());
+    x.contiguous()?
+        .apply_op2(&head.contiguous()?, HeadLoss { targets, for_x, for_head, gradients: Mutex::default() })
+}
+
+/// Logits that exist at a time: they are many times larger than anything else, and stay in the cache.
+const LOGITS_AT_ONCE: usize = 1 << 20;
+
+/// Gradients are computed along with the loss, so that logits need not be kept.
+struct HeadLoss {
     targets: Arc<[u32]>,
-    log_sums: Mutex<Vec<f32>>,
+    for_x: bool,
+    for_head: bool,
+    /// By x and by head.
+    gradients: Mutex<Option<(Vec<f32>, Vec<f32>)>>,
 }
 
-impl CustomOp1 for CrossEntropy {
+impl CustomOp2 for HeadLoss {
     fn name(&self) -> &'static str {
-        "cross-entropy"
+        "head-loss"
     }
 
-    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let logits = floats(logits, layout)?;
-        let (losses, log_sums) = losses(logits, &self.targets);
-        *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner) = log_sums;
-        let mean = losses.iter().sum::<f64>() / losses.len() as f64;
-        Ok((CpuStorage::F32(vec![mean as f32]), Shape::from(())))
-    }
-
-    fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let (rows, vocabulary) = logits.dims2()?;
-        let log_sums = std::mem::take(&mut *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner));
-        if log_sums.len() != rows {
-            bail!("cross entropy was differentiated twice");
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        head: &CpuStorage,
+        lh: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let ((rows, hidden), (vocabulary, _)) = (lx.shape().dims2()?, lh.shape().dims2()?);
+        if self.targets.len() != rows {
+            bail!("{} targets for {rows} rows", self.targets.len());
         }
-        let scale = grad.to_scalar::<f32>()? / rows as f32;
-        let grad = with_floats(logits, |logits| {
-            let mut grad = vec![0.0; logits.len()];
-            let ins = logits.par_chunks(vocabulary).zip(&log_sums).zip(&*self.targets);
-            grad.par_chunks_mut(vocabulary).zip(ins).with_min_len(16).for_each(
-                |(grad, ((logits, log_sum), target))| {
-                    vectorized(|| {
-                        for (grad, logit) in grad.iter_mut().zip(logits) {
-                            *grad = exp(logit - log_sum) * scale;
-                        }
-                    });
-                    grad[*target as usize] -= scale;
-                },
-            );
-            Ok(grad)
-        })?;
-        Tensor::from_vec(grad, logits.shape().clone(), logits.device()).map(Some)
+        let head = Matrix::new(head, lh.start_offset(), hidden);
+        let at_once = (LOGITS_AT_ONCE / vocabulary.max(1)).clamp(16, 1024);
+        let scale = 1.0 / rows as f32;
+        let mut sum = 0.0;
+        let mut by_x = Vec::with_capacity(if self.for_x { rows * hidden } else { 0 });
+        let mut by_head = vec![0.0; if self.for_head { vocabulary * hidden } else { 0 }];
+        for start in (0..rows).step_by(at_once) {
+            let count = at_once.min(rows - start);
+            let x = Matrix::new(x, lx.start_offset() + start * hidden, hidden);
+            let mut logits = product(x, head.t(), count, vocabulary, hidden)?;
+            let targets = &self.targets[start..start + count];
+            let tracked = self.for_x || self.for_head;
+            let tasks = logits.par_chunks_mut(vocabulary).zip(targets).with_min_len(16);
+            let losses: Vec<f64> = tasks
+                .map(|(row, &target)| {
+                    let log_sum = vectorized(|| log_sum_exp(row));
+                    let loss = f64::from(log_sum) - f64::from(row[target as usize]);
+                    if tracked {
+                        vectorized(|| row.iter_mut().for_each(|x| *x = exp(*x - log_sum) * scale));
+                        row[target as usize] -= scale;
+                    }
+                    loss
+                })
+                .collect();
+            sum += losses.iter().sum::<f64>();
+            let by_logits = CpuStorage::F32(logits);
+            let by_logits = Matrix::new(&by_logits, 0, vocabulary);
+            if self.for_x {
+                by_x.extend(product(by_logits, head, count, hidden, vocabulary)?);
+            }
+            if self.for_head {
+                let part = product(by_logits.t(), x, vocabulary, hidden, count)?;
+                let task = ELEMENTS_PER_TASK;
+                by_head.par_chunks_mut(task).zip(part.par_chunks(task)).for_each(|(sum, part)| {
+                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                });
+            }
+        }
+        *self.gradients.lock().unwrap_or_else(PoisonError::into_inner) = Some((by_x, by_head));
+        Ok((CpuStorage::F32(vec![(sum / rows as f64) as f32]), Shape::from(())))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        head: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradients = self.gradients.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((by_x, by_head)) = gradients else { bail!("the loss was differentiated twice") };
+        let scale = grad.to_scalar::<f32>()?;
+        let tensor = |mut values: Vec<f32>, like: &Tensor| {
+            if scale != 1.0 {
+                values.iter_mut().for_each(|value| *value *= scale);
+            }
+            Tensor::from_vec(values, like.shape().clone(), like.device())
+        };
+        Ok((
+            self.for_x.then(|| tensor(by_x, x)).transpose()?,
+            self.for_head.then(|| tensor(by_head, head)).transpose()?,
+        ))
     }
 }

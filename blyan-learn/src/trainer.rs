@@ -14,7 +14,7 @@ use crate::candidate::{self, Candidate};
 use crate::checkpoint::{self, Description, State, broken};
 use crate::decoder::{Decoder, balance_loss};
 use crate::error::LearnError;
-use crate::ops::{cross_entropy, losses};
+use crate::ops::losses;
 use crate::optimizer::{AdamW, Moments, Optimizer, Schedule};
 use crate::parameters::{Builder, Form, Mode, Parameters, is_matrix};
 use crate::source::{Blocks, Seeded, Source, stream};
@@ -281,7 +281,7 @@ impl Trainer {
         batch: usize,
     ) -> Result<(candle_core::Tensor, f64, f64), LearnError> {
         let output = self.decoder.forward(inputs, batch, Mode::Train)?;
-        let loss = cross_entropy(&output.logits, targets)?;
+        let loss = output.loss(targets)?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         if self.options.balance == 0.0 {
             return Ok((loss, value, 0.0));
@@ -349,7 +349,7 @@ impl Trainer {
         check_tokens(&self.decoder.spec, sequence)?;
         self.pool.install(|| {
             let output = self.decoder.forward(sequence, 1, Mode::Evaluate)?;
-            Ok(with_floats(&output.logits, |logits| Ok(logits.to_vec()))?)
+            Ok(with_floats(&output.logits()?, |logits| Ok(logits.to_vec()))?)
         })
     }
 
@@ -368,7 +368,7 @@ impl Trainer {
                 let end = (start + self.options.sequence).min(tokens.len() - 1);
                 let output = self.decoder.forward(&tokens[start..end], 1, Mode::Evaluate)?;
                 let targets = &tokens[start + 1..end + 1];
-                let (window, _) = with_floats(&output.logits, |logits| Ok(losses(logits, targets)))?;
+                let window = with_floats(&output.logits()?, |logits| Ok(losses(logits, targets)))?;
                 sum += window.iter().sum::<f64>();
                 count += window.len();
                 start = end;

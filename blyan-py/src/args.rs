@@ -9,9 +9,9 @@ use blyan_core::format::{BlockKind, ChainId, Parent, ParentRole};
 use blyan_core::hash::BlockHash;
 use blyan_core::import;
 use blyan_core::manager::{GenerateOptions, Prompt};
-use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::exceptions::{PyAttributeError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMemoryView, PyString};
 
 use crate::chain::Block;
 use crate::door::CancelToken;
@@ -25,6 +25,14 @@ fn refuse(ob: Borrowed<'_, '_, PyAny>, message: String) -> PyErr {
 fn shown(ob: Borrowed<'_, '_, PyAny>) -> String {
     let text = ob.repr().map_or_else(|_| "a value".to_owned(), |text| text.to_string_lossy().into_owned());
     text.chars().take(80).collect()
+}
+
+/// A `TypeError` in place of an `AttributeError`: what was given is not of the type that has the attribute.
+pub(crate) fn expected(what: &str, given: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyAttributeError>(given.py()) {
+        return error;
+    }
+    PyTypeError::new_err(format!("expected {what}, not {}", type_name(given.as_borrowed())))
 }
 
 fn type_name(ob: Borrowed<'_, '_, PyAny>) -> String {
@@ -107,6 +115,7 @@ impl<'py> FromPyObject<'_, 'py> for Tokens {
         if ob.is_instance_of::<PyBytes>()
             || ob.is_instance_of::<PyByteArray>()
             || ob.is_instance_of::<PyString>()
+            || is_view_of_bytes(ob)?
         {
             return Err(PyTypeError::new_err(format!("expected token ids, not {}", type_name(ob))));
         }
@@ -118,6 +127,11 @@ impl<'py> FromPyObject<'_, 'py> for Tokens {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether this is a `memoryview` of bytes; one of wider numbers is token ids.
+fn is_view_of_bytes(ob: Borrowed<'_, '_, PyAny>) -> PyResult<bool> {
+    Ok(ob.is_instance_of::<PyMemoryView>() && ob.getattr("itemsize")?.extract::<usize>()? == 1)
 }
 
 /// What to continue: a text or token ids.

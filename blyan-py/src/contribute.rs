@@ -9,7 +9,7 @@ use blyan_core::manager::ManagerOptions;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::args::{BlockArg, Count, DTypeArg};
+use crate::args::{BlockArg, Count, DTypeArg, expected};
 use crate::chain::{Block, Chain};
 use crate::door::{CancelToken, Job, Silent, Watch, run, run_watched};
 use crate::evidence::{self, CandidateArg, KeyArg, hashes, slot_of};
@@ -29,11 +29,14 @@ impl FromPyObject<'_, '_> for PieceArg {
         if ob.is_instance_of::<PyString>() {
             return Ok(Self(Piece::whole(slot_of(py, &ob.extract::<String>()?)?)));
         }
-        let slot = |name: &str| slot_of(py, &ob.getattr(name)?.extract::<String>()?);
-        let rows: Option<Vec<Count>> = ob.getattr("rows")?.extract()?;
+        let attribute = |name: &str| {
+            ob.getattr(name).map_err(|error| expected("a slot's name or a Piece", &ob.to_owned(), error))
+        };
+        let slot = |name: &str| slot_of(py, &attribute(name)?.extract::<String>()?);
+        let rows: Option<Vec<Count>> = attribute("rows")?.extract()?;
         let rows = rows.map(|rows| rows.into_iter().map(|row| row.0).collect());
         let from = slot("source")?;
-        let to = if ob.getattr("target")?.is_none() { from } else { slot("target")? };
+        let to = if attribute("target")?.is_none() { from } else { slot("target")? };
         Ok(Self(Piece { from, rows, to }))
     }
 }

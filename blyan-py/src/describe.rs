@@ -325,6 +325,10 @@ pub(crate) fn import(error: &ImportError) -> Description {
         }
         ImportError::Json { file, reason } => (INVALID, "json", fields![file, reason]),
         ImportError::NotUtf8 { file } => (INVALID, "not_utf8", fields![file]),
+        ImportError::ChatTemplate { file, source } => {
+            let reason = &source.to_string();
+            (INVALID, "chat_template", fields![file, reason])
+        }
         ImportError::UnknownArchitecture { model_type } => {
             (INVALID, "unknown_architecture", fields![model_type])
         }
@@ -372,6 +376,7 @@ fn gguf(error: &GgufError) -> (&'static str, Fields) {
     match error {
         GgufError::Magic { magic } => ("gguf_magic", fields![magic]),
         GgufError::Version { version } => ("gguf_version", fields![version]),
+        GgufError::BigEndian { version } => ("gguf_big_endian", fields![version]),
         GgufError::Truncated { what } => ("gguf_truncated", fields![what]),
         GgufError::TooLong { what, max } => ("gguf_too_long", fields![what, max]),
         GgufError::Header { what, reason } => ("gguf_header", fields![what, reason]),
@@ -396,6 +401,10 @@ fn export(error: &ExportError) -> Description {
     const CLASS: &str = "ExportError";
     match error {
         ExportError::Io { path, source } => ("ExportIoError", "io", io_fields(source, path)),
+        ExportError::NoShardBytes => {
+            let option = "max_shard_bytes";
+            ("OptionError", "zero", vec![("option", Field::Text(option.to_owned()))])
+        }
         ExportError::NotEmpty { dir } => {
             ("FolderNotEmptyError", "not_empty", vec![("filename", Field::from(dir))])
         }

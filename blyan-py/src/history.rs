@@ -4,7 +4,7 @@
 use blyan_core::manager::{self as core, LayerGrowth};
 use pyo3::prelude::*;
 
-use crate::args::{BlockArg, Count};
+use crate::args::{BlockArg, Count, expected};
 use crate::chain::{Block, Chain};
 use crate::door::{Job, Silent, Watch, run, run_watched};
 use crate::failure::Failure;
@@ -152,12 +152,14 @@ impl FromPyObject<'_, '_> for GrowthArg {
     type Error = PyErr;
 
     fn extract(ob: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        let experts: Vec<Bound<'_, PyAny>> = ob.getattr("experts")?.extract()?;
+        let attribute =
+            |name: &str| ob.getattr(name).map_err(|error| expected("a LayerGrowth", &ob.to_owned(), error));
+        let experts: Vec<Bound<'_, PyAny>> = attribute("experts")?.extract()?;
         let experts: PyResult<Vec<Vec<u8>>> = experts.iter().map(bytes_of).collect();
         Ok(Self(LayerGrowth {
-            layer: ob.getattr("layer")?.extract::<Count<u32>>()?.0,
+            layer: attribute("layer")?.extract::<Count<u32>>()?.0,
             experts: experts?,
-            router: bytes_of(&ob.getattr("router")?)?,
+            router: bytes_of(&attribute("router")?)?,
         }))
     }
 }

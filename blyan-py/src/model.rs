@@ -12,7 +12,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::args::{self, BlockArg, Count, Generate, ModelArg, PromptArg, Tokens};
+use crate::args::{self, BlockArg, Count, Generate, ModelArg, PromptArg, Tokens, expected};
 use crate::buffer::float_array;
 use crate::chain::{Chain, ChainHandle, pickled_path};
 use crate::door::{Job, Silent, Watch, lock, run, run_watched};
@@ -522,7 +522,8 @@ fn from_json<T: serde::de::DeserializeOwned>(name: &str, value: &Bound<'_, PyAny
 
 /// A `datetime`.
 fn civil_time(now: &Bound<'_, PyAny>) -> PyResult<CivilTime> {
-    let field = |name: &str| now.getattr(name)?.extract::<u32>();
+    let attribute = |name: &str| now.getattr(name).map_err(|error| expected("a datetime as now", now, error));
+    let field = |name: &str| attribute(name)?.extract::<u32>();
     let date = (field("year")?, field("month")?, field("day")?);
     let made = CivilTime::new(date, (field("hour")?, field("minute")?, field("second")?));
     made.map_err(|error| Failure::Argument(error.to_string()).into_py(now.py()))

@@ -7,7 +7,7 @@ use blyan_core::{BlockKind, Draft};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::args::{BlockArg, Kind, Lane, ParentArg};
+use crate::args::{BlockArg, Kind, Lane, ParentArg, expected};
 use crate::chain::Slot;
 use crate::door::{lock, run};
 use crate::failure::Failure;
@@ -119,7 +119,7 @@ impl Writer {
 pub(crate) fn read_draft(draft: &Bound<'_, PyAny>) -> PyResult<Draft> {
     let py = draft.py();
     let refuse = |message: String| Failure::Argument(message).into_py(py);
-    let attribute = |name: &str| draft.getattr(name);
+    let attribute = |name: &str| draft.getattr(name).map_err(|error| expected("a Draft", draft, error));
     let lane: Lane = attribute("lane")?.extract()?;
     let kind: BlockKind = attribute("kind")?.extract::<Kind>()?.0;
     let name: String = attribute("name")?.extract()?;

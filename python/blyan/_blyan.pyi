@@ -1027,12 +1027,13 @@ def import_checkpoint(
     progress: Callable[[ImportProgress], object] | bool | None = None,
     cancel: CancelToken | None = None,
 ) -> Block:
-    """Imports a checkpoint folder in Hugging Face's layout and returns the model block; its `report` says
-    what was new. With `dry_run=True` nothing is appended and only the report is returned.
+    """Imports a checkpoint folder in Hugging Face's layout, or a GGUF file (the first, if it is split), and
+    returns the model block; its `report` says what was new. With `dry_run=True` nothing is appended and
+    only the report is returned.
 
     `dtype` is None to keep the checkpoint's, or "int8", "int4", "fp8", "f16", "bf16". `rope_frequencies="bf16"`
     is for models that were made as a module cast to it as a whole. `ignore_config_keys` names unknown
-    keys of config.json that do not change the arithmetic. `progress` is called with an `ImportProgress`
+    keys of config.json or of the GGUF metadata that do not change the arithmetic. `progress` is called with an `ImportProgress`
     after each block; True shows a bar, False nothing, None a bar in a terminal or a notebook.
 
     All blocks are one transaction: an import that fails, is cancelled or interrupted appends nothing.
@@ -1066,7 +1067,8 @@ def export_checkpoint(
 ) -> ExportReport:
     """Writes a model as a checkpoint folder that transformers loads, and says what it wrote.
 
-    The folder is complete or untouched. `max_shard_bytes` is how much goes into one file of weights.
+    The folder is complete or untouched. `max_shard_bytes` is how much goes into one file of weights, at
+    least 1.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as empty:

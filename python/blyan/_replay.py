@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from blyan._blyan import Receipt
 from blyan.exceptions import ReplayError
 
 if TYPE_CHECKING:
-    from blyan._blyan import Chain, Receipt
+    from blyan._blyan import Chain
 
 
 def replay(
@@ -23,6 +24,8 @@ def replay(
     >>> blyan.replay(chain, model.generate("And", max_tokens=2).receipt)
     True
     """
+    if not isinstance(receipt, Receipt):
+        raise TypeError(f"expected a Receipt, not {type(receipt).__name__}")
     differences = receipt.replay(chain, threads=threads, isa=isa, prefill_chunk=prefill_chunk)
     if differences:
         shown = "; ".join(str(difference) for difference in differences[:3])

@@ -1,5 +1,7 @@
 """`async` use: the same calls, awaited. Cancelling a task ends its work at the next token.
 
+A token given as `cancel` ends every call that it was given to; cancelling a task sets no token.
+
 >>> import asyncio
 >>> async def main():
 ...     generation = await blyan.aio.AsyncModel(model).generate("In the beginning", max_tokens=8)
@@ -35,30 +37,53 @@ __all__ = ["AsyncModel", "AsyncSession", "AsyncStream", "export_checkpoint", "im
 
 _T = TypeVar("_T")
 
+# How often a call looks at its caller's token.
+_POLL_S = 0.01
 
-async def _run(call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
-    """Awaits a call on a thread; cancelled, it sets the call's token and waits for its end."""
-    token = options.get("cancel")
-    if token is None:
-        token = options["cancel"] = CancelToken()
-    work = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **options))
+
+async def _end(work: asyncio.Future[_T], own: CancelToken, theirs: CancelToken | None) -> _T:
+    """Awaits work that `own` ends, which is set when the caller's token is or the task is cancelled."""
     try:
-        return await asyncio.shield(work)
+        while not work.done():
+            # Does not cancel what it waits for.
+            await asyncio.wait([work], timeout=None if theirs is None or own.cancelled else _POLL_S)
+            if theirs is not None and theirs.cancelled:
+                own.cancel()
     except asyncio.CancelledError:
-        token.cancel()
+        own.cancel()
         # What it was doing is over before the caller goes on; its result is nobody's.
         await asyncio.wait([work])
         if not work.cancelled():
             work.exception()
         raise
+    return work.result()
+
+
+def _own(theirs: CancelToken | None) -> CancelToken:
+    """A token for one call: other calls may have the caller's, too."""
+    if not isinstance(theirs, CancelToken | None):
+        raise TypeError(f"argument 'cancel': expected a CancelToken, not {type(theirs).__name__}")
+    own = CancelToken()
+    if theirs is not None and theirs.cancelled:
+        own.cancel()
+    return own
+
+
+async def _run(call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
+    """Awaits a call on a thread; cancelled, it ends the call and waits for its end."""
+    theirs = options.pop("cancel", None)
+    own = _own(theirs)
+    work = asyncio.ensure_future(asyncio.to_thread(call, *arguments, cancel=own, **options))
+    return await _end(work, own, theirs)
 
 
 class AsyncStream:
     """Text as it is made: an asynchronous iterator of `Piece`, and an asynchronous context manager."""
 
-    def __init__(self, open: Callable[[CancelToken], Stream], token: CancelToken) -> None:
+    def __init__(self, open: Callable[[CancelToken], Stream], token: CancelToken | None = None) -> None:
         self._open = open
-        self._token = token
+        self._theirs = token
+        self._token = _own(token)
         self._stream: Stream | None = None
 
     def _started(self) -> Stream:
@@ -71,15 +96,10 @@ class AsyncStream:
 
     async def __anext__(self) -> Piece:
         stream = self._started()
-        work = asyncio.ensure_future(asyncio.to_thread(next, stream, None))
-        try:
-            piece = await asyncio.shield(work)
-        except asyncio.CancelledError:
+        if self._theirs is not None and self._theirs.cancelled:
             self._token.cancel()
-            await asyncio.wait([work])
-            if not work.cancelled():
-                work.exception()
-            raise
+        work = asyncio.ensure_future(asyncio.to_thread(next, stream, None))
+        piece = await _end(work, self._token, self._theirs)
         if piece is None:
             raise StopAsyncIteration
         return piece
@@ -110,9 +130,8 @@ class AsyncStream:
 
 
 def _stream(call: Callable[..., Stream], *arguments: Any, **options: Any) -> AsyncStream:
-    token = options.pop("cancel", None)
-    token = CancelToken() if token is None else token
-    return AsyncStream(lambda token: call(*arguments, cancel=token, **options), token)
+    theirs = options.pop("cancel", None)
+    return AsyncStream(lambda own: call(*arguments, cancel=own, **options), theirs)
 
 
 class AsyncSession:

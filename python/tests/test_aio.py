@@ -42,6 +42,45 @@ def test_the_same_results(model: blyan.MoEModelManager, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_calls_that_share_a_token_end_alone_and_together(model: blyan.MoEModelManager) -> None:
+    # Cancelling one task once ended the others and set the caller's token for good.
+    async def main() -> None:
+        wrapped = aio.AsyncModel(model)
+        token = blyan.CancelToken()
+
+        async def read() -> list[blyan.Piece]:
+            return [piece async for piece in wrapped.stream(PROMPT, max_tokens=60, ignore_eos=True, cancel=token)]
+
+        cancelled = asyncio.create_task(wrapped.generate(PROMPT, ignore_eos=True, cancel=token))
+        stopped = asyncio.create_task(wrapped.stream(PROMPT, ignore_eos=True, cancel=token).__anext__())
+        others = [
+            asyncio.create_task(wrapped.generate(PROMPT, max_tokens=60, ignore_eos=True, cancel=token)),
+            asyncio.create_task(read()),
+        ]
+        await asyncio.sleep(0.02)
+        for task in (cancelled, stopped):
+            task.cancel()
+        expected = model.generate(PROMPT, max_tokens=60, ignore_eos=True).tokens
+        assert (await others[0]).tokens == expected
+        assert [piece.token for piece in await others[1]] == expected
+        assert cancelled.cancelled() and not token.cancelled
+
+        together = [
+            asyncio.create_task(wrapped.generate(PROMPT, ignore_eos=True, cancel=token)),
+            asyncio.create_task(wrapped.generate_batch([PROMPT] * 2, ignore_eos=True, cancel=token)),
+        ]
+        await asyncio.sleep(0.02)
+        token.cancel()
+        assert (await together[0]).finish_reason == "cancelled"
+        assert {g.finish_reason for g in await together[1]} == {"cancelled"}
+        # A token that is set already ends what is given it.
+        assert (await wrapped.generate(PROMPT, ignore_eos=True, cancel=token)).finish_reason == "cancelled"
+        with pytest.raises(TypeError):
+            await wrapped.generate(PROMPT, cancel=True)
+
+    asyncio.run(main())
+
+
 def test_cancelling_a_task_ends_its_work(model: blyan.MoEModelManager) -> None:
     async def main() -> None:
         wrapped = aio.AsyncModel(model)
@@ -51,7 +90,7 @@ def test_cancelling_a_task_ends_its_work(model: blyan.MoEModelManager) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert token.cancelled
+        assert not token.cancelled  # others may have it, too
 
         async def read() -> None:
             async for _ in wrapped.stream(PROMPT, ignore_eos=True):

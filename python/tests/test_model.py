@@ -90,6 +90,7 @@ def test_stopping(model: blyan.MoEModelManager) -> None:
         ({"temperature": float("inf")}, exceptions.OptionError),
         ({"temperature": 1e300}, exceptions.OptionError),
         ({"temperature": -1}, exceptions.OptionError),
+        ({"temperature": 1e-38}, exceptions.OptionError),
         ({"temperature": "hot"}, TypeError),
         ({"temperature": None}, TypeError),
         ({"top_k": 0}, exceptions.OptionError),
@@ -127,6 +128,26 @@ def test_wrong_options(model: blyan.MoEModelManager, options: dict[str, Any], er
         model.generate_batch([PROMPT], **given)
 
 
+def test_a_refused_number_is_the_one_that_was_given(model: blyan.MoEModelManager) -> None:
+    with pytest.raises(exceptions.OptionError, match=r"top_p = 1\.1 is") as raised:
+        model.generate(PROMPT, max_tokens=2, top_p=1.1)
+    assert raised.value.value == 1.1
+
+
+def test_arguments_of_another_type(chain: blyan.Chain, model: blyan.MoEModelManager) -> None:
+    with blyan.Chain.in_memory() as empty:
+        for wrong in (3, None, "text"):
+            with pytest.raises(TypeError, match="Draft"):
+                empty.append(wrong)  # type: ignore[arg-type]
+        with empty.writer() as writer, pytest.raises(TypeError, match="Draft"):
+            writer.append(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Receipt"):
+        blyan.replay(chain, None)  # type: ignore[arg-type]
+    receipt = model.generate(PROMPT, max_tokens=2).receipt
+    with pytest.raises(TypeError):
+        blyan.replay(None, receipt)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("prompt", "error"),
     [
@@ -139,6 +160,8 @@ def test_wrong_options(model: blyan.MoEModelManager, options: dict[str, Any], er
         (["a"], TypeError),
         (b"bytes", TypeError),
         (bytearray(b"x"), TypeError),
+        (memoryview(b"x"), TypeError),
+        (memoryview(bytearray(b"x")).cast("b"), TypeError),
         (None, TypeError),
         (5, TypeError),
         ({"a": 1}, TypeError),
@@ -378,6 +401,9 @@ def test_chat(tmp_path: Path, model: blyan.MoEModelManager) -> None:
                 chatty.chat(wrong, max_tokens=1)  # type: ignore[arg-type]
         with pytest.raises(ValueError):
             chatty.chat(messages, template="other")
+        for now in ("x", 3, datetime(2024, 2, 29).date()):
+            with pytest.raises(TypeError, match="datetime"):
+                chatty.chat(messages, max_tokens=1, now=now)  # type: ignore[arg-type]
         with pytest.raises(TypeError):
             chatty.chat_prompt(messages, temperature=1.0)  # type: ignore[call-arg]
 
@@ -495,6 +521,9 @@ def test_import_and_export(tmp_path: Path, chain: blyan.Chain, empty: blyan.Chai
     assert seen[-1].payload_bytes == seen[-1].total_payload_bytes
     assert blyan.import_checkpoint(empty, MODEL).report.blocks_new == 0  # type: ignore[union-attr]
     assert empty[meta].report is None
+    with pytest.raises(exceptions.OptionError, match="max_shard_bytes"):
+        blyan.export_checkpoint(empty, meta, tmp_path / "none", max_shard_bytes=0)
+    assert not (tmp_path / "none").exists()
     written: list[blyan.ExportProgress] = []
     report = blyan.export_checkpoint(empty, meta, tmp_path / "out", max_shard_bytes=2**21, progress=written.append)
     assert report.files == sorted(p.name for p in (tmp_path / "out").iterdir())

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["chain"],
     &["tensor"],
     &["model"],
-    &["usage"],
+    &["usage", "chat"],
     &["import", "manager"],
     &["evolve"],
     &["error", "open"],

@@ -1,6 +1,8 @@
 //! `blyan generate`.
 
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blyan_core::MoEModelManager;
@@ -27,6 +29,7 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Generate) -> Result
         kv_cache: arguments.kv_cache,
         ..manager_options(&arguments.machine)
     };
+    let place = arguments.receipt.as_deref().map(Place::open).transpose()?;
     let manager = MoEModelManager::open(&chain, &options)?;
     let mut stream = input.stream(&manager, &options_of(context, arguments))?;
     // One document at the end, or text as it is made.
@@ -43,8 +46,8 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Generate) -> Result
     }
     let generation = stream.finish()?;
     // Of what was made, also if nobody reads the text to its end.
-    if let Some(path) = &arguments.receipt {
-        write(path, &generation)?;
+    if let Some(place) = place {
+        place.write(&generation)?;
     }
     printed?;
     if context.json {
@@ -127,12 +130,55 @@ impl Input {
     }
 }
 
-fn write(path: &Path, generation: &Generation) -> Result<(), CliError> {
-    std::fs::write(path, generation.receipt.to_json()).map_err(|source| CliError::File {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+/// Where a receipt goes, opened before there is one: a place that cannot be written is no reason to lose a
+/// text that took long.
+struct Place {
+    path: PathBuf,
+    file: File,
+    /// Whether it is this command's, and empty.
+    made: bool,
+}
+
+impl Place {
+    fn open(path: &Path) -> Result<Self, CliError> {
+        let made = OpenOptions::new().write(true).create_new(true).open(path);
+        let opened = match made {
+            Ok(file) => Ok((file, true)),
+            // What is in it stays until there is a receipt.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                OpenOptions::new().write(true).open(path).map(|file| (file, false))
+            }
+            Err(error) => Err(error),
+        };
+        let (file, made) = opened.map_err(|source| write_error(path, source))?;
+        Ok(Self { path: path.to_owned(), file, made })
+    }
+
+    fn write(mut self, generation: &Generation) -> Result<(), CliError> {
+        let json = generation.receipt.to_json();
+        let written = self.truncate().and_then(|()| self.file.write_all(json.as_bytes()));
+        written.map_err(|source| write_error(&self.path, source))?;
+        self.made = false;
+        Ok(())
+    }
+
+    fn truncate(&self) -> io::Result<()> {
+        // A pipe or a terminal has no length.
+        if self.file.metadata()?.is_file() { self.file.set_len(0) } else { Ok(()) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.made {
+            // Nothing more can be done about one that stays.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn write_error(path: &Path, source: io::Error) -> CliError {
+    CliError::File { action: "write", path: path.to_owned(), source }
 }
 
 fn document(manager: &MoEModelManager, generation: &Generation) -> Value {

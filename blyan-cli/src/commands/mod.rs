@@ -36,7 +36,8 @@ pub(crate) fn run(
     streams: &mut Streams<'_>,
     cancel: &Arc<AtomicBool>,
 ) -> Result<(), CliError> {
-    let mut context = Context { chain: &arguments.chain, json: arguments.json, streams, cancel };
+    let chain = arguments.chain();
+    let mut context = Context { chain: &chain, json: arguments.json, streams, cancel };
     match &arguments.command {
         Command::Import(import) => import::run(&mut context, import),
         Command::Export(export) => export::run(&mut context, export),

@@ -17,8 +17,8 @@ use crate::storage::StorageError;
 /// What to collect.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CollectOptions<'a> {
-    /// Blocks whose payloads are retained, with those of all blocks that they depend on or are based on;
-    /// `None` for every release and every model that no other model follows.
+    /// Blocks whose payloads are retained, with those of all blocks that they depend on, and of a delta its
+    /// base's; `None` for every release and every model that no other model follows.
     pub roots: Option<&'a [BlockHash]>,
     /// Whether to delete nothing, only to report what would be.
     pub dry_run: bool,
@@ -69,8 +69,8 @@ struct Known {
 
 impl Chain {
     /// Deletes payload files that no block names, and those of weights (kinds 16 to 31) that are needed by
-    /// nothing retained. A block that is retained retains what it depends on and what it is based on, not
-    /// what it follows. Payloads of other kinds always stay: they are small, or evidence.
+    /// nothing retained. A block that is retained retains what it depends on, not what it follows or was made
+    /// from; only a delta means nothing without its base. Payloads of other kinds always stay: they are small, or evidence.
     ///
     /// Weights that are in no model and no release yet, such as candidates, are not retained unless
     /// `roots` names them. A model that is open keeps what it has mapped already. Other writers wait.
@@ -135,7 +135,10 @@ impl Chain {
                 BlockKind::RELEASE => roots.push(block.hash()),
                 _ => {}
             }
-            let needs = parents_of(&block, &[ParentRole::Dependency, ParentRole::Base]);
+            let needs = match header.kind {
+                BlockKind::DELTA => parents_of(&block, &[ParentRole::Dependency, ParentRole::Base]),
+                _ => parents_of(&block, &[ParentRole::Dependency]),
+            };
             let payload = (!tables::is_inline(header)).then_some(header.payload.hash);
             known.insert(block.hash(), Known { needs, payload, is_weights: header.kind.is_weights() });
         }

@@ -94,7 +94,7 @@ pub(super) fn check_merged(
     let merged = merge_delta(&parents.payload(&base)?, &parents.payload(&delta)?)?;
     if merged != payload {
         let expected = PayloadHash::of(&merged);
-        return Err(InvalidBlock::NotMerged { delta, base, expected, found: header.payload.hash });
+        return Err(InvalidBlock::NotMerged { delta, expected, found: header.payload.hash });
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::gguf::GgufError;
 use crate::chain::ChainError;
+use crate::chat::ChatError;
 use crate::dtype::Shape;
 use crate::format::{ManifestError, SpecError};
 use crate::hash::BlockHash;
@@ -68,6 +69,14 @@ pub enum ImportError {
     NotUtf8 {
         /// Name of the file.
         file: String,
+    },
+    /// A chat template that does not compile.
+    #[error("{file}: {source}: mend or remove the template")]
+    ChatTemplate {
+        /// Name of the file; of a GGUF file's the one that a folder would have.
+        file: &'static str,
+        /// What is wrong.
+        source: ChatError,
     },
     /// A `model_type` that is not supported.
     #[error(
@@ -215,6 +224,9 @@ pub enum ExportError {
         /// Why it failed.
         source: io::Error,
     },
+    /// Files of no bytes were asked for.
+    #[error("max_shard_bytes is 0: expected at least 1")]
+    NoShardBytes,
     /// The folder has something in it.
     #[error("{} is not empty: choose another folder, or ask to overwrite it", dir.display())]
     NotEmpty {

@@ -79,6 +79,9 @@ pub fn checkpoint(
     options: &ExportOptions<'_>,
 ) -> Result<ExportReport, ExportError> {
     let dir = dir.as_ref();
+    if options.max_shard_bytes == 0 {
+        return Err(ExportError::NoShardBytes);
+    }
     if !options.overwrite && !is_empty_or_absent(dir)? {
         return Err(ExportError::NotEmpty { dir: dir.to_owned() });
     }

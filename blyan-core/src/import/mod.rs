@@ -210,6 +210,7 @@ impl Source {
         } else {
             Self::open_folder(path, options)?
         };
+        texts::check_templates(&source.texts)?;
         source.spec.rope.frequency_dtype = options.rope_frequencies.unwrap_or(DType::F32);
         source.spec.check()?;
         source.blocks = plan::plan(&source.spec, &source.weights, options.dtype)?;

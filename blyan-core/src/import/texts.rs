@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::error::ImportError;
 use super::folder::Folder;
 use super::json;
+use crate::chat::ChatTemplates;
 use crate::format::Slot;
 
 /// Longest config.json, and longest text of those that are small.
@@ -40,6 +41,16 @@ pub(super) fn read(folder: &mut Folder) -> Result<Texts, ImportError> {
         texts.slots.push((slot, bytes));
     }
     Ok(texts)
+}
+
+/// Refuses chat templates that nothing could be rendered by. A matter of the import alone: whether a block
+/// is valid must not depend on a template engine, so a chain may hold them, and opening their model does well.
+pub(super) fn check_templates(texts: &[(Slot, Vec<u8>)]) -> Result<(), ImportError> {
+    let text = |wanted: Slot| texts.iter().find(|(slot, _)| *slot == wanted).map(|(_, bytes)| &bytes[..]);
+    let template = text(Slot::ChatTemplate);
+    let read = ChatTemplates::read(text(Slot::TokenizerConfig), text(Slot::SpecialTokensMap), template);
+    let file = if template.is_some() { "chat_template.jinja" } else { "tokenizer_config.json" };
+    read.check().map_err(|source| ImportError::ChatTemplate { file, source })
 }
 
 /// Checks that a text is what its slot needs.

@@ -235,12 +235,10 @@ pub enum InvalidBlock {
         base: BlockHash,
     },
     /// A merged block that holds something else.
-    #[error("merging delta {delta} into {base} gives payload {expected}, it holds {found}")]
+    #[error("merging delta {delta} into its base gives payload {expected}, it holds {found}")]
     NotMerged {
         /// The delta.
         delta: BlockHash,
-        /// The delta's base.
-        base: BlockHash,
         /// The payload that merging gives.
         expected: PayloadHash,
         /// The payload in the header.

@@ -74,7 +74,7 @@ impl Isa {
         }
     }
 
-    /// What the environment variable `BLYAN_ISA` names, or the fastest if it is not set.
+    /// What the environment variable `BLYAN_ISA` names, or the fastest if it is not set or empty.
     ///
     /// # Errors
     ///
@@ -84,7 +84,9 @@ impl Isa {
     }
 
     fn forced_by(variable: Option<&OsStr>) -> Result<Self, KernelError> {
-        variable.map_or_else(|| Ok(Self::detect()), |name| Self::named(&name.to_string_lossy()))
+        variable
+            .filter(|name| !name.is_empty())
+            .map_or_else(|| Ok(Self::detect()), |name| Self::named(&name.to_string_lossy()))
     }
 
     /// Every instruction set that this CPU has, the fastest last.
@@ -139,7 +141,8 @@ mod tests {
     fn unknown_and_unavailable_names_are_errors() {
         for name in ["", "AVX2", "sse2", " scalar"] {
             assert_eq!(Isa::named(name), Err(KernelError::UnknownIsa { name: name.into() }));
-            assert!(Isa::forced_by(Some(OsStr::new(name))).is_err());
+            // An empty variable is as good as none.
+            assert_eq!(Isa::forced_by(Some(OsStr::new(name))).is_err(), !name.is_empty());
         }
         // No CPU has both.
         let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };

@@ -18,7 +18,6 @@ mod run;
 mod session;
 mod snapshot;
 
-pub mod chat;
 pub mod delta;
 pub mod receipt;
 pub mod sampling;
@@ -42,6 +41,7 @@ pub use session::{Generation, Session, SharedSession, Stream};
 pub use snapshot::{PinnedBlock, SlotChange, Snapshot};
 
 use crate::chain::{Chain, ChainError};
+pub use crate::chat;
 pub use crate::format::Release;
 use crate::format::{BlockKind, ManifestError, ParseSlotError, Slot, SpecError};
 use crate::hash::BlockHash;
@@ -351,11 +351,11 @@ impl MoEModelManager {
         let vocab_size = snapshot.spec().vocab_size;
         let tokenizer =
             text(Slot::Tokenizer)?.map(|json| Tokenizer::from_json(&json, vocab_size)).transpose()?;
-        let chat_templates = ChatTemplates::from_files(
+        let chat_templates = ChatTemplates::read(
             text(Slot::TokenizerConfig)?.as_deref(),
             text(Slot::SpecialTokensMap)?.as_deref(),
             text(Slot::ChatTemplate)?.as_deref(),
-        )?;
+        );
         let record = match chain.dir().filter(|_| options.trust_verified) {
             Some(dir) => Some(Arc::new(TrustRecord::open(dir).map_err(ChainError::from)?)),
             None => None,

@@ -8,7 +8,7 @@
 //!    included, once per distinct token: `l * penalty` if `l < 0`, else `l / penalty`.
 //! 2. *Greedy* (temperature 0): the largest logit, ties to the lowest token; nothing below applies.
 //! 3. *Temperature*: `l / temperature` in f32. Here as in step 1, overflow saturates at the largest
-//!    finite f32.
+//!    finite f32; [`MIN_TEMPERATURE`] keeps it from logits below 3e8, whose order it would lose.
 //! 4. *Top-k*: tokens whose score is at least the k-th largest, all that tie with it included, and
 //!    above negative infinity.
 //! 5. `w` = softmax of the scores that are left, ascending token, as the kernel defines it, in f32.
@@ -32,11 +32,15 @@ use crate::kernels::{FpEnv, Isa, math};
 #[cfg(test)]
 mod tests;
 
+/// The smallest temperature that is not 0. Below it the logits of real models, divided, would overflow and
+/// tie: the smaller the temperature, the more random the choice.
+pub const MIN_TEMPERATURE: f32 = 1e-30;
+
 /// How to choose each next token. The default is greedy.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplingOptions {
-    /// Divides the logits; 0 chooses greedily.
+    /// Divides the logits; 0 chooses greedily. Else at least [`MIN_TEMPERATURE`], 1e-30.
     pub temperature: f32,
     /// Keeps this many of the best tokens.
     pub top_k: Option<usize>,
@@ -110,23 +114,24 @@ impl SamplingOptions {
             false => Err(SamplingError::OutOfRange { field, value, expected }),
         };
         let t = self.temperature;
-        let positive_zero = t.is_sign_positive();
-        check(t.is_finite() && positive_zero, "temperature", t.into(), "0 (greedy) or a positive number")?;
+        let greedy = t == 0.0 && t.is_sign_positive();
+        let scales = t.is_finite() && t >= MIN_TEMPERATURE;
+        check(greedy || scales, "temperature", decimal(t), "0 (greedy) or a number of at least 1e-30")?;
         if let Some(k) = self.top_k {
             check(k >= 1, "top_k", k as f64, "at least 1, or none to switch it off")?;
         }
         let fraction = |value: f32| (0.0..=1.0).contains(&value) && value.is_sign_positive();
         if let Some(p) = self.top_p {
-            check(fraction(p), "top_p", p.into(), "0 to 1")?;
+            check(fraction(p), "top_p", decimal(p), "0 to 1")?;
         }
         if let Some(p) = self.min_p {
-            check(fraction(p), "min_p", p.into(), "0 to 1")?;
+            check(fraction(p), "min_p", decimal(p), "0 to 1")?;
         }
         if let Some(penalty) = self.repetition_penalty {
             check(
                 penalty.is_finite() && penalty > 0.0,
                 "repetition_penalty",
-                penalty.into(),
+                decimal(penalty),
                 "a positive number",
             )?;
         }
@@ -148,6 +153,11 @@ impl SamplingOptions {
         self.repetition_penalty = self.repetition_penalty.filter(|&penalty| penalty != 1.0);
         self
     }
+}
+
+/// The f64 of an f32's shortest decimal: what was given, in all likelihood, and not 1.100000023841858.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::NAN)
 }
 
 /// A chosen token.

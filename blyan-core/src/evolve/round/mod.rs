@@ -20,10 +20,10 @@ pub use closing::Closing;
 pub use error::{RoundError, StepError};
 pub use open::Round;
 pub use reveal::Reveal;
-pub(super) use steps::{children, claim_salt};
 pub use steps::{
     CandidateBlocks, claim, claims_of, close_round, open_round, propose_candidate, reveal, snapshot_of,
 };
+pub(super) use steps::{children, claim_salt};
 
 use super::evidence::parent;
 use super::{Body, InvalidEvidence, PublicKey, Statement};

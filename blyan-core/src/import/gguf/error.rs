@@ -17,8 +17,16 @@ pub enum GgufError {
         magic: [u8; 4],
     },
     /// A version of the format that is not read.
-    #[error("GGUF version {version} is not supported, only 2 and 3, little-endian: convert the model anew")]
+    #[error("GGUF version {version} is not supported, only 2 and 3: convert the model anew")]
     Version {
+        /// The version.
+        version: u32,
+    },
+    /// A file whose numbers have their bytes the other way around.
+    #[error(
+        "the file is big-endian (its version is {version} with the bytes reversed), only little-endian is read: convert it with gguf_convert_endian.py"
+    )]
+    BigEndian {
         /// The version.
         version: u32,
     },

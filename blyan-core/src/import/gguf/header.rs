@@ -118,6 +118,9 @@ pub(super) fn read(file: impl Read, file_len_bytes: u64) -> Result<Header, ReadE
     }
     let version = reader.u32("the version")?;
     // A big-endian file has its version in the high bytes.
+    if matches!(version.swap_bytes(), 1..=3) {
+        return Err(GgufError::BigEndian { version: version.swap_bytes() }.into());
+    }
     if !matches!(version, 2 | 3) {
         return Err(GgufError::Version { version }.into());
     }

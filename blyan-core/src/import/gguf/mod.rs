@@ -173,6 +173,9 @@ fn read_metadata(
     let metadata = Metadata::new(map, ignored);
     let (vocabulary, tokens) = tokenizer::read(&metadata)?;
     let spec = config::read(&metadata, weights, tokens)?;
+    if vocabulary.is_none() {
+        tokenizer::check_ids(&metadata, spec.vocab_size)?;
+    }
     let texts = texts::read(&metadata, vocabulary.as_ref(), spec.max_position_embeddings)?;
     Ok((spec, texts))
 }

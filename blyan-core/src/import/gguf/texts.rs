@@ -27,6 +27,17 @@ pub(super) fn read(
 ) -> Result<Vec<(Slot, Vec<u8>)>, GgufError> {
     let mut texts = Vec::new();
     let templates = templates(metadata)?;
+    if vocabulary.is_none()
+        && let Some((name, text)) = templates.first()
+    {
+        let key = match *name {
+            "default" => TEMPLATE.to_owned(),
+            name => format!("{TEMPLATE}.{name}"),
+        };
+        let reason =
+            "there is no tokenizer to write a chat with: name the key in ignore_config_keys to do without";
+        return Err(metadata.unsupported(&key, &Value::Text((*text).to_owned()), reason));
+    }
     if let Some(vocabulary) = vocabulary {
         texts.push((Slot::Tokenizer, vocabulary.to_json()));
         let config = tokenizer_config(vocabulary, &templates, context);

@@ -137,6 +137,11 @@ pub(super) fn read<'a>(metadata: &Metadata<'a>) -> Result<(Option<Vocabulary<'a>
     metadata.skip("tokenizer.huggingface.json");
     let vocabulary = match model {
         None => {
+            // Tokens of an unknown kind are no reason to import a model that understands no text.
+            let absent = metadata.get(&model_key).is_none();
+            if absent && metadata.get(&key("tokens")).is_some() {
+                return Err(metadata.missing(&model_key));
+            }
             for name in metadata.keys("tokenizer.ggml.") {
                 metadata.skip(name);
             }
@@ -149,6 +154,19 @@ pub(super) fn read<'a>(metadata: &Metadata<'a>) -> Result<(Option<Vocabulary<'a>
     special.ends.dedup();
     let spec = special.spec();
     Ok((vocabulary.map(|vocabulary| Vocabulary { special, ..vocabulary }), spec))
+}
+
+/// Refuses tokens that a file without a tokenizer names beyond the rows of its embedding; with a tokenizer
+/// they are looked up in it.
+pub(super) fn check_ids(metadata: &Metadata<'_>, vocab_size: usize) -> Result<(), GgufError> {
+    for name in ["bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id"] {
+        let key = format!("tokenizer.ggml.{name}");
+        if let Some(id) = metadata.token(&key)?.filter(|&id| id as usize >= vocab_size) {
+            let expected = format!("one of the {vocab_size} tokens");
+            return Err(GgufError::InvalidValue { key, value: id.to_string(), expected });
+        }
+    }
+    Ok(())
 }
 
 impl<'a> Vocabulary<'a> {

@@ -248,7 +248,7 @@ fn impossible_logits_are_refused_and_draw_nothing() {
 #[test]
 fn extreme_scores_stay_finite() {
     let logits = [f32::MAX, f32::MIN, -1e30, f32::NEG_INFINITY];
-    for temperature in [1e-45, 1e-30, 1.0, f32::MAX] {
+    for temperature in [MIN_TEMPERATURE, 1.0, f32::MAX] {
         let options = SamplingOptions { repetition_penalty: Some(1e-30), ..sampled(temperature) };
         let choice = sampler(&options).next(&logits, &[0, 1, 2, 3]).unwrap();
         assert!(choice.token < 3 && choice.probability > 0.0, "{choice:?}");
@@ -265,6 +265,10 @@ fn options_out_of_range_are_named() {
         ("temperature", SamplingOptions { temperature: -0.0, ..default }),
         ("temperature", SamplingOptions { temperature: f32::NAN, ..default }),
         ("temperature", SamplingOptions { temperature: f32::INFINITY, ..default }),
+        // Logits divided by these overflowed and tied: a draw of chance from the best tokens.
+        ("temperature", sampled(1e-45)),
+        ("temperature", sampled(1e-38)),
+        ("temperature", sampled(MIN_TEMPERATURE.next_down())),
         ("top_k", SamplingOptions { top_k: Some(0), ..default }),
         ("top_p", SamplingOptions { top_p: Some(1.01), ..default }),
         ("top_p", SamplingOptions { top_p: Some(f32::NAN), ..default }),
@@ -278,6 +282,23 @@ fn options_out_of_range_are_named() {
             other => panic!("{name}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn the_smallest_temperature_keeps_the_order_of_logits() {
+    for (logits, best) in [([3e8, 2e8, -3e8], 0), ([5.0, 5.000_001, 4.0], 1)] {
+        for seed in 0..20 {
+            let mut sampler = sampler(&SamplingOptions { seed, ..sampled(MIN_TEMPERATURE) });
+            assert_eq!(sampler.next(&logits, &[]).unwrap().token, best);
+        }
+    }
+}
+
+/// An f32 was once told in the digits of the f64 beside it.
+#[test]
+fn a_refused_number_is_the_one_that_was_given() {
+    let options = SamplingOptions { top_p: Some(1.1), ..SamplingOptions::default() };
+    assert_eq!(options.check().unwrap_err().to_string(), "top_p = 1.1 is out of range: expected 0 to 1");
 }
 
 #[test]

@@ -6,10 +6,20 @@ fn now() -> Option<CivilTime> {
     Some(CivilTime::new((2026, 3, 1), (9, 5, 7)).unwrap())
 }
 
+/// As an import takes them: all compile.
+fn from_files(
+    config: Option<&[u8]>,
+    special: Option<&[u8]>,
+    template: Option<&[u8]>,
+) -> Result<ChatTemplates, ChatError> {
+    let read = ChatTemplates::read(config, special, template);
+    read.check().map(|()| read)
+}
+
 fn templates(template: &str) -> Result<ChatTemplates, ChatError> {
     let config =
         json!({"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}, "pad_token": null});
-    ChatTemplates::from_files(Some(config.to_string().as_bytes()), None, Some(template.as_bytes()))
+    from_files(Some(config.to_string().as_bytes()), None, Some(template.as_bytes()))
 }
 
 fn render(template: &str, messages: &[Json]) -> Result<String, ChatError> {
@@ -22,7 +32,7 @@ fn hello() -> [Json; 1] {
 
 #[test]
 fn golden_chats_of_transformers() {
-    let golden: Json = serde_json::from_str(include_str!("../../../tests/golden/chat.json")).unwrap();
+    let golden: Json = serde_json::from_str(include_str!("../../tests/golden/chat.json")).unwrap();
     let cases = golden["cases"].as_array().unwrap();
     assert!(cases.len() > 120);
     let mut wrong = Vec::new();
@@ -112,7 +122,7 @@ fn deep_values_and_deep_templates_are_errors() {
 
 #[test]
 fn a_long_chat_has_the_fuel_it_needs() {
-    let golden: Json = serde_json::from_str(include_str!("../../../tests/golden/chat.json")).unwrap();
+    let golden: Json = serde_json::from_str(include_str!("../../tests/golden/chat.json")).unwrap();
     let messages: Vec<Json> = (0..2000)
         .map(|n| if n % 2 == 0 { "user" } else { "assistant" })
         .map(|role| json!({"role": role, "content": "and he said unto them, ".repeat(20)}))
@@ -184,7 +194,7 @@ fn a_checkpoint_has_one_template_or_several() {
         {"name": "rag", "template": "r"}
     ]);
     let config = json!({"chat_template": list}).to_string();
-    let several = ChatTemplates::from_files(Some(config.as_bytes()), None, None).unwrap();
+    let several = from_files(Some(config.as_bytes()), None, None).unwrap();
     assert_eq!(several.names().collect::<Vec<_>>(), ["default", "rag", "tool_use"]);
     let messages = hello();
     let plain = ChatRequest { messages: &messages, ..ChatRequest::default() };
@@ -194,13 +204,13 @@ fn a_checkpoint_has_one_template_or_several() {
     let unknown = several.render(&ChatRequest { template: Some("x"), ..plain.clone() });
     assert!(matches!(unknown, Err(ChatError::UnknownTemplate { available, .. }) if available.len() == 3));
 
-    let file = ChatTemplates::from_files(Some(config.as_bytes()), None, Some(b"file")).unwrap();
+    let file = from_files(Some(config.as_bytes()), None, Some(b"file")).unwrap();
     assert_eq!(file.render(&plain).unwrap(), "file");
-    let none = ChatTemplates::from_files(None, None, None).unwrap();
+    let none = from_files(None, None, None).unwrap();
     assert!(none.is_empty());
     assert_eq!(none.render(&plain), Err(ChatError::NoTemplate));
     let config = json!({"chat_template": "one"}).to_string();
-    let one = ChatTemplates::from_files(Some(config.as_bytes()), None, None).unwrap();
+    let one = from_files(Some(config.as_bytes()), None, None).unwrap();
     assert_eq!(one.render(&plain).unwrap(), "one");
     assert_eq!(one.render(&ChatRequest { tools: Some(&[]), ..plain }).unwrap(), "one");
 }
@@ -210,7 +220,7 @@ fn special_tokens_come_from_either_file() {
     let map = json!({"bos_token": {"content": "<map>", "special": true}, "unk_token": "<unk>"}).to_string();
     let read = |config: Json| {
         let config = config.to_string();
-        let read = ChatTemplates::from_files(Some(config.as_bytes()), Some(map.as_bytes()), None).unwrap();
+        let read = from_files(Some(config.as_bytes()), Some(map.as_bytes()), None).unwrap();
         ["bos_token", "eos_token", "unk_token"].map(|name| read.special_token(name).map(str::to_owned))
     };
     let some = |text: &str| Some(text.to_owned());
@@ -223,16 +233,39 @@ fn special_tokens_come_from_either_file() {
 #[test]
 fn hostile_files_and_messages_are_refused() {
     for config in ["[]", "{", "1", "", r#"{"chat_template":3}"#, r#"{"chat_template":[{"name":"x"}]}"#] {
-        let read = ChatTemplates::from_files(Some(config.as_bytes()), None, None);
+        let read = from_files(Some(config.as_bytes()), None, None);
         assert!(matches!(read, Err(ChatError::Config { .. })), "{config}");
     }
-    assert!(matches!(ChatTemplates::from_files(None, None, Some(b"\xff")), Err(ChatError::Config { .. })));
+    assert!(matches!(from_files(None, None, Some(b"\xff")), Err(ChatError::Config { .. })));
     assert!(matches!(templates(&" ".repeat(MAX_TEMPLATE_BYTES + 1)), Err(ChatError::Syntax { .. })));
     assert_eq!(render("", &[]), Err(ChatError::NoMessages));
     for message in [json!(null), json!("Hello"), json!({"content": "x"}), json!({"role": 1})] {
         let messages = [hello()[0].clone(), message];
         assert_eq!(render("", &messages), Err(ChatError::Message { index: 1 }));
     }
+}
+
+/// A template that did not compile once made the whole model unopenable.
+#[test]
+fn a_template_that_does_not_compile_spoils_only_itself() {
+    let hello = hello();
+    let ask = |template| ChatRequest { messages: &hello, template, ..ChatRequest::default() };
+    let config = json!({"chat_template": [
+        {"name": "default", "template": "\n{% if %}"}, {"name": "plain", "template": "ok"},
+    ]});
+    let config = config.to_string();
+    let read = ChatTemplates::read(Some(config.as_bytes()), None, None);
+    assert_eq!(read.names().collect::<Vec<_>>(), ["default", "plain"]);
+    assert!(matches!(read.check(), Err(ChatError::Syntax { line: 2, .. })));
+    assert_eq!(read.render(&ask(None)), Err(read.check().unwrap_err()));
+    assert_eq!(read.render(&ask(Some("plain"))).unwrap(), "ok");
+    // What the engine must not see is not rendered either.
+    let deep = format!("{{{{ {}1 }}}}", "-".repeat(MAX_TAG_BYTES));
+    let read = ChatTemplates::read(None, None, Some(deep.as_bytes()));
+    assert!(matches!(read.render(&ask(None)), Err(ChatError::Syntax { line: 0, .. })));
+    let read = ChatTemplates::read(Some(br#"{"bos_token":"<s>","chat_template":3}"#), None, None);
+    assert_eq!(read.special_token("bos_token"), Some("<s>"));
+    assert!(matches!(read.render(&ask(None)), Err(ChatError::Config { .. })));
 }
 
 #[test]
@@ -256,7 +289,7 @@ fn generation_tags_become_blocks_wherever_they_are_tags() {
 
 #[test]
 fn only_tags_with_thousands_of_operators_are_refused() {
-    let compile = |template: &str| ChatTemplates::from_files(None, None, Some(template.as_bytes()));
+    let compile = |template: &str| from_files(None, None, Some(template.as_bytes()));
     let deep = format!("{}1", "-".repeat(MAX_TAG_BYTES));
     for template in [
         format!("{{{{ {deep} }}}}"),

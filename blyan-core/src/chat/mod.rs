@@ -7,6 +7,9 @@
 //! the engine itself does with one value at a time: comparing or concatenating a list that holds
 //! itself twice, 40 levels deep, takes as long as that takes.)
 //!
+//! A template that does not compile spoils only itself: reading keeps what is wrong with it, and whoever
+//! asks for it is told. An import refuses it ([`ChatTemplates::check`]).
+//!
 //! The result depends on the arguments alone. `strftime_now` therefore exists only where the caller
 //! says what time it is; templates that ask `strftime_now is defined` fall back to a date of theirs.
 
@@ -143,25 +146,31 @@ struct Raised(String);
 /// The chat templates of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChatTemplates {
-    templates: BTreeMap<String, String>,
+    /// By name; what is wrong with those that cannot be used.
+    templates: BTreeMap<String, Result<String, ChatError>>,
+    /// What is wrong with a file that may have templates.
+    unreadable: Option<ChatError>,
     special_tokens: BTreeMap<&'static str, String>,
 }
 
 impl ChatTemplates {
     /// Reads what the checkpoint has of `tokenizer_config.json`, `special_tokens_map.json` and
-    /// `chat_template.jinja`, the last of which takes the place of the templates in the first.
-    ///
-    /// # Errors
-    ///
-    /// [`ChatError::Config`] for a file of another form, [`ChatError::Syntax`] for a template that
-    /// is no Jinja.
-    pub fn from_files(
+    /// `chat_template.jinja`, the last of which takes the place of the templates in the first. What
+    /// is wrong with a file or template comes out where it is needed, or of [`Self::check`].
+    pub fn read(
         tokenizer_config: Option<&[u8]>,
         special_tokens_map: Option<&[u8]>,
         chat_template: Option<&[u8]>,
-    ) -> Result<Self, ChatError> {
-        let config = object("tokenizer_config.json", tokenizer_config)?;
-        let special = object("special_tokens_map.json", special_tokens_map)?;
+    ) -> Self {
+        let mut unreadable = None;
+        let mut or_default = |read: Result<Map<String, Json>, ChatError>| {
+            read.unwrap_or_else(|error| {
+                unreadable.get_or_insert(error);
+                Map::new()
+            })
+        };
+        let config = or_default(object("tokenizer_config.json", tokenizer_config));
+        let special = or_default(object("special_tokens_map.json", special_tokens_map));
         // The map is of old checkpoints; newer ones list their added tokens in the config instead.
         let special = if config.contains_key("added_tokens_decoder") { Map::new() } else { special };
         let mut special_tokens = BTreeMap::new();
@@ -172,20 +181,32 @@ impl ChatTemplates {
             }
         }
         let templates = match chat_template {
-            Some(bytes) => {
-                let error = |reason: &str| config_error("chat_template.jinja", reason);
-                let text = std::str::from_utf8(bytes).map_err(|_| error("it is not UTF-8"))?;
-                BTreeMap::from([("default".to_owned(), text.to_owned())])
-            }
-            None => named_templates(config.get("chat_template"))?,
+            Some(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => Ok(BTreeMap::from([("default".to_owned(), text.to_owned())])),
+                Err(_) => Err(config_error("chat_template.jinja", "it is not UTF-8")),
+            },
+            None => named_templates(config.get("chat_template")),
         };
-        for template in templates.values() {
-            check_template(template)?;
-        }
-        Ok(Self { templates, special_tokens })
+        let templates = templates.unwrap_or_else(|error| {
+            unreadable.get_or_insert(error);
+            BTreeMap::new()
+        });
+        let checked = |(name, text): (String, String)| (name, check_template(&text).map(|()| text));
+        Self { templates: templates.into_iter().map(checked).collect(), unreadable, special_tokens }
     }
 
-    /// Names of the templates.
+    /// Whether every file could be read and every template compiles.
+    ///
+    /// # Errors
+    ///
+    /// [`ChatError::Config`] for a file of another form, [`ChatError::Syntax`] for a template that
+    /// is no Jinja.
+    pub fn check(&self) -> Result<(), ChatError> {
+        let bad = self.templates.values().find_map(|template| template.as_ref().err());
+        self.unreadable.as_ref().or(bad).map_or(Ok(()), |error| Err(error.clone()))
+    }
+
+    /// Names of the templates, of those that cannot be used, too.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.templates.keys().map(String::as_str)
     }
@@ -201,6 +222,9 @@ impl ChatTemplates {
     }
 
     fn select(&self, request: &ChatRequest<'_>) -> Result<&str, ChatError> {
+        if let Some(error) = &self.unreadable {
+            return Err(error.clone());
+        }
         if self.is_empty() {
             return Err(ChatError::NoTemplate);
         }
@@ -209,10 +233,14 @@ impl ChatTemplates {
             Some(name) => self.templates.get(name),
             None => tool_use.or_else(|| self.templates.get("default")),
         };
-        template.map(String::as_str).ok_or_else(|| ChatError::UnknownTemplate {
-            name: request.template.unwrap_or("default").to_owned(),
-            available: self.templates.keys().cloned().collect(),
-        })
+        match template {
+            Some(Ok(text)) => Ok(text),
+            Some(Err(error)) => Err(error.clone()),
+            None => Err(ChatError::UnknownTemplate {
+                name: request.template.unwrap_or("default").to_owned(),
+                available: self.templates.keys().cloned().collect(),
+            }),
+        }
     }
 
     /// The text of a chat. Its special tokens are part of it: encode it without adding any.
