@@ -23,7 +23,7 @@ fn options() -> EvaluateOptions<'static> {
 }
 
 /// The experts that were damaged in the model that everything begins with.
-const DAMAGED: [Slot; 2] = [Slot::Expert { layer: 1, expert: 2 }, Slot::Expert { layer: 2, expert: 5 }];
+const DAMAGED: [Slot; 2] = [Slot::Expert { layer: 0, expert: 1 }, Slot::Expert { layer: 3, expert: 7 }];
 
 /// A trained model with two damaged experts, and what they were. Text that it never saw.
 struct Bible {
@@ -95,7 +95,7 @@ fn planted_candidates_get_what_they_deserve() {
     let same = world.changed(model, other, |_, _, weight| weight);
     let slightly_worse = world.changed(model, other, |_, _, weight| weight * (1.0 + 0.1 * slight()));
     let badly_worse = world.changed(model, other, |name, index, weight| 3.0 * damage(name, index, weight));
-    let random = world.changed(model, left, |_, _, _| 0.2 * wild());
+    let random = world.changed(model, expert(2, 4), |_, _, _| 0.2 * wild());
     let infinite = world.changed(model, other, |_, _, weight| weight.signum() * 3e38);
     let best = bible.restored(left, 0.0, 0);
     let proposals = [
@@ -204,9 +204,9 @@ fn planted_candidates_get_what_they_deserve() {
 #[test]
 fn what_was_trained_on_a_revealed_split_is_exposed_by_the_next() {
     // A short split, which chance can please.
-    let bible = Bible::new(|policy| policy.threshold_ppm = 2_000);
+    let bible = Bible::new(|policy| policy.threshold_ppm = 5_000);
     let world = &bible.world;
-    let slot = expert(3, 1);
+    let slot = expert(3, 2);
     let short = &bible.text[..40];
     let first = world.finish(
         OWNER,
@@ -227,7 +227,7 @@ fn what_was_trained_on_a_revealed_split_is_exposed_by_the_next() {
         (loss(&snapshot, short), blocks)
     });
     let (best, blocks) = tries.min_by(|(a, _), (b, _)| a.total_cmp(b)).unwrap();
-    assert!(best < 0.998 * loss(&base, short), "it would be accepted: {best} {}", loss(&base, short));
+    assert!(best < 0.995 * loss(&base, short), "it would be accepted: {best} {}", loss(&base, short));
 
     // It cannot be judged by what it was trained on: its claim comes after the closing.
     let late = claim(&world.chain, &key(11), &first.round, &blocks).unwrap();
@@ -249,7 +249,7 @@ fn what_was_trained_on_a_revealed_split_is_exposed_by_the_next() {
 fn a_lie_is_found_and_its_author_convicted() {
     let bible = Bible::new(|_| ());
     let world = &bible.world;
-    let slot = expert(0, 3);
+    let slot = expert(0, 6);
     let worse = world.changed(&world.model, slot, damage);
     let better = bible.restored(DAMAGED[0], 0.0, 0);
     let revealed = world.round(bible.split(0), &[(10, worse), (11, better)]);

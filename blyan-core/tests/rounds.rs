@@ -234,7 +234,10 @@ fn the_base_of_a_round_follows_from_what_it_names() {
 
     // The owner of that round, who knows the split, opens others.
     let sign = |round: Round| Statement::sign(&key(2), round).unwrap().append(&world.chain).unwrap();
-    let refused = |round| world.judge().rounds[&sign(round)].refused.clone();
+    let refused = |round| {
+        let round = sign(round);
+        world.judge().rounds[&round].refused.clone()
+    };
     let stale = Round { base: world.model, ..opened.clone() };
     assert_eq!(refused(stale), Some(Reason::WrongBase { base: world.model, expected: made }));
     let none = Round { attestations: BTreeSet::new(), ..opened.clone() };

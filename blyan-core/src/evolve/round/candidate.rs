@@ -138,11 +138,9 @@ impl Candidate {
                 Some(_) => {}
             }
             let header = parents.header(&block)?;
-            let whole = header.kind == slot.kind();
-            // What a delta changes is checked by its own validator.
-            let fits = (whole || header.kind == DELTA) && header.name == slot.to_string();
-            let of_spec = header.parents.contains(&Parent::dependency(base.spec));
-            if !fits || (whole && !of_spec) {
+            // A delta is not named itself: the block that it was merged into is.
+            let fits = header.kind == slot.kind() && header.name == slot.to_string();
+            if !fits || !header.parents.contains(&Parent::dependency(base.spec)) {
                 let (kind, name) = (header.kind, header.name);
                 return Err(RoundError::WrongBlock { slot, block, kind, name }.into());
             }
@@ -150,6 +148,3 @@ impl Candidate {
         Ok(())
     }
 }
-
-/// A change of weights, in place of whole ones.
-const DELTA: BlockKind = BlockKind(23);
