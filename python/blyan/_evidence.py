@@ -7,7 +7,6 @@ import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from blyan._values import BlockHash, Hash, PayloadHash, SnapshotRoot
@@ -394,9 +393,13 @@ class Credit:
     """Tokens that used it."""
 
 
-@cache
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
 def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls, vars(sys.modules[__name__]))
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls, vars(sys.modules[__name__]))
+    return _HINTS[cls]
 
 
 def _typed(hint: Any, value: Any) -> Any:

@@ -158,7 +158,7 @@ def test_a_round(copy: blyan.Chain, policy: blyan.Block) -> None:
         (claim.hash, evolve.public_key(AUTHOR)),
         (claimed.claim, evolve.public_key(STRANGER)),
     }
-    with pytest.raises(exceptions.EvidenceError):
+    with pytest.raises(exceptions.RefusedBlockError):
         evolve.close_round(copy, SECOND, round)
     evolve.close_round(copy, VALIDATOR, round)
     candidate = evolve.propose_candidate(copy, AUTHOR, claim, {SLOT: expert})
