@@ -356,7 +356,7 @@ typedef struct blyan_payload blyan_payload;
 typedef struct blyan_receipt blyan_receipt;
 
 // A sequence of generations, each of which goes on where the last one stopped; for one thread at a
-// time.
+// time. While a stream has it, its calls give `BLYAN_STATUS_BUSY`.
 typedef struct blyan_session blyan_session;
 
 // The signatures beside a block.
@@ -1402,6 +1402,13 @@ blyan_status blyan_session_generate(const blyan_session *session,
                                     const blyan_generate_options *options,
                                     blyan_generation **generation);
 
+// Begins to continue a session with a prompt, as `blyan_session_generate` does; `options` may be NULL and
+// has no `on_token`. The stream has the session until it is finished or freed.
+blyan_status blyan_session_stream(const blyan_session *session,
+                                  const blyan_prompt *prompt,
+                                  const blyan_generate_options *options,
+                                  blyan_stream **stream);
+
 // Every token said so far, prompts and outputs.
 blyan_status blyan_session_tokens(const blyan_session *session, blyan_tokens **tokens);
 
@@ -1413,7 +1420,7 @@ blyan_status blyan_session_cache_bytes(const blyan_session *session, size_t *byt
 blyan_status blyan_session_truncate(const blyan_session *session,
                                     size_t len);
 
-// Ends a session; nothing for NULL.
+// Ends a session; nothing for NULL. A stream of it stays usable.
 void blyan_session_free(blyan_session *session);
 
 // Signs a block's hash; `secret_key_size` must be `BLYAN_SECRET_KEY_SIZE`.

@@ -413,6 +413,8 @@ fn a_block_that_claims_a_delta_must_be_what_it_gives() {
     let sibling = snapshot.slots()[&Slot::Expert { layer: 1, expert: 3 }].block;
     let mut orphan = good.clone();
     orphan.parents.retain(|parent| parent.role != ParentRole::Predecessor);
+    // A version of its own, or it would be refused for following nothing.
+    orphan.version = semver::Version::new(1, 0, 0);
     for orphan in [orphan.clone(), orphan.with_parent(sibling, ParentRole::Evidence)] {
         assert!(matches!(refusal(&chain.append(orphan).unwrap_err()), InvalidBlock::OtherBase { .. }));
     }

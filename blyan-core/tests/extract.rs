@@ -235,8 +235,9 @@ fn a_divided_layer_is_quantized_after_it_was_divided() {
             let scales = small.scale(name).unwrap().to_f32_vec();
             let cols = view.shape().dims()[1];
             for (index, (exact, code)) in view.to_f32_vec().iter().zip(quantized.to_f32_vec()).enumerate() {
+                // Half a step, and what f32 loses of up to 127 of them.
                 let scale = scales[index / cols];
-                assert!((exact - code * scale).abs() <= scale * 0.500_001, "{name} {index}");
+                assert!((exact - code * scale).abs() <= scale * 0.500_1, "{name} {index}");
             }
         }
     }

@@ -393,12 +393,12 @@ fn what_does_not_fit_is_refused_by_name() {
     assert_eq!(world.len(), before);
 
     // Two claim, one shows what was claimed in time.
+    let bobs = world.better(B, 1.0);
     world.next(&alice(), &round, &blocks);
-    world.next(&bob(), &round, &world.better(B, 1.0));
+    world.next(&bob(), &round, &bobs);
     close_round(&world.chain, &vera(), &round).unwrap();
     world.next(&alice(), &round, &blocks);
     reveal_and_attest(&world, &round, 0);
-    let bobs = world.better(B, 1.0);
     let late = next(&world.chain, &bob(), &round, &bobs).unwrap_err();
     assert!(matches!(late, EvolveError::Contribute(ContributeError::RevealedBefore { .. })), "{late}");
 }

@@ -67,6 +67,25 @@ impl FromPyObject<'_, '_> for BlockArg {
     }
 }
 
+/// A model: a block, the hash of one, or a name as `find_model` knows it.
+#[derive(Debug, Clone)]
+pub(crate) enum ModelArg {
+    Block(BlockHash),
+    Name(String),
+}
+
+impl FromPyObject<'_, '_> for ModelArg {
+    type Error = PyErr;
+
+    fn extract(ob: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        if let Ok(text) = ob.cast::<PyString>() {
+            let text = text.to_string_lossy();
+            return Ok(text.parse().map_or_else(|_| Self::Name(text.into_owned()), Self::Block));
+        }
+        Ok(Self::Block(ob.extract::<BlockArg>()?.0))
+    }
+}
+
 /// A number from 0 up. One that is negative or too large is a `ValueError`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Count<T = usize>(pub(crate) T);

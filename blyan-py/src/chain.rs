@@ -13,7 +13,7 @@ use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
-use crate::args::{BlockArg, Count, Kind, Lane};
+use crate::args::{BlockArg, Count, Kind, Lane, ModelArg};
 pub(crate) use crate::block::Block;
 use crate::door::{CancelToken, Job, Silent, Watch, lock, run, run_watched};
 use crate::failure::Failure;
@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::signature::{read_signature, sign};
 use crate::snapshot::Snapshot;
 use crate::writer::{Writer, read_draft};
-use crate::{tensor, values};
+use crate::{bundle, tensor, values};
 
 /// What a handle's open iterators and writers are, so that closing it closes them.
 pub(crate) type Slot<T> = Mutex<Option<T>>;
@@ -322,10 +322,13 @@ impl Chain {
         values::chain_root(py, &root)
     }
 
-    /// The model that a model block pins, or the chain's only one.
+    /// The model that a model block pins or that has a name (see `find_model`), or the chain's only one.
+    ///
+    /// >>> chain.snapshot("latest") == chain.snapshot(model.model)
+    /// True
     #[pyo3(signature = (model=None))]
-    fn snapshot(&self, py: Python<'_>, model: Option<BlockArg>) -> PyResult<Snapshot> {
-        Snapshot::load(py, &self.handle, model.map(|model| model.0))
+    fn snapshot(&self, py: Python<'_>, model: Option<ModelArg>) -> PyResult<Snapshot> {
+        Snapshot::load(py, &self.handle, model)
     }
 
     /// Appends a block, durably, and returns it. One that the chain holds already stays as it is, its
@@ -423,6 +426,76 @@ impl Chain {
         });
         progress.close(py)?;
         values::verify_report(py, &report?)
+    }
+
+    /// Writes blocks, their payloads and their signatures as one bundle: into a file, which is there as a
+    /// whole or not at all, or a binary stream with `write`.
+    ///
+    /// `blocks` are all of the chain if None; `ancestors` says whether their ancestors belong to it. To
+    /// send what another chain lacks, give its tips as `known`: they, their ancestors and the payloads of
+    /// these are left out. `progress` is called with a `BundleProgress` after each block; True shows a
+    /// bar, False nothing, None a bar in a terminal or a notebook.
+    ///
+    /// >>> import io
+    /// >>> stream = io.BytesIO()
+    /// >>> chain.bundle(stream).blocks == len(chain)
+    /// True
+    /// >>> with blyan.Chain.in_memory() as another:
+    /// ...     report = another.unbundle(io.BytesIO(stream.getvalue()))
+    /// ...     report.root == chain.root()
+    /// True
+    #[pyo3(signature = (to, *, blocks=None, ancestors=true, known=vec![], progress=None, cancel=None),
+           text_signature = "($self, to, *, blocks=None, ancestors=True, known=(), progress=None, cancel=None)")]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn bundle<'py>(
+        &self,
+        py: Python<'py>,
+        to: &Bound<'py, PyAny>,
+        blocks: Option<Vec<BlockArg>>,
+        ancestors: bool,
+        known: Vec<BlockArg>,
+        progress: Option<Bound<'py, PyAny>>,
+        cancel: Option<Py<CancelToken>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        bundle::bundle(py, &self.handle, to, blocks, ancestors, known, progress, cancel)
+    }
+
+    /// Takes in a bundle from a file, or a binary stream with `read`: all of its blocks that the chain
+    /// does not hold, or nothing. Every check of an append is made; taking one in again changes nothing.
+    ///
+    /// A payload longer than `max_payload_bytes` (16 GiB if None) is refused. `progress` and `cancel` are
+    /// as for `bundle`. Raises `InvalidBundleError` (a `ValueError`) for bytes that are no whole bundle,
+    /// `RefusedBlockError` for a block that is not valid.
+    #[pyo3(signature = (source, *, max_payload_bytes=None, progress=None, cancel=None))]
+    fn unbundle<'py>(
+        &self,
+        py: Python<'py>,
+        source: &Bound<'py, PyAny>,
+        max_payload_bytes: Option<Count<u64>>,
+        progress: Option<Bound<'py, PyAny>>,
+        cancel: Option<Py<CancelToken>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        bundle::unbundle(py, &self.handle, source, max_payload_bytes, progress, cancel)
+    }
+
+    /// Deletes payload files that no block names, and those of weights that nothing retained needs; with
+    /// `dry_run=True` only says what would go. Blocks stay: history is never lost.
+    ///
+    /// Retained are the payloads of `roots`, or, if None, of every release and every model that no other
+    /// model follows, with those of all blocks that they depend on or are based on. Candidates that are
+    /// in no model yet go unless `roots` names them.
+    ///
+    /// >>> chain.collect(dry_run=True).payloads
+    /// 0
+    #[pyo3(signature = (*, roots=None, dry_run=false, cancel=None))]
+    fn collect<'py>(
+        &self,
+        py: Python<'py>,
+        roots: Option<Vec<BlockArg>>,
+        dry_run: bool,
+        cancel: Option<Py<CancelToken>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        bundle::collect(py, &self.handle, roots, dry_run, cancel)
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (PathBuf,))> {

@@ -5,12 +5,13 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
-use blyan_core::chain::{ChainError, Damage};
+use blyan_core::chain::{BundleError, ChainError, Damage};
 use blyan_core::hash::{BlockHash, PayloadHash};
 use blyan_core::import::{ExportError, GgufError, ImportError};
 use blyan_core::kernels::KernelError;
 use blyan_core::manager::ManagerError;
 use blyan_core::manager::chat::ChatError;
+use blyan_core::manager::delta::DeltaBlockError;
 use blyan_core::manager::receipt::ReceiptError;
 use blyan_core::manager::sampling::SamplingError;
 use blyan_core::manager::text::{StopError, TextError};
@@ -21,11 +22,12 @@ use blyan_core::usage::UsageError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::describe_evidence::{evolve, refused_for};
 use crate::failure::Failure;
 use crate::values;
 
 /// A field of an error.
-enum Field {
+pub(crate) enum Field {
     Text(String),
     /// As the system spells it: a name that is no UTF-8 comes back as Python's own paths have it.
     Path(PathBuf),
@@ -54,11 +56,13 @@ field_from! {
     &&'static str => |text| Self::Text((*text).to_owned()),
     &Option<String> => |text| Self::Text(text.clone().unwrap_or_default()),
     &PathBuf => |path| Self::Path(path.clone()),
+    &semver::Version => |version| Self::Text(version.to_string()),
     &blyan_core::Slot => |slot| Self::Text(slot.to_string()),
     &blyan_core::BlockKind => |kind| Self::Text(kind.to_string()),
     &blyan_core::DType => |dtype| Self::Text(dtype.name().to_owned()),
     &blyan_core::Shape => |shape| Self::Ints(shape.dims().to_vec()),
     &char => |letter| Self::Text(letter.to_string()),
+    &u8 => |number| Self::Int(u64::from(*number)),
     &u16 => |number| Self::Int(u64::from(*number)),
     &u32 => |number| Self::Int(u64::from(*number)),
     &u64 => |number| Self::Int(*number),
@@ -67,6 +71,7 @@ field_from! {
     &f64 => |number| Self::Float(*number),
     &Vec<String> => |texts| Self::Texts(texts.clone()),
     &Vec<blyan_core::Slot> => |slots| Self::Texts(slots.iter().map(ToString::to_string).collect()),
+    &blyan_core::evolve::PublicKey => |key| Self::Text(key.to_string()),
     &BlockHash => |block| Self::Block(*block),
     &Vec<BlockHash> => |blocks| Self::Blocks(blocks.clone()),
     &PayloadHash => |payload| Self::Payload(*payload),
@@ -95,14 +100,15 @@ impl Field {
     }
 }
 
-type Fields = Vec<(&'static str, Field)>;
+pub(crate) type Fields = Vec<(&'static str, Field)>;
 /// Class, code, fields.
-type Description = (&'static str, &'static str, Fields);
+pub(crate) type Description = (&'static str, &'static str, Fields);
 
 /// `fields![block, name]`: the bindings of those names, under their names.
 macro_rules! fields {
     ($($name:ident),* $(,)?) => { vec![$((stringify!($name), Field::from($name))),*] };
 }
+pub(crate) use fields;
 
 fn io_fields(source: &io::Error, path: &std::path::Path) -> Fields {
     let mut fields = vec![("filename", Field::Path(path.to_owned()))];
@@ -186,7 +192,7 @@ fn damage_fields(damage: &Damage) -> Fields {
     }
 }
 
-fn chain(error: &ChainError) -> Description {
+pub(crate) fn chain(error: &ChainError) -> Description {
     match error {
         ChainError::Storage(error) => storage(error),
         ChainError::Header { name, .. } => ("RefusedBlockError", "header", fields![name]),
@@ -194,7 +200,11 @@ fn chain(error: &ChainError) -> Description {
         ChainError::MissingParent { name, parent } => {
             ("BlockNotFoundError", "missing_parent", fields![name, parent])
         }
-        ChainError::Refused { name, kind, .. } => ("RefusedBlockError", "refused", fields![name, kind]),
+        ChainError::Refused { name, kind, source } => {
+            let mut all = fields![name, kind];
+            all.extend(refused_for(source).map(|reason| ("reason", Field::Text(reason.to_owned()))));
+            ("RefusedBlockError", "refused", all)
+        }
         ChainError::Signature { block } => ("RefusedBlockError", "signature", fields![block]),
         ChainError::Damaged { block, reason } => {
             let mut all = fields![block];
@@ -202,13 +212,54 @@ fn chain(error: &ChainError) -> Description {
             all.extend(damage_fields(reason));
             ("DamagedBlockError", "damaged", all)
         }
+        ChainError::PayloadCollected { block, payload } => {
+            ("PayloadCollectedError", "payload_collected", fields![block, payload])
+        }
+        ChainError::Bundle(error) => bundle(error),
         ChainError::IndexVersion { found } => ("ChainError", "index_version", fields![found]),
         ChainError::Cancelled => ("Cancelled", "cancelled", vec![]),
         _ => ("ChainError", "chain", vec![]),
     }
 }
 
-fn tensor(error: &TensorError) -> Description {
+fn bundle(error: &BundleError) -> Description {
+    const CLASS: &str = "InvalidBundleError";
+    match error {
+        BundleError::Io { path, source, .. } => {
+            let mut all = io_fields(source, path);
+            if path.as_os_str().is_empty() {
+                all.retain(|(name, _)| *name != "filename");
+            }
+            ("BundleIoError", "io", all)
+        }
+        BundleError::NotABundle => (CLASS, "not_a_bundle", vec![]),
+        BundleError::Version { found } => (CLASS, "bundle_version", fields![found]),
+        BundleError::Truncated { len_bytes } => (CLASS, "bundle_truncated", fields![len_bytes]),
+        BundleError::Record { tag, offset_bytes } => (CLASS, "bundle_record", fields![tag, offset_bytes]),
+        BundleError::Header { offset_bytes, .. } => (CLASS, "bundle_header", fields![offset_bytes]),
+        BundleError::Repeated { what, offset_bytes } => {
+            (CLASS, "bundle_repeated", fields![what, offset_bytes])
+        }
+        BundleError::TooMany { what, limit } => (CLASS, "bundle_too_many", fields![what, limit]),
+        BundleError::PayloadTooLong { len_bytes, limit_bytes } => {
+            (CLASS, "payload_too_long", fields![len_bytes, limit_bytes])
+        }
+        BundleError::PayloadLength { block, expected, actual } => {
+            (CLASS, "payload_length", fields![block, expected, actual])
+        }
+        BundleError::MissingPayload { block, payload } => (CLASS, "missing_payload", fields![block, payload]),
+        BundleError::StrayPayload { payload } => (CLASS, "stray_payload", fields![payload]),
+        BundleError::MissingParents { blocks } => (CLASS, "missing_parents", fields![blocks]),
+        BundleError::Signature { block } => (CLASS, "signature", fields![block]),
+        BundleError::Counts => (CLASS, "bundle_counts", vec![]),
+        BundleError::Checksum => (CLASS, "bundle_checksum", vec![]),
+        BundleError::Trailing { offset_bytes } => (CLASS, "bundle_trailing", fields![offset_bytes]),
+        BundleError::Changed => (CLASS, "bundle_changed", vec![]),
+        _ => (CLASS, "bundle", vec![]),
+    }
+}
+
+pub(crate) fn tensor(error: &TensorError) -> Description {
     const CLASS: &str = "TensorError";
     match error {
         TensorError::Chain(error) => chain(error),
@@ -252,7 +303,7 @@ fn tensor(error: &TensorError) -> Description {
     }
 }
 
-fn import(error: &ImportError) -> Description {
+pub(crate) fn import(error: &ImportError) -> Description {
     const INVALID: &str = "InvalidCheckpointError";
     const MISSING: &str = "CheckpointNotFoundError";
     match error {
@@ -469,7 +520,7 @@ fn stop(error: &StopError) -> Description {
     }
 }
 
-fn manager(error: &ManagerError) -> Description {
+pub(crate) fn manager(error: &ManagerError) -> Description {
     const CLASS: &str = "ModelError";
     match error {
         ManagerError::Chain(error) => chain(error),
@@ -502,6 +553,24 @@ fn manager(error: &ManagerError) -> Description {
         }
         ManagerError::OtherSpec { block, spec } => (CLASS, "other_spec", fields![block, spec]),
         ManagerError::UnknownSlot { slot } => (CLASS, "unknown_slot", fields![slot]),
+        ManagerError::Delta(error) => delta(error),
+        ManagerError::UnknownName { name } => ("NameNotFoundError", "unknown_name", fields![name]),
+        ManagerError::AmbiguousName { name, candidates } => {
+            ("AmbiguousNameError", "ambiguous_name", fields![name, candidates])
+        }
+        ManagerError::EmptySlot { slot } => ("NameNotFoundError", "empty_slot", fields![slot]),
+        ManagerError::NamedTwice => ("OptionError", "named_twice", vec![]),
+        ManagerError::OverlaidTwice { slot } => ("OptionError", "overlaid_twice", fields![slot]),
+        ManagerError::ReleaseExists { name, version, model } => {
+            ("HistoryError", "release_exists", fields![name, version, model])
+        }
+        ManagerError::NotInHistory { model, of } => ("HistoryError", "not_in_history", fields![model, of]),
+        ManagerError::NeedsMigration { from, spec } => (
+            "HistoryError",
+            "needs_migration",
+            vec![("before", Field::from(from)), ("spec", Field::from(spec))],
+        ),
+        ManagerError::NotGrowing { layer } => ("HistoryError", "not_growing", fields![layer]),
         ManagerError::EmptyPrompt => ("OptionError", "empty_prompt", vec![]),
         ManagerError::NoMaxTokens => ("OptionError", "no_max_tokens", vec![]),
         ManagerError::ContextFull { prompt_tokens, max_tokens, capacity } => {
@@ -513,6 +582,21 @@ fn manager(error: &ManagerError) -> Description {
         ManagerError::Threads(_) => ("InternalError", "threads", vec![]),
         ManagerError::Zero { option } => ("OptionError", "zero", fields![option]),
         _ => (CLASS, "manager", vec![]),
+    }
+}
+
+fn delta(error: &DeltaBlockError) -> Description {
+    const CLASS: &str = "DeltaError";
+    match error {
+        DeltaBlockError::NotADelta { block, kind } => (CLASS, "not_a_delta", fields![block, kind]),
+        DeltaBlockError::NoBase { block, kind } => (CLASS, "no_base", fields![block, kind]),
+        DeltaBlockError::NotMerged { block } => (CLASS, "not_merged", fields![block]),
+        DeltaBlockError::Parents { block, .. } => (CLASS, "delta_parents", fields![block]),
+        DeltaBlockError::Mismatch { block, expected, actual } => {
+            (CLASS, "delta_mismatch", fields![block, expected, actual])
+        }
+        DeltaBlockError::Delta { block, .. } => (CLASS, "delta_payload", fields![block]),
+        _ => (CLASS, "delta", vec![]),
     }
 }
 
@@ -552,6 +636,7 @@ impl Failure {
                     blyan_core::Error::Export(error) => export(error),
                     blyan_core::Error::Manager(error) => manager(error),
                     blyan_core::Error::Usage(error) => usage(error),
+                    blyan_core::Error::Evolve(error) => evolve(error),
                     _ => ("BlyanError", "error", vec![]),
                 };
                 (description, message(&*error))

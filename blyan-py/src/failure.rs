@@ -2,6 +2,7 @@
 //! interpreter; and how the core's errors become one. `describe` says what each means in Python.
 
 use blyan_core::chain::ChainError;
+use blyan_core::evolve::EvolveError;
 use blyan_core::hash::ParseHashError;
 use blyan_core::import::{ExportError, ImportError};
 use blyan_core::manager::ManagerError;
@@ -53,4 +54,4 @@ macro_rules! from_core {
     )*};
 }
 
-from_core!(ChainError, TensorError, ImportError, ExportError, ManagerError, UsageError);
+from_core!(ChainError, TensorError, ImportError, ExportError, ManagerError, UsageError, EvolveError);

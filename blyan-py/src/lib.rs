@@ -8,14 +8,21 @@
 mod args;
 mod block;
 mod buffer;
+mod bundle;
 mod chain;
 mod checkpoint;
 mod command_line;
+mod contribute;
+mod dataset;
 mod describe;
+mod describe_evidence;
 mod dlpack;
 mod door;
+mod evidence;
+mod evolve;
 mod failure;
 mod fork;
+mod history;
 mod logs;
 mod model;
 mod pieces;
@@ -44,7 +51,24 @@ mod _blyan {
     #[pymodule_export]
     use crate::command_line::command_line;
     #[pymodule_export]
+    use crate::contribute::{
+        audit_usage, contribute, extract, periods, record_usage, recorded_uses, reward_credits, rewards,
+    };
+    #[pymodule_export]
+    use crate::dataset::{
+        audit_dataset, check_dataset_audit, dataset_state, datasets, propose_dataset, rule, tally, vote,
+    };
+    #[pymodule_export]
     use crate::door::CancelToken;
+    #[pymodule_export]
+    use crate::evidence::public_key;
+    #[pymodule_export]
+    use crate::evolve::{
+        append_policy, attest, audit, claim, claims_of, close_round, evaluate, evidence_of, judge,
+        open_round, policy_of, propose_candidate, publish, publish_release, reveal, snapshot_of,
+    };
+    #[pymodule_export]
+    use crate::history::{find_block, find_model, grow, lineage, migrate, release, releases, rollback};
     #[pymodule_export]
     use crate::logs::deliver_logs;
     #[pymodule_export]
@@ -56,7 +80,7 @@ mod _blyan {
     #[pymodule_export]
     use crate::signature::{sign_block, signature_verifies};
     #[pymodule_export]
-    use crate::snapshot::{Snapshot, release};
+    use crate::snapshot::Snapshot;
     #[pymodule_export]
     use crate::stream::Stream;
     #[pymodule_export]

@@ -12,7 +12,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::args::{self, BlockArg, Count, Generate, PromptArg, Tokens, expected};
+use crate::args::{self, BlockArg, Count, Generate, ModelArg, PromptArg, Tokens, expected};
 use crate::buffer::float_array;
 use crate::chain::{Chain, ChainHandle, pickled_path};
 use crate::door::{Job, Silent, Watch, lock, run, run_watched};
@@ -58,7 +58,9 @@ impl ModelHandle {
 
 /// A model opened from a chain, ready to write text.
 ///
-/// `model` names a model block or is a `Snapshot`; without one, the chain has to hold exactly one model.
+/// `model` is a model block, a name as `find_model` knows it ("latest", "tiny@1.0.0"), or a `Snapshot`;
+/// without one, the chain has to hold exactly one model. `overlay` are blocks to try, each in the slot
+/// that its name says; nothing is appended.
 /// `threads` (all cores if None), `isa` ("scalar", "avx2", "avx512", "neon"; else `BLYAN_ISA` or the
 /// best) and `prefill_chunk` never change a result; `kv_cache` ("f16" or "f32") does. With
 /// `persist_usage` the counts of use are kept in the chain's directory. With `trust_verified` payload files
@@ -98,9 +100,9 @@ impl MoEModelManager {
 #[pymethods]
 impl MoEModelManager {
     #[new]
-    #[pyo3(signature = (chain, model=None, threads=None, kv_cache="f16", *, isa=None, prefill_chunk=None,
-                        persist_usage=true, trust_verified=false),
-           text_signature = "(chain, model=None, threads=None, kv_cache='f16', *, isa=None, prefill_chunk=512, persist_usage=True, trust_verified=False)")]
+    #[pyo3(signature = (chain, model=None, threads=None, kv_cache="f16", *, overlay=vec![], isa=None,
+                        prefill_chunk=None, persist_usage=true, trust_verified=false),
+           text_signature = "(chain, model=None, threads=None, kv_cache='f16', *, overlay=(), isa=None, prefill_chunk=512, persist_usage=True, trust_verified=False)")]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn open(
         py: Python<'_>,
@@ -108,6 +110,7 @@ impl MoEModelManager {
         model: Option<Bound<'_, PyAny>>,
         threads: Option<Count>,
         kv_cache: &str,
+        overlay: Vec<BlockArg>,
         isa: Option<String>,
         prefill_chunk: Option<Count>,
         persist_usage: bool,
@@ -116,20 +119,24 @@ impl MoEModelManager {
         let argument = |message: String| Failure::Argument(message).into_py(py);
         let snapshot = model.as_ref().and_then(|model| model.cast::<Snapshot>().ok());
         let snapshot = snapshot.map(|snapshot| snapshot.get().snapshot.clone());
-        let block = match (&snapshot, model) {
-            (None, Some(model)) => Some(model.extract::<BlockArg>()?.0),
-            _ => None,
+        let (block, name) = match (&snapshot, model) {
+            (None, Some(model)) => match model.extract()? {
+                ModelArg::Block(block) => (Some(block), None),
+                ModelArg::Name(name) => (None, Some(name)),
+            },
+            _ => (None, None),
         };
         let default = ManagerOptions::default();
         let options = ManagerOptions {
             model: block,
+            name,
+            overlay: overlay.into_iter().map(|block| block.0).collect(),
             threads: threads.map(|threads| threads.0),
             kv_cache: kv_cache.parse::<KvDType>().map_err(|error| argument(error.to_string()))?,
             isa,
             prefill_chunk: prefill_chunk.map_or(default.prefill_chunk, |chunk| chunk.0),
             persist_usage,
             trust_verified,
-            ..default
         };
         let handle = &chain.get().handle;
         let (core, opening) = (handle.get(py)?, options.clone());

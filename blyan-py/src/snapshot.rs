@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use blyan_core::Chain as CoreChain;
-use blyan_core::hash::BlockHash;
-use blyan_core::manager::{Snapshot as CoreSnapshot, release as core_release};
+use blyan_core::manager::{CompareOptions, Snapshot as CoreSnapshot, compare};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use crate::args::BlockArg;
+use crate::args::{BlockArg, ModelArg};
 use crate::chain::{Block, Chain, ChainHandle, pickled_path};
-use crate::door::{Job, Silent, Watch, run, run_watched};
+use crate::door::{CancelToken, Job, Silent, Watch, run, run_watched};
 use crate::failure::Failure;
-use crate::values;
+use crate::progress::Progress;
+use crate::values::{self, CompareProgress};
 
 /// One model: a spec, and a block for each slot. Made by `Chain.snapshot`.
 ///
@@ -33,14 +33,11 @@ impl Snapshot {
         Self { snapshot, handle: Arc::clone(handle) }
     }
 
-    pub(crate) fn load(
-        py: Python<'_>,
-        handle: &Arc<ChainHandle>,
-        model: Option<BlockHash>,
-    ) -> PyResult<Self> {
+    pub(crate) fn load(py: Python<'_>, handle: &Arc<ChainHandle>, model: Option<ModelArg>) -> PyResult<Self> {
         let chain = handle.get(py)?;
         let snapshot = run(py, move || match model {
-            Some(model) => CoreSnapshot::of_model(&chain, &model),
+            Some(ModelArg::Block(model)) => CoreSnapshot::of_model(&chain, &model),
+            Some(ModelArg::Name(name)) => CoreSnapshot::named(&chain, &name),
             None => CoreSnapshot::only_model(&chain),
         })?;
         Ok(Self::new(handle, snapshot))
@@ -49,15 +46,15 @@ impl Snapshot {
 
 #[pymethods]
 impl Snapshot {
-    /// The model that a model block pins.
+    /// The model that a model block pins, or that has a name (see `find_model`).
     #[classmethod]
     fn of_model(
         _class: &Bound<'_, PyType>,
         py: Python<'_>,
         chain: &Bound<'_, Chain>,
-        model: BlockArg,
+        model: ModelArg,
     ) -> PyResult<Self> {
-        Self::load(py, &chain.get().handle, Some(model.0))
+        Self::load(py, &chain.get().handle, Some(model))
     }
 
     /// The chain's only model; `NoModelError` if there is none or several.
@@ -73,13 +70,58 @@ impl Snapshot {
         Ok(Self::new(&self.handle, changed))
     }
 
+    /// This model with each of some blocks in its slot, at most one a slot, in memory only: to try
+    /// candidates.
+    fn with_blocks(&self, py: Python<'_>, blocks: Vec<BlockArg>) -> PyResult<Self> {
+        let (chain, snapshot) = (self.handle.get(py)?, self.snapshot.clone());
+        let blocks: Vec<_> = blocks.into_iter().map(|block| block.0).collect();
+        let changed = run(py, move || snapshot.with_blocks(&chain, &blocks))?;
+        Ok(Self::new(&self.handle, changed))
+    }
+
     /// The slots in which two snapshots differ.
     fn diff<'py>(&self, py: Python<'py>, after: &Self) -> PyResult<Bound<'py, PyAny>> {
         let changes = self.snapshot.diff(&after.snapshot);
         Ok(values::list(py, &changes, values::slot_change)?.into_any())
     }
 
-    /// Appends the snapshot as a model block that follows the one it came from, and returns the block.
+    /// How another model differs from this one: slots, bytes that would have to be sent, and, with
+    /// `distances`, how far the weights of changed slots moved. The same on every machine.
+    ///
+    /// `progress` is called with a `CompareProgress` after each changed slot; True shows a bar, False
+    /// nothing, None a bar in a terminal or a notebook.
+    ///
+    /// >>> difference = chain.snapshot().compare(model.snapshot, distances=True)
+    /// >>> difference.slots, difference.new_payload_bytes
+    /// ([], 0)
+    #[pyo3(signature = (after, *, distances=false, progress=None, cancel=None))]
+    fn compare<'py>(
+        &self,
+        py: Python<'py>,
+        after: &Self,
+        distances: bool,
+        progress: Option<Bound<'py, PyAny>>,
+        cancel: Option<Py<CancelToken>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let chain = self.handle.get(py)?;
+        let (before, after) = (self.snapshot.clone(), after.snapshot.clone());
+        let progress = Progress::open(py, progress, "compare")?;
+        let cancel = cancel.map(|token| token.get().flag());
+        let watch = Watch { callback: progress.callback(), cancel, ..Watch::default() };
+        let watched = watch.callback.is_some();
+        let difference = run_watched(py, &watch, move |job: &Job<_>| {
+            let report = |slots, total_slots| job.report(CompareProgress { slots, total_slots });
+            let progress: Option<&(dyn Fn(u64, u64) + Sync)> = if watched { Some(&report) } else { None };
+            let options = CompareOptions { distances, progress, cancel: Some(&job.cancel) };
+            compare(&chain, &before, &after, &options)
+        });
+        progress.close(py)?;
+        values::snapshot_diff(py, &difference?)
+    }
+
+    /// Appends the snapshot as a model block that follows the one it came from, and returns the block. Its
+    /// version is the next patch for other weights, minor for more slots, major for fewer or another
+    /// architecture.
     fn publish(&self, py: Python<'_>) -> PyResult<Block> {
         let (chain, snapshot) = (self.handle.to_append(py)?, self.snapshot.clone());
         let block = run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
@@ -153,7 +195,7 @@ impl Snapshot {
         // What was changed in memory, by its blocks.
         let base = this.snapshot.base().copied();
         let base = base.ok_or_else(|| Failure::Argument("a snapshot without a base".into()).into_py(py))?;
-        let origin = Self::load(py, &this.handle, Some(base))?;
+        let origin = Self::load(py, &this.handle, Some(ModelArg::Block(base)))?;
         let changed = origin.snapshot.diff(&this.snapshot).into_iter().filter_map(|change| change.after);
         let changed: Vec<String> = changed.map(|block| block.to_string()).collect();
         let arguments = (path, base.to_string(), changed).into_pyobject(py)?;
@@ -167,30 +209,9 @@ impl Snapshot {
     }
 }
 
-/// Names a model: appends a release block with a name and a SemVer version, and returns it.
-#[pyfunction]
-pub(crate) fn release(
-    py: Python<'_>,
-    chain: &Bound<'_, Chain>,
-    model: BlockArg,
-    name: String,
-    version: String,
-) -> PyResult<Block> {
-    let handle = &chain.get().handle;
-    let target = handle.to_append(py)?;
-    let refuse = |error| Failure::Argument(format!("version {version:?}: {error}")).into_py(py);
-    let version: semver::Version = version.parse().map_err(refuse)?;
-    let block = run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
-        await_turn(&target, job)?;
-        let hash = core_release(&target, &model.0, &name, version)?;
-        Ok::<_, Failure>(target.get(&hash)?)
-    })?;
-    Ok(Block::new(handle, block))
-}
-
 /// Waits for the transaction that is open, if there is one: what is interrupted meanwhile must not
 /// happen when that ends.
-fn await_turn(chain: &CoreChain, job: &Job<Silent>) -> Result<(), Failure> {
+pub(crate) fn await_turn<P>(chain: &CoreChain, job: &Job<P>) -> Result<(), Failure> {
     drop(chain.writer()?);
     job.check()
 }

@@ -2,20 +2,26 @@
 
 use std::fmt::Display;
 
-use blyan_core::chain::{BadBlock, VerifyProgress, VerifyReport};
+use blyan_core::chain::{
+    BadBlock, BundleProgress, BundleReport, CollectReport, UnbundleReport, VerifyProgress, VerifyReport,
+};
+use blyan_core::dtype::{DType, Shape};
 use blyan_core::format::{Parent, ParentRole};
 use blyan_core::hash::{BlockHash, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot};
 use blyan_core::import::export::{ExportProgress, ExportReport};
 use blyan_core::import::{ImportProgress, ImportReport};
 use blyan_core::manager::sampling::{Logprobs, TokenLogprob};
-use blyan_core::manager::{FinishReason, Generation, Piece, PinnedBlock, SlotChange};
+use blyan_core::manager::{
+    FinishReason, Generation, Piece, PinnedBlock, ReleaseEntry, SlotChange, SlotDiff, SnapshotDiff,
+    TensorDiff,
+};
 use blyan_core::model::{KvDType, ResidencyReport};
 use blyan_core::usage::{CoUse, ExpertUsage};
 use blyan_core::{ChainRoot, SignatureRecord};
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::describe::damage_code;
 use crate::door::Report;
@@ -216,4 +222,88 @@ pub(crate) fn co_use<'py>(py: Python<'py>, pair: &CoUse) -> PyResult<Bound<'py, 
 
 pub(crate) fn residency<'py>(py: Python<'py>, report: &ResidencyReport) -> PyResult<Bound<'py, PyAny>> {
     make(py, "ResidencyReport", (report.blocks_verified, report.bytes_mapped, report.experts_touched))
+}
+
+impl Report for BundleProgress {
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        make(py, "BundleProgress", (self.blocks, self.total_blocks, self.payload_bytes))
+    }
+}
+
+pub(crate) fn bundle_report<'py>(py: Python<'py>, report: &BundleReport) -> PyResult<Bound<'py, PyAny>> {
+    make(py, "BundleReport", (report.blocks, report.payloads, report.signatures, report.bytes))
+}
+
+pub(crate) fn unbundle_report<'py>(py: Python<'py>, report: &UnbundleReport) -> PyResult<Bound<'py, PyAny>> {
+    let root = chain_root(py, &report.root)?;
+    let blocks = (report.blocks_new, report.blocks_known);
+    let (signatures, bytes) = (report.signatures_new, report.payload_bytes_new);
+    make(py, "UnbundleReport", (blocks.0, blocks.1, signatures, bytes, root))
+}
+
+pub(crate) fn collect_report<'py>(py: Python<'py>, report: &CollectReport) -> PyResult<Bound<'py, PyAny>> {
+    let counts = (
+        list(py, &report.blocks, block_hash)?,
+        report.payloads,
+        report.payload_bytes,
+        report.stray_payloads,
+        report.stray_bytes,
+        report.retained_payloads,
+        report.retained_bytes,
+    );
+    make(py, "CollectReport", counts)
+}
+
+pub(crate) fn release_entry<'py>(py: Python<'py>, entry: &ReleaseEntry) -> PyResult<Bound<'py, PyAny>> {
+    let (block, model) = (block_hash(py, &entry.block)?, block_hash(py, &entry.model)?);
+    let predecessor = optional(py, &entry.predecessor, block_hash)?;
+    make(py, "ReleaseEntry", (block, entry.name.as_str(), entry.version.to_string(), model, predecessor))
+}
+
+/// An object, or None.
+pub(crate) fn optional<'py, T>(
+    py: Python<'py>,
+    value: &Option<T>,
+    each: impl Fn(Python<'py>, &T) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    value.as_ref().map(|value| each(py, value)).transpose()
+}
+
+/// How far a comparison is.
+pub(crate) struct CompareProgress {
+    pub(crate) slots: u64,
+    pub(crate) total_slots: u64,
+}
+
+impl Report for CompareProgress {
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        make(py, "CompareProgress", (self.slots, self.total_slots))
+    }
+}
+
+pub(crate) fn snapshot_diff<'py>(py: Python<'py>, diff: &SnapshotDiff) -> PyResult<Bound<'py, PyAny>> {
+    let roots = (snapshot_root(py, &diff.before)?, snapshot_root(py, &diff.after)?);
+    let specs = (block_hash(py, &diff.before_spec)?, block_hash(py, &diff.after_spec)?);
+    let slots = list(py, &diff.slots, slot_diff)?;
+    make(py, "SnapshotDiff", (roots.0, roots.1, specs.0, specs.1, slots, diff.new_payload_bytes))
+}
+
+fn slot_diff<'py>(py: Python<'py>, diff: &SlotDiff) -> PyResult<Bound<'py, PyAny>> {
+    let (before, after) = (optional(py, &diff.before, pinned)?, optional(py, &diff.after, pinned)?);
+    let tensors = list(py, &diff.tensors, tensor_diff)?;
+    make(py, "SlotDiff", (diff.slot.to_string(), before, after, diff.same_payload, tensors))
+}
+
+fn tensor_diff<'py>(py: Python<'py>, diff: &TensorDiff) -> PyResult<Bound<'py, PyAny>> {
+    let side = |side: &Option<(DType, Shape)>| -> PyResult<_> {
+        let side = side.as_ref().map(|(dtype, shape)| (dtype.name(), PyTuple::new(py, shape.dims())));
+        side.map(|(dtype, shape)| Ok::<_, PyErr>((dtype, shape?))).transpose()
+    };
+    let distance =
+        diff.distance.map(|moved| make(py, "Distance", (moved.norm, moved.relative_norm, moved.max_abs)));
+    make(
+        py,
+        "TensorDiff",
+        (diff.name.as_str(), side(&diff.before)?, side(&diff.after)?, distance.transpose()?),
+    )
 }

@@ -5,15 +5,36 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, final, overload
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import Buffer, CapsuleType, Self
 
+from blyan._evidence import (
+    AuditReport,
+    ClaimEntry,
+    ContributeReport,
+    Credit,
+    DatasetState,
+    EvaluateProgress,
+    Evaluation,
+    ExtractReport,
+    Judgement,
+    Policy,
+    PublicKey,
+    RecordedUse,
+    Share,
+    Tier,
+)
+from blyan._evidence import Piece as _ExtractPiece
 from blyan._values import (
     Appended,
     BlockHash,
+    BundleProgress,
+    BundleReport,
     ChainRoot,
     CoUse,
+    CollectReport,
+    CompareProgress,
     Difference,
     Draft,
     ExpertUsage,
@@ -24,16 +45,20 @@ from blyan._values import (
     ImportProgress,
     ImportReport,
     Lane,
+    LayerGrowth,
     LogitsDigest,
     Parent,
     PayloadHash,
     Piece,
     PinnedBlock,
     ReceiptHash,
+    ReleaseEntry,
     ResidencyReport,
     SignatureRecord,
     SlotChange,
+    SnapshotDiff,
     SnapshotRoot,
+    UnbundleReport,
     VerifyProgress,
     VerifyReport,
 )
@@ -55,17 +80,57 @@ __all__ = [
     "UsageTracker",
     "Writer",
     "__version__",
+    "append_policy",
+    "attest",
+    "audit",
+    "audit_dataset",
+    "audit_usage",
     "available_isas",
+    "check_dataset_audit",
+    "claim",
+    "claims_of",
+    "close_round",
     "command_line",
+    "contribute",
+    "dataset_state",
+    "datasets",
     "deliver_logs",
     "draft_hash",
+    "evaluate",
+    "evidence_of",
     "export_checkpoint",
+    "extract",
+    "find_block",
+    "find_model",
+    "grow",
     "import_checkpoint",
+    "judge",
+    "lineage",
+    "migrate",
+    "open_round",
     "payload_from_bytes",
+    "periods",
+    "policy_of",
+    "propose_candidate",
+    "propose_dataset",
+    "public_key",
+    "publish",
+    "publish_release",
     "quantize",
+    "record_usage",
+    "recorded_uses",
     "release",
+    "releases",
+    "reveal",
+    "reward_credits",
+    "rewards",
+    "rollback",
+    "rule",
     "sign_block",
     "signature_verifies",
+    "snapshot_of",
+    "tally",
+    "vote",
     "write_tensors",
 ]
 
@@ -74,6 +139,12 @@ _StrPath: TypeAlias = str | os.PathLike[str]
 _BlockLike: TypeAlias = Block | str | bytes
 _Prompt: TypeAlias = str | Sequence[int]
 _Message: TypeAlias = Mapping[str, Any]
+
+class _Writes(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+class _Reads(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 __version__: str
 NUMERICS_VERSION: int
@@ -170,7 +241,11 @@ class Chain:
     def root(self) -> ChainRoot:
         """Names the whole DAG: a hash over the tips of all lanes."""
     def snapshot(self, model: _BlockLike | None = None) -> Snapshot:
-        """The model that a model block pins, or the chain's only one."""
+        """The model that a model block pins or that has a name (see `find_model`), or the chain's only one.
+
+        >>> chain.snapshot("latest") == chain.snapshot(model.model)
+        True
+        """
     def append(self, draft: Draft) -> Block:
         """Appends a block, durably, and returns it. One that the chain holds already stays as it is, its
         payload repaired if it is damaged.
@@ -208,6 +283,65 @@ class Chain:
         >>> report = chain.verify(full=True)
         >>> report.ok, report.bad
         (True, [])
+        """
+    def bundle(
+        self,
+        to: _StrPath | _Writes,
+        *,
+        blocks: Sequence[_BlockLike] | None = None,
+        ancestors: bool = True,
+        known: Sequence[_BlockLike] = (),
+        progress: Callable[[BundleProgress], object] | bool | None = None,
+        cancel: CancelToken | None = None,
+    ) -> BundleReport:
+        """Writes blocks, their payloads and their signatures as one bundle: into a file, which is there as a
+        whole or not at all, or a binary stream with `write`.
+
+        `blocks` are all of the chain if None; `ancestors` says whether their ancestors belong to it. To
+        send what another chain lacks, give its tips as `known`: they, their ancestors and the payloads of
+        these are left out. `progress` is called with a `BundleProgress` after each block; True shows a
+        bar, False nothing, None a bar in a terminal or a notebook.
+
+        >>> import io
+        >>> stream = io.BytesIO()
+        >>> chain.bundle(stream).blocks == len(chain)
+        True
+        >>> with blyan.Chain.in_memory() as another:
+        ...     report = another.unbundle(io.BytesIO(stream.getvalue()))
+        ...     report.root == chain.root()
+        True
+        """
+    def unbundle(
+        self,
+        source: _StrPath | _Reads,
+        *,
+        max_payload_bytes: int | None = None,
+        progress: Callable[[BundleProgress], object] | bool | None = None,
+        cancel: CancelToken | None = None,
+    ) -> UnbundleReport:
+        """Takes in a bundle from a file, or a binary stream with `read`: all of its blocks that the chain
+        does not hold, or nothing. Every check of an append is made; taking one in again changes nothing.
+
+        A payload longer than `max_payload_bytes` (16 GiB if None) is refused. `progress` and `cancel` are
+        as for `bundle`. Raises `InvalidBundleError` (a `ValueError`) for bytes that are no whole bundle,
+        `RefusedBlockError` for a block that is not valid.
+        """
+    def collect(
+        self,
+        *,
+        roots: Sequence[_BlockLike] | None = None,
+        dry_run: bool = False,
+        cancel: CancelToken | None = None,
+    ) -> CollectReport:
+        """Deletes payload files that no block names, and those of weights that nothing retained needs; with
+        `dry_run=True` only says what would go. Blocks stay: history is never lost.
+
+        Retained are the payloads of `roots`, or, if None, of every release and every model that no other
+        model follows, with those of all blocks that they depend on or are based on. Candidates that are
+        in no model yet go unless `roots` names them.
+
+        >>> chain.collect(dry_run=True).payloads
+        0
         """
     def __reduce__(self) -> tuple[Any, ...]: ...
     def _repr_html_(self) -> str: ...
@@ -428,7 +562,9 @@ class TensorView(Buffer):
 class MoEModelManager:
     """A model opened from a chain, ready to write text.
 
-    `model` names a model block or is a `Snapshot`; without one, the chain has to hold exactly one model.
+    `model` is a model block, a name as `find_model` knows it ("latest", "tiny@1.0.0"), or a `Snapshot`;
+    without one, the chain has to hold exactly one model. `overlay` are blocks to try, each in the slot
+    that its name says; nothing is appended.
     `threads` (all cores if None), `isa` ("scalar", "avx2", "avx512", "neon"; else `BLYAN_ISA` or the
     best) and `prefill_chunk` never change a result; `kv_cache` ("f16" or "f32") does. With
     `persist_usage` the counts of use are kept in the chain's directory. With `trust_verified` payload files
@@ -449,6 +585,7 @@ class MoEModelManager:
         threads: int | None = None,
         kv_cache: Literal["f16", "f32"] = "f16",
         *,
+        overlay: Sequence[_BlockLike] = (),
         isa: str | None = None,
         prefill_chunk: int = 512,
         persist_usage: bool = True,
@@ -752,16 +889,41 @@ class Snapshot:
 
     @classmethod
     def of_model(cls, chain: Chain, model: _BlockLike) -> Snapshot:
-        """The model that a model block pins."""
+        """The model that a model block pins, or that has a name (see `find_model`)."""
     @classmethod
     def only_model(cls, chain: Chain) -> Snapshot:
         """The chain's only model; `NoModelError` if there is none or several."""
+    def with_blocks(self, blocks: Sequence[_BlockLike]) -> Snapshot:
+        """This model with each of some blocks in its slot, at most one a slot, in memory only: to try
+        candidates.
+        """
+    def compare(
+        self,
+        after: Snapshot,
+        *,
+        distances: bool = False,
+        progress: Callable[[CompareProgress], object] | bool | None = None,
+        cancel: CancelToken | None = None,
+    ) -> SnapshotDiff:
+        """How another model differs from this one: slots, bytes that would have to be sent, and, with
+        `distances`, how far the weights of changed slots moved. The same on every machine.
+
+        `progress` is called with a `CompareProgress` after each changed slot; True shows a bar, False
+        nothing, None a bar in a terminal or a notebook.
+
+        >>> difference = chain.snapshot().compare(model.snapshot, distances=True)
+        >>> difference.slots, difference.new_payload_bytes
+        ([], 0)
+        """
     def with_block(self, block: _BlockLike) -> Snapshot:
         """This model with another block in the slot that the block's name says, in memory only."""
     def diff(self, after: Snapshot) -> list[SlotChange]:
         """The slots in which two snapshots differ."""
     def publish(self) -> Block:
-        """Appends the snapshot as a model block that follows the one it came from, and returns the block."""
+        """Appends the snapshot as a model block that follows the one it came from, and returns the block. Its
+        version is the next patch for other weights, minor for more slots, major for fewer or another
+        architecture.
+        """
     def model_block(self) -> BlockHash:
         """The model block that `publish` would give."""
     @property
@@ -970,7 +1132,260 @@ def export_checkpoint(
     ['config.json', 'generation_config.json']
     """
 def release(chain: Chain, model: _BlockLike, name: str, version: str) -> Block:
-    """Names a model: appends a release block with a name and a SemVer version, and returns it."""
+    """Names a model: appends a release block with a name and a SemVer version, and returns it. It follows
+    the release of the same name with the next lower version. A model that has this name and version
+    already keeps its block.
+
+    >>> with blyan.Chain.in_memory() as another:
+    ...     meta = blyan.import_checkpoint(another, folder)
+    ...     first = blyan.release(another, meta, "tiny", "1.0.0")
+    ...     blyan.find_model(another, "tiny@1.0.0") == meta.hash
+    True
+    """
+def releases(chain: Chain) -> list[ReleaseEntry]:
+    """Every release, by name, the highest version first.
+
+    >>> blyan.releases(chain)
+    []
+    """
+def find_model(chain: Chain, name: str) -> BlockHash:
+    """The model block of a name: "latest" for the one model that no other follows, a release ("tiny" is its
+    highest version, "tiny@1.2.3" one), or a hash of a model or release block, or its first 4 digits or
+    more.
+
+    >>> blyan.find_model(chain, "latest") == model.model
+    True
+    """
+def find_block(chain: Chain, name: str, *, of: str | None = None) -> BlockHash:
+    """The block of a name: as for `find_model`, where a release is its own block and a hash may be of any
+    block; or a slot such as "layer0.expert1", of the model named `of`, or of the latest.
+
+    >>> blyan.find_block(chain, "layer0.expert1") == model.snapshot.slots["layer0.expert1"].block
+    True
+    """
+def lineage(chain: Chain, block: _BlockLike) -> list[Block]:
+    """A block and those whose place it took, the newest first.
+
+    >>> [block.kind for block in blyan.lineage(chain, model.model)]
+    ['model']
+    """
+def rollback(chain: Chain, current: _BlockLike, to: _BlockLike, reason: str) -> Block:
+    """Appends a model block that follows `current` and has the slots of `to`, an older one that it comes
+    from, and returns it: nothing is taken out of a chain. Where the two have other specs, a migration
+    block with the reason is appended, too.
+    """
+def migrate(chain: Chain, before: _BlockLike, model: _BlockLike, reason: str) -> Block:
+    """Appends a model block that follows `before` and has the slots of `model`, which has another
+    architecture, and a migration block with the reason; returns the model block.
+    """
+def grow(chain: Chain, base: Snapshot, growth: Sequence[LayerGrowth]) -> Snapshot:
+    """Appends a spec with more experts, the new experts and routers, and all other blocks of the model under
+    that spec (payloads are shared); returns the grown model, which can be tried and published.
+
+    `growth` says what layers get: `LayerGrowth`s, with payloads as `write_tensors` makes them.
+    """
+def public_key(key: bytes) -> PublicKey:
+    """The public key of 32 secret bytes.
+
+    >>> from blyan import evolve
+    >>> evolve.public_key(bytes(32)).short
+    '3b6a27bcceb6'
+    """
+def append_policy(chain: Chain, policy: Policy) -> Block:
+    """Appends a policy: whose word counts, and how much improvement is enough.
+
+    >>> from blyan import evolve
+    >>> with blyan.Chain.in_memory() as another:
+    ...     meta = blyan.import_checkpoint(another, folder)
+    ...     policy = evolve.Policy(meta.hash, [evolve.public_key(bytes(32))])
+    ...     block = evolve.append_policy(another, policy)
+    ...     evolve.policy_of(another, block) == policy
+    True
+    """
+def policy_of(chain: Chain, block: _BlockLike) -> Policy:
+    """The policy in a block, all of it checked again."""
+def evidence_of(chain: Chain, block: _BlockLike) -> dict[str, Any]:
+    """A statement of a round, an audit, a vote and the like as a dict: the payload of a block of evidence.
+    It was checked when it was appended.
+    """
+def propose_dataset(
+    chain: Chain,
+    name: str,
+    data: str | Sequence[int],
+    *,
+    license: str,
+    source: str,
+    snapshot: Snapshot | None = None,
+    vocab_size: int | None = None,
+    tokenizer: _BlockLike | None = None,
+    tier: Tier = "experimental",
+    version: str = "1.0.0",
+    predecessor: _BlockLike | None = None,
+) -> Block:
+    """Proposes a dataset: appends its tokens and what is said about them, and returns the dataset block. The
+    same proposal is the same block.
+
+    `data` is a text, tokenized as `snapshot`'s model does it, or token ids below `vocab_size` (and the
+    `tokenizer` block that they belong to, if they are text). `license` is an SPDX expression, `tier`
+    "gold", "silver" or "experimental".
+
+    >>> from blyan import evolve
+    >>> with blyan.Chain.in_memory() as another:
+    ...     block = evolve.propose_dataset(another, "count", range(9), vocab_size=9,
+    ...                                    license="CC0-1.0", source="counted by hand")
+    ...     block.kind, block.name
+    ('dataset', 'count')
+    """
+def audit_dataset(chain: Chain, policy: _BlockLike, dataset: _BlockLike, key: bytes) -> Block:
+    """Audits a dataset as a validator of the policy: counts what is in it and appends that, signed."""
+def check_dataset_audit(chain: Chain, audit: _BlockLike) -> None:
+    """Computes the audit of a dataset again; raises `StepError` if it does not say what is there."""
+def vote(chain: Chain, policy: _BlockLike, dataset: _BlockLike, key: bytes, *, approve: bool) -> Block:
+    """Votes on an audited dataset as a voter of the policy. A vote cannot be taken back; the same vote again
+    is the same block.
+    """
+def tally(chain: Chain, policy: _BlockLike, dataset: _BlockLike) -> Block:
+    """Counts every vote on a dataset that may be counted, and appends that. Anyone can."""
+def rule(chain: Chain, policy: _BlockLike, dataset: _BlockLike) -> Block:
+    """Appends what follows from the best tally: the dataset is accepted, or rejected. Anyone can."""
+def dataset_state(chain: Chain, policy: _BlockLike, dataset: _BlockLike) -> DatasetState:
+    """Where a dataset stands under a policy: a function of the set of blocks, whatever their order."""
+def datasets(chain: Chain, policy: _BlockLike) -> list[DatasetState]:
+    """Every dataset and where it stands under a policy, by height, then hash."""
+def evaluate(
+    chain: Chain,
+    snapshot: Snapshot,
+    tokens: Sequence[int],
+    *,
+    window: int | None = 256,
+    pass_tokens: int | None = 1024,
+    threads: int | None = None,
+    isa: str | None = None,
+    progress: Callable[[EvaluateProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> Evaluation:
+    """Mean loss of a model on tokens, the same bits on every machine: over windows that lie one after the
+    other, each of `window` predicted tokens with an empty cache before it.
+
+    `pass_tokens` (how many go through the model at once), `threads` and `isa` never change the result.
+    `progress` is called with an `EvaluateProgress`; True shows a bar, False nothing, None a bar in a
+    terminal or a notebook.
+
+    >>> from blyan import evolve
+    >>> tokens = model.tokenize("In the beginning God created the heaven and the earth.")
+    >>> result = evolve.evaluate(chain, model.snapshot, tokens)
+    >>> result.tokens == len(tokens) - 1, 0 < result.loss < 7
+    (True, True)
+    """
+def open_round(chain: Chain, key: bytes, policy: _BlockLike, split: Sequence[int]) -> Block:
+    """Opens a round as a validator: commits to the tokens of `split`, which nobody may know, and which later
+    judge what is proposed meanwhile. It improves the model that the rounds before come to.
+    """
+def claim(chain: Chain, key: bytes, round: _BlockLike, blocks: Mapping[str, _BlockLike]) -> Block:
+    """Claims a candidate in a round without showing it: `blocks` are the new blocks by the names of their
+    slots.
+    """
+def claims_of(chain: Chain, round: _BlockLike) -> list[ClaimEntry]:
+    """The claims of a round, by block, each with its key."""
+def close_round(chain: Chain, key: bytes, round: _BlockLike) -> Block:
+    """Closes a round as its owner: lists the claims that it has. Nothing is shown before that."""
+def propose_candidate(
+    chain: Chain, key: bytes, claim: _BlockLike, blocks: Mapping[str, _BlockLike]
+) -> Block:
+    """Shows a candidate that was claimed, once its round is closed."""
+def reveal(chain: Chain, key: bytes, round: _BlockLike, split: Sequence[int]) -> Block:
+    """Shows the split of a round as its owner: it judges the candidates that are there."""
+def snapshot_of(chain: Chain, candidates: Sequence[_BlockLike]) -> Snapshot:
+    """The model that candidates of one base make of it, in memory only."""
+def attest(
+    chain: Chain,
+    key: bytes,
+    reveal: _BlockLike,
+    candidates: Sequence[_BlockLike] | None = None,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    progress: Callable[[EvaluateProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> list[Block]:
+    """Evaluates candidates of a reveal, together, as a validator, and appends what was measured. Without
+    `candidates` each one, and all that were accepted together: a list of blocks either way.
+    """
+def audit(
+    chain: Chain,
+    policy: _BlockLike,
+    key: bytes | None = None,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    progress: Callable[[EvaluateProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> AuditReport:
+    """Computes the attestations under a policy again and says which do not recompute; with `key`, a
+    validator's, each lie is accused on the chain.
+    """
+def judge(chain: Chain, policy: _BlockLike) -> Judgement:
+    """What follows from the blocks under a policy: which candidates are accepted and why others are not, who
+    did what nobody may do, and the model that the fork choice takes. A function of the set of blocks,
+    whatever their order.
+    """
+def publish(chain: Chain, policy: _BlockLike) -> Block:
+    """Appends the model that the fork choice takes, and those on the way to it; returns its block."""
+def publish_release(chain: Chain, policy: _BlockLike, name: str, version: str) -> Block:
+    """As `publish`, and gives the model a name and a version: returns the release block."""
+def extract(
+    chain: Chain,
+    target: _BlockLike,
+    source: _StrPath | Chain,
+    pieces: Sequence[str | _ExtractPiece],
+    *,
+    model: _BlockLike | None = None,
+    dtype: str | None = None,
+    dry_run: bool = False,
+    ignore_config_keys: Sequence[str] = (),
+    cancel: CancelToken | None = None,
+) -> ExtractReport:
+    """Takes weights out of a checkpoint (a folder or a GGUF file) or a model of a chain, as blocks for the
+    model or spec block `target`, which a candidate can name.
+
+    `pieces` are names of slots or `Piece`s, which can divide an expert, or a dense layer, by rows. `source`
+    is a path, or a chain with `model`. With `dry_run=True` nothing is appended.
+
+    >>> from blyan import evolve
+    >>> report = evolve.extract(chain, model.model, folder, ["layer0.expert1"], dry_run=True)
+    >>> report.blocks[0].block == model.snapshot.slots["layer0.expert1"].block
+    True
+    """
+def contribute(
+    chain: Chain,
+    key: bytes,
+    round: _BlockLike,
+    blocks: Mapping[str, _BlockLike],
+    *,
+    dry_run: bool = False,
+) -> ContributeReport:
+    """Takes the next step with a candidate: claims it, shows it once the round is closed, or says that there
+    is nothing to do but wait. What can earn nothing, such as a copy, is refused before it is appended.
+    With `dry_run=True` nothing is appended.
+    """
+def record_usage(
+    chain: Chain, policy: _BlockLike, reveal: _BlockLike, receipts: Sequence[_BlockLike], key: bytes
+) -> Block:
+    """Runs receipt blocks again and says, as a validator, what they used; it counts in the period that
+    `reveal` ends. Receipts that do not recompute are refused.
+    """
+def audit_usage(chain: Chain, record: _BlockLike) -> list[BlockHash]:
+    """Runs the receipts of a record of use again: those that it is wrong about."""
+def recorded_uses(chain: Chain, policy: _BlockLike) -> list[RecordedUse]:
+    """Runs that count under a policy: enough validators recorded the same."""
+def rewards(chain: Chain, policy: _BlockLike, period: int, pool: int) -> list[Share]:
+    """How a pool is divided among the keys whose contributions were used in a period: a pure function of the
+    blocks, in whole units. The periods so far are those below `periods`.
+    """
+def reward_credits(chain: Chain, policy: _BlockLike, period: int) -> list[Credit]:
+    """What each contribution counts in a period, by the period it was adopted in and its claim."""
+def periods(chain: Chain, policy: _BlockLike) -> int:
+    """Periods so far under a policy: one more than the highest that a round has."""
 def command_line(arguments: Sequence[str]) -> int:
     """Runs the command line; Ctrl-C stops it and leaves every chain sound."""
 def available_isas() -> list[str]:

@@ -14,14 +14,15 @@ class Bar:
         self._bar = tqdm(desc=what, unit="B", unit_scale=True, unit_divisor=1024, leave=False)
 
     def __call__(self, progress: Any) -> None:
-        done = getattr(progress, "payload_bytes", None)
-        total = getattr(progress, "total_payload_bytes", None)
-        if done is None or total is None:
-            done, total = progress.tensor_bytes, progress.total_tensor_bytes
-        elif not total and hasattr(progress, "blocks"):
-            # A verification of headers reads no payload.
-            done, total = progress.blocks, progress.total_blocks
-            self._bar.unit, self._bar.unit_scale = " blocks", False
+        # A verification of headers reads no payload, and nobody knows how long a bundle will be.
+        for what in ("payload_bytes", "tensor_bytes", "blocks", "slots", "tokens"):
+            done, total = getattr(progress, what, None), getattr(progress, f"total_{what}", None)
+            if done is not None and total:
+                break
+        else:
+            return
+        if not what.endswith("bytes"):
+            self._bar.unit, self._bar.unit_scale = f" {what}", False
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 

@@ -288,6 +288,63 @@ class ExportProgress:
 
 
 @dataclass(frozen=True)
+class BundleProgress:
+    """How far a bundle is written or taken in."""
+
+    blocks: int
+    total_blocks: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True)
+class CompareProgress:
+    """How far a comparison of two models is, in changed slots."""
+
+    slots: int
+    total_slots: int
+
+
+@dataclass(frozen=True)
+class BundleReport:
+    """What a bundle holds: blocks, payloads (each once), signatures; and its bytes."""
+
+    blocks: int
+    payloads: int
+    signatures: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class UnbundleReport:
+    """What taking in a bundle did."""
+
+    blocks_new: int
+    blocks_known: int
+    signatures_new: int
+    payload_bytes_new: int
+    """New ones, damaged ones repaired, collected ones back again."""
+    root: ChainRoot
+    """Root of the chain afterwards."""
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """What a collection deleted, or would delete."""
+
+    blocks: list[BlockHash]
+    """Blocks whose payload goes; they stay in the chain."""
+    payloads: int
+    payload_bytes: int
+    stray_payloads: int
+    """Files that no block names: what a crash left behind."""
+    stray_bytes: int
+    retained_payloads: int
+    retained_bytes: int
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
 class TokenLogprob:
     """A token and the natural logarithm of its probability, before any sampler."""
 
@@ -368,6 +425,84 @@ class SlotChange:
     slot: str
     before: BlockHash | None
     after: BlockHash | None
+
+
+@dataclass(frozen=True)
+class ReleaseEntry:
+    """A release that the chain holds: a model that has a name and a version."""
+
+    block: BlockHash
+    """The release block."""
+    name: str
+    version: str
+    model: BlockHash
+    predecessor: BlockHash | None
+    """The release that it follows."""
+
+
+@dataclass(frozen=True)
+class LayerGrowth:
+    """What one layer gets from `grow`: payloads of its new experts, and of the router that knows them."""
+
+    layer: int
+    experts: Sequence[_Buffer] = field(repr=False)
+    """In the order of their numbers after the layer's last."""
+    router: _Buffer = field(repr=False)
+    """One row more for each."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a tensor moved: its values times their scales on one side, from those on the other."""
+
+    norm: float
+    """Frobenius norm of the difference."""
+    relative_norm: float | None
+    """The same divided by the norm before; None if that is 0."""
+    max_abs: float
+    """Largest magnitude of the difference."""
+
+
+@dataclass(frozen=True)
+class TensorDiff:
+    """How one tensor differs: (dtype, shape) on both sides, where it is there."""
+
+    name: str
+    before: tuple[str, tuple[int, ...]] | None
+    after: tuple[str, tuple[int, ...]] | None
+    distance: Distance | None
+    """Only where both sides have the same shape."""
+
+
+@dataclass(frozen=True)
+class SlotDiff:
+    """How one slot differs."""
+
+    slot: str
+    before: PinnedBlock | None
+    after: PinnedBlock | None
+    same_payload: bool
+    """Whether only the header is another."""
+    tensors: list[TensorDiff]
+    """Tensors that differ, by name, if distances were asked for."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class SnapshotDiff:
+    """How two models differ."""
+
+    before: SnapshotRoot
+    after: SnapshotRoot
+    before_spec: BlockHash
+    after_spec: BlockHash
+    slots: list[SlotDiff]
+    """Slots whose blocks differ, in slot order."""
+    new_payload_bytes: int
+    """Bytes of payloads that only the second has: what has to be sent to who has the first."""
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

@@ -74,11 +74,13 @@ class BlockNotFoundError(ChainError, KeyError):
 
 
 class RefusedBlockError(ChainError, ValueError):
-    """A block or signature that cannot be appended (``name``, ``kind`` or ``block``)."""
+    """A block or signature that cannot be appended (``name``, ``kind`` or ``block``; of evidence also
+    ``reason``, a word)."""
 
     block: BlockHash
     name: str
     kind: str
+    reason: str
 
 
 class DamagedBlockError(ChainError):
@@ -99,6 +101,25 @@ class DamagedIndexError(ChainError):
     """The chain's index is damaged (``reason``)."""
 
     reason: str
+
+
+class PayloadCollectedError(ChainError):
+    """The payload was collected (``block``, ``payload``); a bundle or an import brings it back."""
+
+    block: BlockHash
+    payload: PayloadHash
+
+
+class BundleError(ChainError):
+    """A bundle that cannot be written or taken in. Nothing was changed."""
+
+
+class BundleIoError(BundleError, OSError):
+    """The file or stream failed (``errno``, ``filename``)."""
+
+
+class InvalidBundleError(BundleError, ValueError):
+    """Bytes that are no whole bundle, or need blocks that are not there (``blocks``, ``block``, …)."""
 
 
 class TensorError(BlyanError, ValueError):
@@ -150,6 +171,34 @@ class NoModelError(ModelError, LookupError):
     models: list[BlockHash]
 
 
+class NameNotFoundError(ModelError, KeyError):
+    """No block of the chain has that ``name``, or the model has none in that ``slot``."""
+
+    name: str
+    slot: str
+
+
+class AmbiguousNameError(ModelError, LookupError):
+    """Several blocks have that ``name`` (``candidates``)."""
+
+    name: str
+    candidates: list[BlockHash]
+
+
+class HistoryError(ModelError, ValueError):
+    """A step of a model's history that cannot be taken. Codes: release_exists (``name``, ``version``,
+    ``model``), not_in_history (``model``, ``of``), needs_migration (``before``, ``spec``), not_growing
+    (``layer``)."""
+
+    model: BlockHash
+
+
+class DeltaError(ModelError, ValueError):
+    """A delta block that cannot be made or merged (``block``, …)."""
+
+    block: BlockHash
+
+
 class OptionError(ModelError, ValueError):
     """An argument that cannot be: out of range, empty, unknown (``field``, ``value``, ``expected``, …)."""
 
@@ -194,6 +243,27 @@ class UsageIoError(UsageError, OSError):
 
 class ExpertNotFoundError(UsageError, KeyError):
     """The model has no such expert (``slot`` or ``name``)."""
+
+
+class EvidenceError(BlyanError, ValueError):
+    """Evidence that is not valid: a policy, a statement, a dataset (``block``, ``key``, ``policy``, …)."""
+
+    block: BlockHash
+    key: str
+    policy: BlockHash
+
+
+class StepError(EvidenceError):
+    """A step of a round or of a dataset's life that cannot be taken (``round``, ``dataset``, ``claim``, …)."""
+
+    round: BlockHash
+    dataset: BlockHash
+
+
+class ExtractError(EvidenceError):
+    """Weights that cannot be taken (``slot``, …)."""
+
+    slot: str
 
 
 class HashError(BlyanError, ValueError):

@@ -43,9 +43,11 @@ impl PublicKey {
         text
     }
 
-    /// The key to verify with: a point of the curve of full order.
+    /// The key to verify with: a point of the curve of full order, in its one spelling.
     pub(super) fn verifying(&self) -> Option<VerifyingKey> {
-        VerifyingKey::from_bytes(&self.0).ok().filter(|key| !key.is_weak())
+        let key = VerifyingKey::from_bytes(&self.0).ok().filter(|key| !key.is_weak())?;
+        // A small coordinate can also be written 2^255 - 19 larger: a second name of the same key.
+        (key.to_edwards().compress().to_bytes() == self.0).then_some(key)
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_small_order_verify_nothing() {
+    fn keys_of_small_order_and_second_spellings_verify_nothing() {
         let mut neutral = [0; 32];
         neutral[0] = 1;
         assert!(PublicKey::from_bytes(neutral).verifying().is_none());

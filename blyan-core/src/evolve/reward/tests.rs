@@ -414,19 +414,19 @@ proptest! {
     ) {
         let victim = Contribution {
             author: key(1),
-            claim: block(EXTRA),
-            replacements: vec![replacement(20, None, EXTRA + 1)],
+            claim: block(EXTRA + 200),
+            replacements: vec![replacement(20, None, EXTRA + 201)],
             alone: judged(2.0, loss),
         };
         let rival = Contribution {
             author: key(SYBILS),
-            claim: block(EXTRA + 2),
-            replacements: vec![replacement(if other_slot { 21 } else { 20 }, None, EXTRA + 3)],
+            claim: block(EXTRA + 202),
+            replacements: vec![replacement(if other_slot { 21 } else { 20 }, None, EXTRA + 203)],
             alone: judged(2.0, loss),
         };
         let set = |contributions| Adoption { period: 0, together: judged(2.0, loss), contributions };
         let mut before = with_work(world, 0, 0, 2.0, 1.8);
-        let used = (EXTRA + 1..).step_by(2).map(block).zip(tokens).collect();
+        let used = [EXTRA + 1, EXTRA + 201, EXTRA + 203].map(block).into_iter().zip(tokens).collect();
         before.uses.push(Use { run: [225; 32], period: NOW, tokens: used });
         let mut after = before.clone();
         before.adoptions.push(set(vec![victim.clone()]));
