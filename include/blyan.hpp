@@ -407,9 +407,10 @@ public:
     tensor scale(std::string_view name) const { return find(blyan_tensors_scale, name); }
     std::vector<float> to_f32(std::string_view name) const
     {
-        static const std::size_t sizes[] = {1, 4, 2, 2, 1, 1};
-        const tensor found = (*this)[name];
-        std::vector<float> values(found.nbytes / sizes[found.dtype]);
+        std::size_t elements = 1;
+        for (const std::size_t dim : (*this)[name].shape())
+            elements *= dim;
+        std::vector<float> values(elements);
         const blyan_str given = detail::text(name);
         detail::check(
             blyan_tensors_to_f32(handle_.get(), given.data, given.len, values.data(), values.size()));
