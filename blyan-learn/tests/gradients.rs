@@ -110,8 +110,8 @@ fn published(slot: Slot, tensor: &str) -> String {
 #[test]
 fn gradients_are_those_of_pytorch() {
     let file = fixtures().join("mixtral/gradients.safetensors");
-    // Computed in the process that made the checkpoint, with rounded frequencies (the fixtures' README).
-    let (chain, snapshot) = imported("mixtral", DType::BF16, None);
+    // Computed on the checkpoint as it loads, with exact frequencies, unlike the fixture's logits.
+    let (chain, snapshot) = imported("mixtral", DType::F32, None);
     let mut slots: Vec<Slot> = (0..8).map(|expert| Slot::Expert { layer: 1, expert }).collect();
     slots.push(Slot::Router { layer: 1 });
     let trainer = trainer(&chain, &snapshot, slots, |_| {});
@@ -119,7 +119,6 @@ fn gradients_are_those_of_pytorch() {
     let loss = floats(&file, "loss")[0];
     assert!((found.loss as f32 - loss).abs() < 1e-5 * loss, "{} {loss}", found.loss);
     assert_eq!(found.tensors.len(), 25);
-    let mut largest: BTreeMap<bool, f32> = BTreeMap::new();
     for ((slot, tensor), gradient) in &found.tensors {
         let expected = floats(&file, &published(*slot, tensor));
         if expected.iter().all(|x| *x == 0.0) {
@@ -127,13 +126,8 @@ fn gradients_are_those_of_pytorch() {
             continue;
         }
         let error = relative_error(gradient, &expected);
-        let largest = largest.entry(matches!(slot, Slot::Router { .. })).or_default();
-        *largest = largest.max(error);
+        assert!(error < 1e-5, "{slot} {tensor}: {error:e}");
     }
-    println!("experts {:.1e}, router {:.1e}, loss {} {loss}", largest[&false], largest[&true], found.loss);
-    assert!(largest[&false] < 1e-4, "{largest:?}");
-    // A router's gradient is a difference of its experts' outputs, which nearly cancel.
-    assert!(largest[&true] < 1e-3, "{largest:?}");
 }
 
 /// Slots of every kind that a model has.

@@ -97,7 +97,8 @@ fn cargo(words: &[&str]) -> Command {
 }
 
 fn test() -> Outcome {
-    run(&mut cargo(&["test", "--workspace", "--no-fail-fast"]))?;
+    run(&mut cargo(&["test", "--no-fail-fast"]))?;
+    run(&mut cargo(&["test", "--no-fail-fast", "--package", "blyan-learn"]))?;
     run(&mut cargo(&["run", "--release", "--example", "quickstart"]))?;
     capi::test(&root())?;
     python::test(&root())?;
