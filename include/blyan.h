@@ -149,6 +149,10 @@ enum blyan_status
     BLYAN_STATUS_PANIC = 31,
     // Any other error.
     BLYAN_STATUS_OTHER = 32,
+    // A payload that was collected: take in a bundle with it, or import its content again.
+    BLYAN_STATUS_COLLECTED = 33,
+    // Not a bundle, a damaged one, or one that needs blocks which are not there.
+    BLYAN_STATUS_BUNDLE = 34,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -324,6 +328,12 @@ typedef struct blyan_chain blyan_chain;
 // Pairs of experts that worked together.
 typedef struct blyan_co_uses blyan_co_uses;
 
+// What a collection deleted, or would delete.
+typedef struct blyan_collect_report blyan_collect_report;
+
+// How two models differ.
+typedef struct blyan_comparison blyan_comparison;
+
 // Leaves in which two receipts differ; none if a receipt is true.
 typedef struct blyan_differences blyan_differences;
 
@@ -354,6 +364,9 @@ typedef struct blyan_payload blyan_payload;
 
 // What was run and what came out, complete enough to run it again.
 typedef struct blyan_receipt blyan_receipt;
+
+// A list of releases that the caller owns.
+typedef struct blyan_releases blyan_releases;
 
 // A sequence of generations, each of which goes on where the last one stopped; for one thread at a
 // time. While a stream has it, its calls give `BLYAN_STATUS_BUSY`.
@@ -463,6 +476,89 @@ typedef struct {
     // Number of bytes.
     size_t payload_len;
 } blyan_draft;
+
+// How far a call is.
+typedef struct {
+    // Blocks done, or slots compared; 0 for an export.
+    uint64_t blocks;
+    // Blocks to do, or slots to compare; 0 for an export.
+    uint64_t total_blocks;
+    // Bytes of payloads done; 0 for a comparison.
+    uint64_t bytes;
+    // Bytes of payloads to do; 0 for a bundle, which is not counted beforehand, and for a comparison.
+    uint64_t total_bytes;
+} blyan_progress;
+
+// Hears how far a call is. Returns 0 to go on; anything else ends the call with
+// `BLYAN_STATUS_STOPPED`. What `progress` points to is gone when it returns.
+//
+// It may be called from other threads than the one that made the call, but never twice at once.
+typedef int32_t (*blyan_progress_fn)(void *user, const blyan_progress *progress);
+
+// What to put into a bundle. Fill it with `blyan_bundle_options_init` first.
+typedef struct {
+    // `sizeof(blyan_bundle_options)`.
+    size_t size;
+    // The blocks; by default NULL: all of the chain.
+    const blyan_hash *blocks;
+    // Number of these blocks.
+    size_t blocks_len;
+    // Blocks that the other chain has, such as its tips: they, their ancestors and the payloads of these are
+    // left out. Hashes that this chain does not know say nothing.
+    const blyan_hash *known;
+    // Number of these blocks.
+    size_t known_len;
+    // Not 0, as by default: the blocks' ancestors belong to it.
+    int32_t ancestors;
+    // 0.
+    int32_t reserved;
+    // Called after each block; may be NULL.
+    blyan_progress_fn on_progress;
+    // Given to `on_progress`.
+    void *user;
+    // Ends it when set; may be NULL. If `on_progress` ends it, this is set, too.
+    const blyan_cancel *cancel;
+} blyan_bundle_options;
+
+// What a bundle holds.
+typedef struct {
+    // Blocks.
+    uint64_t blocks;
+    // Payloads, each once.
+    uint64_t payloads;
+    // Signatures.
+    uint64_t signatures;
+    // Bytes of the file.
+    uint64_t bytes;
+} blyan_bundle_info;
+
+// How to take in a bundle. Fill it with `blyan_unbundle_options_init` first.
+typedef struct {
+    // `sizeof(blyan_unbundle_options)`.
+    size_t size;
+    // Longest payload that is accepted; one at a time is in memory. By default 16 GiB.
+    uint64_t max_payload_bytes;
+    // Called after each block; may be NULL.
+    blyan_progress_fn on_progress;
+    // Given to `on_progress`.
+    void *user;
+    // Ends it when set; may be NULL. If `on_progress` ends it, this is set, too.
+    const blyan_cancel *cancel;
+} blyan_unbundle_options;
+
+// What taking in a bundle did.
+typedef struct {
+    // Root of the chain afterwards.
+    blyan_hash root;
+    // Blocks that the chain did not have.
+    uint64_t blocks_new;
+    // Blocks that it had.
+    uint64_t blocks_known;
+    // Signatures that it did not have.
+    uint64_t signatures_new;
+    // Bytes of payloads that were written: new ones, damaged ones repaired, collected ones back again.
+    uint64_t payload_bytes_new;
+} blyan_unbundle_info;
 
 // How a chain is opened. Fill it with `blyan_chain_options_init` first.
 typedef struct {
@@ -581,6 +677,126 @@ typedef struct {
     const blyan_cancel *cancel;
 } blyan_generate_options;
 
+// What to collect. Fill it with `blyan_collect_options_init` first.
+typedef struct {
+    // `sizeof(blyan_collect_options)`.
+    size_t size;
+    // Blocks whose payloads are retained, with those of all blocks that they depend on; by default NULL:
+    // every release, and every model that no other model follows.
+    const blyan_hash *roots;
+    // Number of these blocks.
+    size_t roots_len;
+    // Not 0: delete nothing, only report what would be. By default 0.
+    int32_t dry_run;
+    // 0.
+    int32_t reserved;
+    // Ends it when set, before anything is deleted; may be NULL.
+    const blyan_cancel *cancel;
+} blyan_collect_options;
+
+// What a collection deleted, or would delete, in numbers.
+typedef struct {
+    // Number of blocks of weights whose payload goes; they stay in the chain, and
+    // `blyan_collect_report_block` names them.
+    size_t blocks_len;
+    // Payload files of theirs.
+    uint64_t payloads;
+    // Bytes of these files.
+    uint64_t payload_bytes;
+    // Files that no block names: what a crash left behind.
+    uint64_t stray_payloads;
+    // Bytes of these files.
+    uint64_t stray_bytes;
+    // Files that stay.
+    uint64_t retained_payloads;
+    // Bytes of the files that stay.
+    uint64_t retained_bytes;
+} blyan_collect_info;
+
+// What to compare. Fill it with `blyan_compare_options_init` first.
+typedef struct {
+    // `sizeof(blyan_compare_options)`.
+    size_t size;
+    // Not 0: read the weights of changed slots and tell how far they moved. By default 0.
+    int32_t distances;
+    // 0.
+    int32_t reserved;
+    // Called after each changed slot; may be NULL.
+    blyan_progress_fn on_progress;
+    // Given to `on_progress`.
+    void *user;
+    // Ends it when set; may be NULL. If `on_progress` ends it, this is set, too.
+    const blyan_cancel *cancel;
+} blyan_compare_options;
+
+// How two models differ.
+typedef struct {
+    // Root of the model before.
+    blyan_hash before;
+    // Root of the model after.
+    blyan_hash after;
+    // Its spec block before.
+    blyan_hash before_spec;
+    // Its spec block after.
+    blyan_hash after_spec;
+    // Number of slots whose blocks differ; `blyan_comparison_slot` names them.
+    size_t slots_len;
+    // Bytes of payloads that only the model after has: what has to be sent to who has the one before.
+    uint64_t new_payload_bytes;
+} blyan_comparison_info;
+
+// How one slot differs. The name lives as long as the comparison.
+typedef struct {
+    // Name of the slot.
+    blyan_str name;
+    // The block before.
+    blyan_hash before;
+    // The block after.
+    blyan_hash after;
+    // Length of the payload before.
+    uint64_t before_bytes;
+    // Length of the payload after.
+    uint64_t after_bytes;
+    // Number of tensors that differ; `blyan_comparison_tensor` names them. 0 without distances, and for texts.
+    size_t tensors_len;
+    // Not 0 if `before` is one.
+    int32_t has_before;
+    // Not 0 if `after` is one.
+    int32_t has_after;
+    // Not 0 if both have the same payload: only the header is another.
+    int32_t same_payload;
+    // 0.
+    int32_t reserved;
+} blyan_slot_diff;
+
+// How one tensor differs. Name and shapes live as long as the comparison.
+typedef struct {
+    // Its name inside of the block.
+    blyan_str name;
+    // Its shape before; NULL if it was not there.
+    const size_t *before_dims;
+    // Number of its dimensions before.
+    size_t before_rank;
+    // Its shape after; NULL if it is not there.
+    const size_t *after_dims;
+    // Number of its dimensions after.
+    size_t after_rank;
+    // Its type before, a `blyan_dtype`; `BLYAN_DTYPE_KEEP` if it was not there.
+    int32_t before_dtype;
+    // Its type after, a `blyan_dtype`; `BLYAN_DTYPE_KEEP` if it is not there.
+    int32_t after_dtype;
+    // Frobenius norm of the difference.
+    double norm;
+    // The same divided by the norm before.
+    double relative_norm;
+    // Largest magnitude of the difference.
+    double max_abs;
+    // Not 0 if `norm` and `max_abs` are ones: where both sides have the same shape.
+    int32_t has_distance;
+    // Not 0 if `relative_norm` is one: not where the norm before is 0.
+    int32_t has_relative_norm;
+} blyan_tensor_diff;
+
 // The last error of a thread.
 typedef struct {
     // What the failed call returned.
@@ -592,24 +808,6 @@ typedef struct {
     // The block that it is about; NULL if it is about none.
     const blyan_hash *block;
 } blyan_error;
-
-// How far a call is.
-typedef struct {
-    // Blocks done; 0 for an export.
-    uint64_t blocks;
-    // Blocks to do; 0 for an export.
-    uint64_t total_blocks;
-    // Bytes of payloads done.
-    uint64_t bytes;
-    // Bytes of payloads to do.
-    uint64_t total_bytes;
-} blyan_progress;
-
-// Hears how far a call is. Returns 0 to go on; anything else ends the call with
-// `BLYAN_STATUS_STOPPED`. What `progress` points to is gone when it returns.
-//
-// It may be called from other threads than the one that made the call, but never twice at once.
-typedef int32_t (*blyan_progress_fn)(void *user, const blyan_progress *progress);
 
 // How to export a model. Fill it with `blyan_export_options_init` first.
 typedef struct {
@@ -722,7 +920,7 @@ typedef void (*blyan_log_fn)(void *user, int32_t level, blyan_str target, blyan_
 typedef struct {
     // `sizeof(blyan_model_options)`.
     size_t size;
-    // The model block; by default NULL: the chain's only model.
+    // The model block; by default NULL: what `name` says, or else the chain's only model.
     const blyan_hash *model;
     // Threads that compute; by default `BLYAN_NONE`: all cores. It never changes a result.
     uint64_t threads;
@@ -740,6 +938,13 @@ typedef struct {
     int32_t trust_verified;
     // Nothing; keeps the size a multiple of 8 bytes.
     int32_t reserved;
+    // The model by a name, as `blyan_chain_find_model` takes it; by default NULL. Not beside `model`.
+    blyan_str name;
+    // Blocks to try, each in the slot that its name says, at most one a slot. Nothing is appended; receipts
+    // name the model block that the result would be published as.
+    const blyan_hash *overlay;
+    // Number of these blocks.
+    size_t overlay_len;
 } blyan_model_options;
 
 // What a model is and how it runs. Texts live as long as the model's handle.
@@ -823,6 +1028,24 @@ typedef struct {
     // All of this for people.
     blyan_str message;
 } blyan_difference;
+
+// A model that has a name and a version. Texts live as long as the list.
+typedef struct {
+    // Its name.
+    blyan_str name;
+    // Its SemVer version.
+    blyan_str version;
+    // The release block.
+    blyan_hash block;
+    // The model block.
+    blyan_hash model;
+    // The release that it follows.
+    blyan_hash predecessor;
+    // Not 0 if `predecessor` is one.
+    int32_t has_predecessor;
+    // 0.
+    int32_t reserved;
+} blyan_release;
 
 // Somebody's ed25519 signature on a block: they vouch for it as of a time they name.
 typedef struct {
@@ -960,6 +1183,9 @@ typedef struct {
     uint64_t payload_bytes;
     // Number of things that are bad, 0 if the chain is sound; `blyan_verify_report_bad` names them.
     size_t bad_len;
+    // Number of blocks whose payload file was collected: it is missing on purpose. Told by a full
+    // verification only; `blyan_verify_report_collected` names them.
+    size_t collected_len;
 } blyan_verify_info;
 
 // A block that is not what was appended. Texts live as long as the report.
@@ -1021,6 +1247,30 @@ blyan_status blyan_draft_init(blyan_draft *draft, size_t size);
 
 // The hash that the block of a draft will have.
 blyan_status blyan_draft_hash(const blyan_draft *draft, blyan_hash *hash);
+
+// Fills options with their defaults; `size` is `sizeof *options`.
+blyan_status blyan_bundle_options_init(blyan_bundle_options *options, size_t size);
+
+// Writes blocks with their payloads and signatures into a file, which is there as a whole or not at all;
+// `options` may be NULL, `size` is `sizeof *info`.
+blyan_status blyan_chain_bundle_file(const blyan_chain *chain,
+                                     const char *file,
+                                     size_t file_len,
+                                     const blyan_bundle_options *options,
+                                     blyan_bundle_info *info,
+                                     size_t size);
+
+// Fills options with their defaults; `size` is `sizeof *options`.
+blyan_status blyan_unbundle_options_init(blyan_unbundle_options *options, size_t size);
+
+// Takes a bundle in as one transaction, after everything in it was checked; nothing is appended if it is
+// refused or stopped. `options` may be NULL, `size` is `sizeof *info`.
+blyan_status blyan_chain_unbundle_file(const blyan_chain *chain,
+                                       const char *file,
+                                       size_t file_len,
+                                       const blyan_unbundle_options *options,
+                                       blyan_unbundle_info *info,
+                                       size_t size);
 
 // A flag that is not set.
 blyan_status blyan_cancel_new(blyan_cancel **cancel);
@@ -1150,6 +1400,60 @@ blyan_status blyan_model_chat_stream(const blyan_model *model,
                                      const blyan_generate_options *options,
                                      blyan_stream **stream);
 
+// Fills options with their defaults; `size` is `sizeof *options`.
+blyan_status blyan_collect_options_init(blyan_collect_options *options, size_t size);
+
+// Deletes payload files that no block names, and those of weights that nothing retained needs; `options`
+// may be NULL. Weights that are in no model and no release yet, such as candidates, are not retained unless
+// the roots name them.
+blyan_status blyan_chain_collect(const blyan_chain *chain,
+                                 const blyan_collect_options *options,
+                                 blyan_collect_report **report);
+
+// What a collection deleted, or would delete, in numbers; `size` is `sizeof *info`.
+blyan_status blyan_collect_report_describe(const blyan_collect_report *report,
+                                           blyan_collect_info *info,
+                                           size_t size);
+
+// One of the blocks whose payload goes, by hash.
+blyan_status blyan_collect_report_block(const blyan_collect_report *report,
+                                        size_t index,
+                                        blyan_hash *block);
+
+// Frees a report; nothing for NULL.
+void blyan_collect_report_free(blyan_collect_report *report);
+
+// Fills options with their defaults; `size` is `sizeof *options`.
+blyan_status blyan_compare_options_init(blyan_compare_options *options, size_t size);
+
+// Compares two models; `options` may be NULL.
+blyan_status blyan_chain_compare(const blyan_chain *chain,
+                                 const blyan_snapshot *before,
+                                 const blyan_snapshot *after,
+                                 const blyan_compare_options *options,
+                                 blyan_comparison **comparison);
+
+// How two models differ, in numbers; `size` is `sizeof *info`.
+blyan_status blyan_comparison_describe(const blyan_comparison *comparison,
+                                       blyan_comparison_info *info,
+                                       size_t size);
+
+// One of the slots that differ, in slot order; `size` is `sizeof *slot`.
+blyan_status blyan_comparison_slot(const blyan_comparison *comparison,
+                                   size_t index,
+                                   blyan_slot_diff *slot,
+                                   size_t size);
+
+// One of the tensors of a slot that differ, by name; `size` is `sizeof *tensor`.
+blyan_status blyan_comparison_tensor(const blyan_comparison *comparison,
+                                     size_t slot,
+                                     size_t index,
+                                     blyan_tensor_diff *tensor,
+                                     size_t size);
+
+// Frees a comparison; nothing for NULL.
+void blyan_comparison_free(blyan_comparison *comparison);
+
 // The last error of the calling thread: that of the last call that returned neither `BLYAN_STATUS_OK`
 // nor `BLYAN_STATUS_END`; NULL if there was none. Calls that succeed leave it as it is.
 //
@@ -1249,6 +1553,29 @@ blyan_status blyan_hashes_get(const blyan_hashes *hashes, size_t index, blyan_ha
 // Frees a list of hashes; nothing for NULL.
 void blyan_hashes_free(blyan_hashes *hashes);
 
+// A block and those whose place it took, the newest first.
+blyan_status blyan_chain_lineage(const blyan_chain *chain,
+                                 const blyan_hash *block,
+                                 blyan_block_list **lineage);
+
+// Appends a model block that follows `current` and has the slots of `to`, an older model that `current` comes
+// from, and gives its hash. The reason is kept where the two have other specs.
+blyan_status blyan_chain_rollback(const blyan_chain *chain,
+                                  const blyan_hash *current,
+                                  const blyan_hash *to,
+                                  const char *reason,
+                                  size_t reason_len,
+                                  blyan_hash *model);
+
+// Appends a model block that follows `from` and has the slots of `to`, a model of another architecture, with
+// a block that keeps the reason, and gives the model block's hash.
+blyan_status blyan_chain_migrate(const blyan_chain *chain,
+                                 const blyan_hash *from,
+                                 const blyan_hash *to,
+                                 const char *reason,
+                                 size_t reason_len,
+                                 blyan_hash *model);
+
 // Fills options with their defaults; `size` is `sizeof *options`.
 blyan_status blyan_import_options_init(blyan_import_options *options, size_t size);
 
@@ -1288,8 +1615,8 @@ blyan_status blyan_model_open(const blyan_chain *chain,
                               const blyan_model_options *options,
                               blyan_model **model);
 
-// Opens a snapshot, such as one with another expert; the options' model is not looked at, and they may
-// be NULL.
+// Opens a snapshot, such as one with another expert; the options' model and name are not looked at, and they
+// may be NULL.
 blyan_status blyan_model_open_snapshot(const blyan_chain *chain,
                                        const blyan_snapshot *snapshot,
                                        const blyan_model_options *options,
@@ -1390,6 +1717,48 @@ blyan_status blyan_differences_get(const blyan_differences *differences,
 
 // Frees a list of differences; nothing for NULL.
 void blyan_differences_free(blyan_differences *differences);
+
+// Names a model: appends a release block, whose version is SemVer and which follows the release of the same
+// name with the next lower version, and gives its hash.
+blyan_status blyan_chain_release(const blyan_chain *chain,
+                                 const blyan_hash *model,
+                                 const char *name,
+                                 size_t name_len,
+                                 const char *version,
+                                 size_t version_len,
+                                 blyan_hash *release);
+
+// Every release of a chain: by name, the highest version first.
+blyan_status blyan_chain_releases(const blyan_chain *chain, blyan_releases **releases);
+
+// Number of releases; 0 for NULL.
+size_t blyan_releases_len(const blyan_releases *releases);
+
+// One of the releases; `size` is `sizeof *release`.
+blyan_status blyan_releases_get(const blyan_releases *releases,
+                                size_t index,
+                                blyan_release *release,
+                                size_t size);
+
+// Frees a list of releases; nothing for NULL.
+void blyan_releases_free(blyan_releases *releases);
+
+// The model block of a name: "latest" for the one model that no other follows, a release ("name" is its
+// highest version, "name@1.2.0" one), or the hash of a model or release block or its first 4 digits or more.
+// `BLYAN_STATUS_NOT_FOUND` for a name of nothing, `BLYAN_STATUS_INVALID_ARGUMENT` for one of several blocks.
+blyan_status blyan_chain_find_model(const blyan_chain *chain,
+                                    const char *name,
+                                    size_t name_len,
+                                    blyan_hash *model);
+
+// The block of a name: as for `blyan_chain_find_model`, where a release is its own block and a hash may be
+// of any block; or a slot such as "layer0.expert1", of the model named `of`, which may be NULL for the latest.
+blyan_status blyan_chain_find_block(const blyan_chain *chain,
+                                    const char *name,
+                                    size_t name_len,
+                                    const char *of,
+                                    size_t of_len,
+                                    blyan_hash *block);
 
 // Begins a session of a model.
 blyan_status blyan_model_session(const blyan_model *model, blyan_session **session);
@@ -1511,15 +1880,6 @@ blyan_status blyan_slot_changes_get(const blyan_slot_changes *changes,
 
 // Frees a list of changes; nothing for NULL.
 void blyan_slot_changes_free(blyan_slot_changes *changes);
-
-// Names a model: appends a release block, whose version is SemVer, and gives its hash.
-blyan_status blyan_chain_release(const blyan_chain *chain,
-                                 const blyan_hash *model,
-                                 const char *name,
-                                 size_t name_len,
-                                 const char *version,
-                                 size_t version_len,
-                                 blyan_hash *release);
 
 // Begins to continue a prompt; `options` may be NULL and has no `on_token`.
 blyan_status blyan_model_stream(const blyan_model *model,
@@ -1688,6 +2048,11 @@ blyan_status blyan_verify_report_bad(const blyan_verify_report *report,
                                      size_t index,
                                      blyan_bad_block *bad,
                                      size_t size);
+
+// One of the blocks whose payload file was collected, by hash.
+blyan_status blyan_verify_report_collected(const blyan_verify_report *report,
+                                           size_t index,
+                                           blyan_hash *block);
 
 // Frees a report; nothing for NULL.
 void blyan_verify_report_free(blyan_verify_report *report);

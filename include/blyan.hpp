@@ -61,6 +61,8 @@ private:
     }
 };
 
+static_assert(sizeof(hash) == sizeof(blyan_hash), "lists of hashes are C's");
+
 // Whatever the library fails with.
 class error : public std::runtime_error {
 public:
@@ -138,6 +140,15 @@ inline std::vector<blyan_str> texts(const std::vector<std::string> &list)
     for (const std::string &item : list)
         views.push_back(text(item));
     return views;
+}
+// A list of nothing is not the same as none.
+inline void some(const std::optional<std::vector<hash>> &hashes, const blyan_hash *&data, std::size_t &len)
+{
+    static const blyan_hash nothing{};
+    if (hashes) {
+        data = hashes->empty() ? &nothing : hashes->data();
+        len = hashes->size();
+    }
 }
 inline std::uint64_t count(const std::optional<std::uint64_t> &value) { return value.value_or(BLYAN_NONE); }
 
@@ -234,6 +245,39 @@ private:
 using progress = blyan_progress;
 // Hears how far a call is; false stops it, and it throws with BLYAN_STATUS_STOPPED.
 using progress_fn = std::function<bool(const progress &)>;
+
+namespace detail {
+
+// Makes a call whose options have a progress callback and a flag.
+template <class Options, class Call>
+void watch(Options &raw, const progress_fn &on_progress, const cancel *cancel, Call call)
+{
+    callback<progress> heard{on_progress, nullptr};
+    if (on_progress) {
+        raw.on_progress = callback<progress>::call<blyan_progress>;
+        raw.user = &heard;
+    }
+    raw.cancel = cancel == nullptr ? nullptr : cancel->get();
+    const blyan_status status = call();
+    heard.rethrow();
+    check(status);
+}
+
+// As watch, for a call that gives a handle.
+template <class Handle, class Options, class Call>
+Handle watched(Options &raw, const progress_fn &on_progress, const cancel *cancel, Call call)
+{
+    Handle owner;
+    watch(raw, on_progress, cancel, [&] {
+        typename Handle::pointer made = nullptr;
+        const blyan_status status = call(&made);
+        owner.reset(made);
+        return status;
+    });
+    return owner;
+}
+
+} // namespace detail
 
 // A block: what it says about itself.
 struct block {
@@ -407,9 +451,10 @@ public:
     tensor scale(std::string_view name) const { return find(blyan_tensors_scale, name); }
     std::vector<float> to_f32(std::string_view name) const
     {
-        static const std::size_t sizes[] = {1, 4, 2, 2, 1, 1};
-        const tensor found = (*this)[name];
-        std::vector<float> values(found.nbytes / sizes[found.dtype]);
+        std::size_t elements = 1;
+        for (const std::size_t dim : (*this)[name].shape())
+            elements *= dim;
+        std::vector<float> values(elements);
         const blyan_str given = detail::text(name);
         detail::check(
             blyan_tensors_to_f32(handle_.get(), given.data, given.len, values.data(), values.size()));
@@ -490,7 +535,36 @@ struct bad_block {
 struct verify_report {
     std::uint64_t blocks = 0, payload_bytes = 0;
     std::vector<bad_block> bad;
+    // Blocks whose payload file is missing on purpose.
+    std::vector<hash> collected;
     bool ok() const noexcept { return bad.empty(); }
+};
+// What to put into a bundle.
+struct bundle_options {
+    std::optional<std::vector<hash>> blocks; // none: all of the chain
+    std::vector<hash> known;                 // what the other chain has, such as its tips
+    bool ancestors = true;
+    progress_fn on_progress;
+    const blyan::cancel *cancel = nullptr;
+};
+struct unbundle_options {
+    std::optional<std::uint64_t> max_payload_bytes;
+    progress_fn on_progress;
+    const blyan::cancel *cancel = nullptr;
+};
+struct collect_options {
+    std::optional<std::vector<hash>> roots; // none: releases, and models that no other follows
+    bool dry_run = false;
+    const blyan::cancel *cancel = nullptr;
+};
+struct collect_report : blyan_collect_info {
+    std::vector<hash> blocks;
+};
+// A model that has a name and a version.
+struct release {
+    std::string name, version;
+    hash block, model;
+    std::optional<hash> predecessor;
 };
 struct import_options {
     std::int32_t dtype = BLYAN_DTYPE_KEEP, rope_frequencies = BLYAN_DTYPE_KEEP;
@@ -649,13 +723,114 @@ public:
         });
     }
 
+    std::vector<blyan::release> releases() const
+    {
+        auto list = detail::make<detail::handle<blyan_releases, blyan_releases_free>>(
+            [&](auto *out) { return blyan_chain_releases(get(), out); });
+        std::vector<blyan::release> releases;
+        for (std::size_t i = 0; i < blyan_releases_len(list.get()); i++) {
+            const auto raw = detail::describe<blyan_release>([&](auto *out, std::size_t size) {
+                return blyan_releases_get(list.get(), i, out, size);
+            });
+            releases.push_back({detail::copy(raw.name), detail::copy(raw.version), raw.block, raw.model,
+                                std::nullopt});
+            if (raw.has_predecessor)
+                releases.back().predecessor = raw.predecessor;
+        }
+        return releases;
+    }
+    // The model of a name: latest, a release, a hash or its beginning.
+    hash find_model(std::string_view name) const
+    {
+        const blyan_str given = detail::text(name);
+        return detail::value<blyan_hash>(
+            [&](auto *out) { return blyan_chain_find_model(get(), given.data, given.len, out); });
+    }
+    // The block of a name, which may be a slot of the model `of`.
+    hash find_block(std::string_view name, std::string_view of = "latest") const
+    {
+        const blyan_str named = detail::text(name), owner = detail::text(of);
+        return detail::value<blyan_hash>([&](auto *out) {
+            return blyan_chain_find_block(get(), named.data, named.len, owner.data, owner.len, out);
+        });
+    }
+    // A block and those whose place it took, the newest first.
+    std::vector<blyan::block> lineage(const hash &block) const
+    {
+        return list([&](auto *out) { return blyan_chain_lineage(get(), &block, out); });
+    }
+    // A new model that follows `current` and is as `to`, which it comes from, was.
+    hash rollback(const hash &current, const hash &to, std::string_view reason)
+    {
+        const blyan_str given = detail::text(reason);
+        return detail::value<blyan_hash>([&](auto *out) {
+            return blyan_chain_rollback(get(), &current, &to, given.data, given.len, out);
+        });
+    }
+    // A new model that follows `from` and is as `to`, which has another architecture.
+    hash migrate(const hash &from, const hash &to, std::string_view reason)
+    {
+        const blyan_str given = detail::text(reason);
+        return detail::value<blyan_hash>([&](auto *out) {
+            return blyan_chain_migrate(get(), &from, &to, given.data, given.len, out);
+        });
+    }
+
+    blyan_bundle_info bundle_file(std::string_view file, const bundle_options &options = {}) const
+    {
+        blyan_bundle_options raw;
+        detail::check(blyan_bundle_options_init(&raw, sizeof raw));
+        detail::some(options.blocks, raw.blocks, raw.blocks_len);
+        raw.known = options.known.data();
+        raw.known_len = options.known.size();
+        raw.ancestors = options.ancestors;
+        const blyan_str given = detail::text(file);
+        blyan_bundle_info info{};
+        detail::watch(raw, options.on_progress, options.cancel, [&] {
+            return blyan_chain_bundle_file(get(), given.data, given.len, &raw, &info, sizeof info);
+        });
+        return info;
+    }
+    blyan_unbundle_info unbundle_file(std::string_view file, const unbundle_options &options = {})
+    {
+        blyan_unbundle_options raw;
+        detail::check(blyan_unbundle_options_init(&raw, sizeof raw));
+        raw.max_payload_bytes = options.max_payload_bytes.value_or(raw.max_payload_bytes);
+        const blyan_str given = detail::text(file);
+        blyan_unbundle_info info{};
+        detail::watch(raw, options.on_progress, options.cancel, [&] {
+            return blyan_chain_unbundle_file(get(), given.data, given.len, &raw, &info, sizeof info);
+        });
+        return info;
+    }
+    // Deletes payload files that nothing retained needs.
+    collect_report collect(const collect_options &options = {})
+    {
+        blyan_collect_options raw;
+        detail::check(blyan_collect_options_init(&raw, sizeof raw));
+        detail::some(options.roots, raw.roots, raw.roots_len);
+        raw.dry_run = options.dry_run;
+        raw.cancel = options.cancel == nullptr ? nullptr : options.cancel->get();
+        auto found = detail::make<detail::handle<blyan_collect_report, blyan_collect_report_free>>(
+            [&](auto *out) { return blyan_chain_collect(get(), &raw, out); });
+        collect_report report{};
+        static_cast<blyan_collect_info &>(report) =
+            detail::describe<blyan_collect_info>([&](auto *out, std::size_t size) {
+                return blyan_collect_report_describe(found.get(), out, size);
+            });
+        for (std::size_t i = 0; i < report.blocks_len; i++)
+            report.blocks.push_back(detail::value<blyan_hash>(
+                [&](auto *out) { return blyan_collect_report_block(found.get(), i, out); }));
+        return report;
+    }
+
     verify_report verify(bool full = true, const progress_fn &on_progress = nullptr,
                          const blyan::cancel *cancel = nullptr) const
     {
         blyan_verify_options raw;
         detail::check(blyan_verify_options_init(&raw, sizeof raw));
         raw.full = full;
-        auto found = watched<detail::handle<blyan_verify_report, blyan_verify_report_free>>(
+        auto found = detail::watched<detail::handle<blyan_verify_report, blyan_verify_report_free>>(
             raw, on_progress, cancel, [&](auto *out) { return blyan_chain_verify(get(), &raw, out); });
         const auto info = detail::describe<blyan_verify_info>([&](auto *out, std::size_t size) {
             return blyan_verify_report_describe(found.get(), out, size);
@@ -669,6 +844,9 @@ public:
             });
             report.bad.push_back({bad.block, detail::copy(bad.name), detail::copy(bad.reason)});
         }
+        for (std::size_t i = 0; i < info.collected_len; i++)
+            report.collected.push_back(detail::value<blyan_hash>(
+                [&](auto *out) { return blyan_verify_report_collected(found.get(), i, out); }));
         return report;
     }
 
@@ -683,7 +861,7 @@ public:
         raw.ignore_config_keys = keys.data();
         raw.ignore_config_keys_len = keys.size();
         const blyan_str given = detail::text(dir);
-        auto found = watched<detail::handle<blyan_import_report, blyan_import_report_free>>(
+        auto found = detail::watched<detail::handle<blyan_import_report, blyan_import_report_free>>(
             raw, options.on_progress, options.cancel,
             [&](auto *out) { return blyan_import_checkpoint(get(), given.data, given.len, &raw, out); });
         import_report report{};
@@ -705,7 +883,7 @@ public:
         raw.overwrite = options.overwrite;
         raw.max_shard_bytes = detail::count(options.max_shard_bytes);
         const blyan_str given = detail::text(dir);
-        auto found = watched<detail::handle<blyan_export_report, blyan_export_report_free>>(
+        auto found = detail::watched<detail::handle<blyan_export_report, blyan_export_report_free>>(
             raw, options.on_progress, options.cancel, [&](auto *out) {
                 return blyan_export_checkpoint(get(), &model, given.data, given.len, &raw, out);
             });
@@ -740,28 +918,35 @@ private:
         }
         return blocks;
     }
-    template <class Handle, class Options, class Call>
-    static Handle watched(Options &raw, const progress_fn &on_progress, const blyan::cancel *cancel, Call call)
-    {
-        detail::callback<progress> callback{on_progress, nullptr};
-        if (on_progress) {
-            raw.on_progress = detail::callback<progress>::call<blyan_progress>;
-            raw.user = &callback;
-        }
-        raw.cancel = cancel == nullptr ? nullptr : cancel->get();
-        typename Handle::pointer made = nullptr;
-        const blyan_status status = call(&made);
-        Handle owner(made);
-        callback.rethrow();
-        detail::check(status);
-        return owner;
-    }
     handle handle_;
 };
 
 struct slot_change {
     std::string name;
     std::optional<hash> before, after;
+};
+// How one tensor differs: norms of its values after minus those before.
+struct tensor_diff {
+    std::string name;
+    std::int32_t before_dtype, after_dtype; // BLYAN_DTYPE_KEEP where it is not there
+    std::vector<std::size_t> before_shape, after_shape;
+    std::optional<double> norm, relative_norm, max_abs;
+};
+struct slot_diff {
+    std::string name;
+    std::optional<hash> before, after;
+    std::uint64_t before_bytes, after_bytes;
+    bool same_payload;
+    std::vector<tensor_diff> tensors;
+};
+// How two models differ.
+struct comparison : blyan_comparison_info {
+    std::vector<slot_diff> slots;
+};
+struct compare_options {
+    bool distances = false;
+    progress_fn on_progress;
+    const blyan::cancel *cancel = nullptr;
 };
 struct slot {
     std::string name;
@@ -829,6 +1014,24 @@ public:
         }
         return changes;
     }
+    // As diff, with what the change costs in bytes and how far the weights moved.
+    comparison compare(const chain &chain, const snapshot &after, const compare_options &options = {}) const
+    {
+        blyan_compare_options raw;
+        detail::check(blyan_compare_options_init(&raw, sizeof raw));
+        raw.distances = options.distances;
+        const auto found = detail::watched<detail::handle<blyan_comparison, blyan_comparison_free>>(
+            raw, options.on_progress, options.cancel,
+            [&](auto *out) { return blyan_chain_compare(chain.get(), get(), after.get(), &raw, out); });
+        comparison comparison{};
+        static_cast<blyan_comparison_info &>(comparison) =
+            detail::describe<blyan_comparison_info>([&](auto *out, std::size_t size) {
+                return blyan_comparison_describe(found.get(), out, size);
+            });
+        for (std::size_t i = 0; i < comparison.slots_len; i++)
+            comparison.slots.push_back(slot_of(found.get(), i));
+        return comparison;
+    }
     blyan_snapshot *get() const noexcept { return handle_.get(); }
 
 private:
@@ -837,6 +1040,41 @@ private:
     static snapshot made(Call call)
     {
         return snapshot(detail::make<handle>(call).release());
+    }
+    static slot_diff slot_of(const blyan_comparison *comparison, std::size_t index)
+    {
+        const auto raw = detail::describe<blyan_slot_diff>([&](auto *out, std::size_t size) {
+            return blyan_comparison_slot(comparison, index, out, size);
+        });
+        slot_diff slot{detail::copy(raw.name), std::nullopt,          std::nullopt,
+                       raw.before_bytes,       raw.after_bytes,       raw.same_payload != 0,
+                       std::vector<tensor_diff>()};
+        if (raw.has_before)
+            slot.before = raw.before;
+        if (raw.has_after)
+            slot.after = raw.after;
+        for (std::size_t i = 0; i < raw.tensors_len; i++)
+            slot.tensors.push_back(tensor_of(comparison, index, i));
+        return slot;
+    }
+    static tensor_diff tensor_of(const blyan_comparison *comparison, std::size_t slot, std::size_t index)
+    {
+        const auto raw = detail::describe<blyan_tensor_diff>([&](auto *out, std::size_t size) {
+            return blyan_comparison_tensor(comparison, slot, index, out, size);
+        });
+        tensor_diff tensor{};
+        tensor.name = detail::copy(raw.name);
+        tensor.before_dtype = raw.before_dtype;
+        tensor.after_dtype = raw.after_dtype;
+        tensor.before_shape.assign(raw.before_dims, raw.before_dims + raw.before_rank);
+        tensor.after_shape.assign(raw.after_dims, raw.after_dims + raw.after_rank);
+        if (raw.has_distance) {
+            tensor.norm = raw.norm;
+            tensor.max_abs = raw.max_abs;
+        }
+        if (raw.has_relative_norm)
+            tensor.relative_norm = raw.relative_norm;
+        return tensor;
     }
     handle handle_;
 };
@@ -850,6 +1088,8 @@ struct model_options {
     std::int32_t kv_cache = BLYAN_KV_CACHE_F16;
     bool persist_usage = true;
     bool trust_verified = false;
+    std::string name; // empty: none; as chain::find_model takes it, not beside model
+    std::vector<hash> overlay; // blocks to try, each in the slot that its name says
 
     // For C; points into this.
     blyan_model_options raw() const
@@ -864,6 +1104,10 @@ struct model_options {
         raw.kv_cache = kv_cache;
         raw.persist_usage = persist_usage;
         raw.trust_verified = trust_verified;
+        if (!name.empty())
+            raw.name = detail::text(name);
+        raw.overlay = overlay.data();
+        raw.overlay_len = overlay.size();
         return raw;
     }
 };

@@ -60,13 +60,13 @@ pub(crate) unsafe fn flag(cancel: *const blyan_cancel) -> Outcome<Option<Arc<Ato
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct blyan_progress {
-    /// Blocks done; 0 for an export.
+    /// Blocks done, or slots compared; 0 for an export.
     pub blocks: u64,
-    /// Blocks to do; 0 for an export.
+    /// Blocks to do, or slots to compare; 0 for an export.
     pub total_blocks: u64,
-    /// Bytes of payloads done.
+    /// Bytes of payloads done; 0 for a comparison.
     pub bytes: u64,
-    /// Bytes of payloads to do.
+    /// Bytes of payloads to do; 0 for a bundle, which is not counted beforehand, and for a comparison.
     pub total_bytes: u64,
 }
 

@@ -9,7 +9,7 @@ use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use blyan_core::chain::ChainError;
+use blyan_core::chain::{BundleError, ChainError};
 use blyan_core::export::ExportError;
 use blyan_core::format::{BlockKind, ManifestError, ParseSlotError, SpecError};
 use blyan_core::hash::ParseHashError;
@@ -17,6 +17,7 @@ use blyan_core::import::ImportError;
 use blyan_core::kernels::KernelError;
 use blyan_core::manager::ManagerError;
 use blyan_core::manager::chat::ChatError;
+use blyan_core::manager::delta::DeltaBlockError;
 use blyan_core::manager::receipt::ReceiptError;
 use blyan_core::manager::sampling::SamplingError;
 use blyan_core::manager::text::TextError;
@@ -99,10 +100,14 @@ pub enum blyan_status {
     Panic = 31,
     /// Any other error.
     Other = 32,
+    /// A payload that was collected: take in a bundle with it, or import its content again.
+    Collected = 33,
+    /// Not a bundle, a damaged one, or one that needs blocks which are not there.
+    Bundle = 34,
 }
 
 /// Every status with its name.
-const NAMES: [(blyan_status, &str); 33] = [
+const NAMES: [(blyan_status, &str); 35] = [
     (blyan_status::Ok, "ok\0"),
     (blyan_status::End, "end\0"),
     (blyan_status::Stopped, "stopped\0"),
@@ -136,6 +141,8 @@ const NAMES: [(blyan_status, &str); 33] = [
     (blyan_status::Resources, "resources\0"),
     (blyan_status::Panic, "panic\0"),
     (blyan_status::Other, "other\0"),
+    (blyan_status::Collected, "collected\0"),
+    (blyan_status::Bundle, "bundle\0"),
 ];
 
 /// The last error of a thread.
@@ -338,9 +345,22 @@ fn of_chain(error: &ChainError) -> (blyan_status, Option<BlockHash>) {
         ChainError::MissingParent { parent, .. } => (blyan_status::Refused, Some(*parent)),
         ChainError::Signature { block } => (blyan_status::Signature, Some(*block)),
         ChainError::Damaged { block, .. } => (blyan_status::Damaged, Some(*block)),
+        ChainError::PayloadCollected { block, .. } => (blyan_status::Collected, Some(*block)),
+        ChainError::Bundle(error) => of_bundle(error),
         ChainError::IndexVersion { .. } => (blyan_status::Io, None),
         ChainError::Cancelled => (blyan_status::Cancelled, None),
         _ => (blyan_status::Other, None),
+    }
+}
+
+fn of_bundle(error: &BundleError) -> (blyan_status, Option<BlockHash>) {
+    match error {
+        BundleError::Io { .. } => (blyan_status::Io, None),
+        BundleError::PayloadLength { block, .. }
+        | BundleError::MissingPayload { block, .. }
+        | BundleError::Signature { block } => (blyan_status::Bundle, Some(*block)),
+        BundleError::MissingParents { blocks } => (blyan_status::Bundle, blocks.first().copied()),
+        _ => (blyan_status::Bundle, None),
     }
 }
 
@@ -395,6 +415,10 @@ fn of_manager(error: &ManagerError) -> (blyan_status, Option<BlockHash>) {
         | ManagerError::NoMaxTokens
         | ManagerError::Zero { .. }
         | ManagerError::StreamFailed
+        | ManagerError::AmbiguousName { .. }
+        | ManagerError::NamedTwice
+        | ManagerError::OverlaidTwice { .. }
+        | ManagerError::NotGrowing { .. }
         | ManagerError::Kernel(KernelError::UnknownIsa { .. } | KernelError::IsaUnavailable { .. })
         | ManagerError::Sampling(SamplingError::OutOfRange { .. })
         | ManagerError::Text(TextError::TokenOutOfRange { .. }) => (blyan_status::InvalidArgument, None),
@@ -414,10 +438,27 @@ fn of_manager(error: &ManagerError) -> (blyan_status, Option<BlockHash>) {
         | ManagerError::NotASpec { block, .. }
         | ManagerError::WrongBlock { block, .. }
         | ManagerError::OtherSpec { block, .. } => (blyan_status::WrongBlock, Some(*block)),
+        ManagerError::UnknownName { .. } | ManagerError::EmptySlot { .. } => (blyan_status::NotFound, None),
+        ManagerError::ReleaseExists { model, .. } => (blyan_status::Refused, Some(*model)),
+        ManagerError::NotInHistory { model, .. } => (blyan_status::InvalidArgument, Some(*model)),
+        ManagerError::NeedsMigration { spec, .. } => (blyan_status::WrongBlock, Some(*spec)),
+        ManagerError::Delta(error) => of_delta(error),
         ManagerError::UnknownSlot { .. } => (blyan_status::WrongBlock, None),
         ManagerError::Threads(_) => (blyan_status::Resources, None),
         ManagerError::SessionBusy => (blyan_status::Busy, None),
         _ => (blyan_status::InvalidModel, None),
+    }
+}
+
+fn of_delta(error: &DeltaBlockError) -> (blyan_status, Option<BlockHash>) {
+    match error {
+        DeltaBlockError::NotADelta { block, .. }
+        | DeltaBlockError::NoBase { block, .. }
+        | DeltaBlockError::NotMerged { block }
+        | DeltaBlockError::Parents { block, .. } => (blyan_status::WrongBlock, Some(*block)),
+        DeltaBlockError::Mismatch { block, .. } => (blyan_status::Damaged, Some(*block)),
+        DeltaBlockError::Delta { block, .. } => (blyan_status::Tensor, Some(*block)),
+        _ => (blyan_status::Other, None),
     }
 }
 

@@ -6,7 +6,7 @@ use std::ffi::c_char;
 
 use blyan_core::hash::{BlockHash, ChainRoot, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot};
 
-use crate::edge::{copy_out, free, out, read, text};
+use crate::edge::{copy_out, free, out, read, slice, text};
 use crate::error::{Failure, Outcome, blyan_status, edge};
 
 /// Bytes of a hash in hexadecimal, its NUL included.
@@ -102,6 +102,37 @@ pub unsafe extern "C" fn blyan_hashes_get(
 pub unsafe extern "C" fn blyan_hashes_free(hashes: *mut blyan_hashes) {
     // SAFETY: NULL or a handle that was not freed.
     unsafe { free(hashes) }
+}
+
+/// Blocks that the caller names.
+///
+/// # Safety
+///
+/// NULL, or valid for reads of `len` hashes.
+pub(crate) unsafe fn block_hashes(
+    hashes: *const blyan_hash,
+    len: usize,
+    name: &str,
+) -> Outcome<Vec<BlockHash>> {
+    // SAFETY: the caller's promise.
+    Ok(unsafe { slice(hashes, len, name) }?.iter().map(blyan_hash::block).collect())
+}
+
+/// As [`block_hashes`], none if there is no list; a list of nothing is one.
+///
+/// # Safety
+///
+/// As [`block_hashes`].
+pub(crate) unsafe fn optional_block_hashes(
+    hashes: *const blyan_hash,
+    len: usize,
+    name: &str,
+) -> Outcome<Option<Vec<BlockHash>>> {
+    if hashes.is_null() && len == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { block_hashes(hashes, len, name) }.map(Some)
 }
 
 /// An element of a list.

@@ -10,18 +10,23 @@
 )]
 
 pub mod block;
+pub mod bundle;
 pub mod cancel;
 pub mod chain;
 pub mod chat;
+pub mod collect;
+pub mod compare;
 mod edge;
 pub mod error;
 pub mod export;
 pub mod generate;
 pub mod hash;
+pub mod history;
 pub mod import;
 pub mod log;
 pub mod model;
 pub mod receipt;
+pub mod release;
 pub mod session;
 pub mod signature;
 pub mod snapshot;

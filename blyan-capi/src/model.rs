@@ -14,7 +14,7 @@ use crate::edge::{
     text,
 };
 use crate::error::{Failure, Outcome, blyan_status, edge};
-use crate::hash::blyan_hash;
+use crate::hash::{block_hashes, blyan_hash};
 use crate::snapshot::blyan_snapshot;
 use crate::text::{BLYAN_NONE, BLYAN_NUL, Text, blyan_str, blyan_text, blyan_tokens};
 
@@ -34,7 +34,7 @@ pub enum blyan_kv_cache {
 pub struct blyan_model_options {
     /// `sizeof(blyan_model_options)`.
     pub size: usize,
-    /// The model block; by default NULL: the chain's only model.
+    /// The model block; by default NULL: what `name` says, or else the chain's only model.
     pub model: *const blyan_hash,
     /// Threads that compute; by default `BLYAN_NONE`: all cores. It never changes a result.
     pub threads: u64,
@@ -52,6 +52,13 @@ pub struct blyan_model_options {
     pub trust_verified: i32,
     /// Nothing; keeps the size a multiple of 8 bytes.
     pub reserved: i32,
+    /// The model by a name, as `blyan_chain_find_model` takes it; by default NULL. Not beside `model`.
+    pub name: blyan_str,
+    /// Blocks to try, each in the slot that its name says, at most one a slot. Nothing is appended; receipts
+    /// name the model block that the result would be published as.
+    pub overlay: *const blyan_hash,
+    /// Number of these blocks.
+    pub overlay_len: usize,
 }
 
 // SAFETY: numbers and pointers alone, the size first.
@@ -68,6 +75,9 @@ unsafe impl Options for blyan_model_options {
             persist_usage: defaults.persist_usage.into(),
             trust_verified: defaults.trust_verified.into(),
             reserved: 0,
+            name: blyan_str { data: ptr::null(), len: BLYAN_NUL },
+            overlay: ptr::null(),
+            overlay_len: 0,
         }
     }
 }
@@ -99,8 +109,13 @@ pub(crate) unsafe fn model_options(options: *const blyan_model_options) -> Outco
     // SAFETY: the caller's promise.
     let asked = unsafe { self::options(options, "options") }?;
     // SAFETY: as above.
-    let (model, isa) = unsafe {
-        (optional_block(asked.model, "model")?, optional_text(asked.isa.data, asked.isa.len, "isa")?)
+    let (model, isa, name, overlay) = unsafe {
+        (
+            optional_block(asked.model, "model")?,
+            optional_text(asked.isa.data, asked.isa.len, "isa")?,
+            optional_text(asked.name.data, asked.name.len, "name")?,
+            block_hashes(asked.overlay, asked.overlay_len, "overlay")?,
+        )
     };
     let kv_cache = match asked.kv_cache {
         0 => KvDType::F16,
@@ -111,13 +126,14 @@ pub(crate) unsafe fn model_options(options: *const blyan_model_options) -> Outco
     };
     Ok(ManagerOptions {
         model,
+        name: name.map(str::to_owned),
+        overlay,
         threads: optional_count(asked.threads, "threads")?,
         kv_cache,
         isa: isa.map(str::to_owned),
         prefill_chunk: count(asked.prefill_chunk, "prefill_chunk")?,
         persist_usage: asked.persist_usage != 0,
         trust_verified: asked.trust_verified != 0,
-        ..ManagerOptions::default()
     })
 }
 
@@ -150,8 +166,8 @@ pub unsafe extern "C" fn blyan_model_open(
     })
 }
 
-/// Opens a snapshot, such as one with another expert; the options' model is not looked at, and they may
-/// be NULL.
+/// Opens a snapshot, such as one with another expert; the options' model and name are not looked at, and they
+/// may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_model_open_snapshot(
     chain: *const blyan_chain,

@@ -1,14 +1,12 @@
-//! Owns snapshots: the slot → block map of a model, pinned by a block or built in memory; releases.
+//! Owns snapshots: the slot → block map of a model, pinned by a block or built in memory.
 
 #![expect(unsafe_code, reason = "exported symbols and pointers of the caller")]
 
-use std::ffi::c_char;
-
-use blyan_core::manager::{self, PinnedBlock, SlotChange, Snapshot};
+use blyan_core::manager::{PinnedBlock, SlotChange, Snapshot};
 
 use crate::chain::{blyan_chain, optional_block};
-use crate::edge::{describe, free, new_handle, out, read, text};
-use crate::error::{Failure, blyan_status, edge};
+use crate::edge::{describe, free, new_handle, out, read};
+use crate::error::{blyan_status, edge};
 use crate::hash::{at, blyan_hash};
 use crate::text::{Text, blyan_str, blyan_text};
 
@@ -271,34 +269,4 @@ pub unsafe extern "C" fn blyan_slot_changes_get(
 pub unsafe extern "C" fn blyan_slot_changes_free(changes: *mut blyan_slot_changes) {
     // SAFETY: NULL or a handle that was not freed.
     unsafe { free(changes) }
-}
-
-/// Names a model: appends a release block, whose version is SemVer, and gives its hash.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn blyan_chain_release(
-    chain: *const blyan_chain,
-    model: *const blyan_hash,
-    name: *const c_char,
-    name_len: usize,
-    version: *const c_char,
-    version_len: usize,
-    release: *mut blyan_hash,
-) -> blyan_status {
-    edge(|| {
-        // SAFETY: the caller's pointers, as the header asks.
-        let (chain, model, name, version, release) = unsafe {
-            (
-                read(chain, "chain")?,
-                read(model, "model")?,
-                text(name, name_len, "name")?,
-                text(version, version_len, "version")?,
-                out(release, "release")?,
-            )
-        };
-        let version = version
-            .parse()
-            .map_err(|error| Failure::argument(format!("version {version:?} is no SemVer: {error}")))?;
-        release.set(manager::release(chain.to_write()?, &model.block(), name, version)?.into());
-        Ok(())
-    })
 }

@@ -5,12 +5,12 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use blyan_core::VerifyOptions;
 use blyan_core::chain::VerifyProgress;
+use blyan_core::{BlockHash, VerifyOptions};
 
 use crate::cancel::{Watch, blyan_cancel, blyan_progress, blyan_progress_fn};
 use crate::chain::blyan_chain;
-use crate::edge::{Options, check_room, describe, free, init_options, new_handle, options, read};
+use crate::edge::{Options, check_room, describe, free, init_options, new_handle, options, out, read};
 use crate::error::{Failure, blyan_status, edge};
 use crate::hash::{at, blyan_hash};
 use crate::text::{EMPTY, Text, blyan_str};
@@ -55,6 +55,7 @@ pub struct blyan_verify_report {
     blocks: u64,
     payload_bytes: u64,
     bad: Vec<Bad>,
+    collected: Vec<BlockHash>,
 }
 
 struct Bad {
@@ -73,6 +74,9 @@ pub struct blyan_verify_info {
     pub payload_bytes: u64,
     /// Number of things that are bad, 0 if the chain is sound; `blyan_verify_report_bad` names them.
     pub bad_len: usize,
+    /// Number of blocks whose payload file was collected: it is missing on purpose. Told by a full
+    /// verification only; `blyan_verify_report_collected` names them.
+    pub collected_len: usize,
 }
 
 /// A block that is not what was appended. Texts live as long as the report.
@@ -125,6 +129,7 @@ pub unsafe extern "C" fn blyan_chain_verify(
             blocks: found.blocks,
             payload_bytes: found.payload_bytes,
             bad: bad.collect(),
+            collected: found.collected,
         });
         Ok(())
     })
@@ -141,7 +146,8 @@ pub unsafe extern "C" fn blyan_verify_report_describe(
         // SAFETY: the caller's pointer, as the header asks.
         let report = unsafe { read(report, "report") }?;
         let (blocks, payload_bytes) = (report.blocks, report.payload_bytes);
-        let description = blyan_verify_info { blocks, payload_bytes, bad_len: report.bad.len() };
+        let (bad_len, collected_len) = (report.bad.len(), report.collected.len());
+        let description = blyan_verify_info { blocks, payload_bytes, bad_len, collected_len };
         // SAFETY: as above.
         unsafe { describe(info, size, "info", description) }
     })
@@ -166,6 +172,21 @@ pub unsafe extern "C" fn blyan_verify_report_bad(
         let description = blyan_bad_block { block: found.block, name, reason: found.reason.view() };
         // SAFETY: as above.
         unsafe { describe(bad, size, "bad", description) }
+    })
+}
+
+/// One of the blocks whose payload file was collected, by hash.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_verify_report_collected(
+    report: *const blyan_verify_report,
+    index: usize,
+    block: *mut blyan_hash,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (report, block) = unsafe { (read(report, "report")?, out(block, "block")?) };
+        block.set((*at(&report.collected, index)?).into());
+        Ok(())
     })
 }
 

@@ -267,6 +267,100 @@ void change_an_expert(blyan::chain &chain)
     EXPECT(blyan::hash(blyan::model(chain).info().model) == published);
 }
 
+// That change once more: found by its names, compared, sent to another chain, rolled back, collected.
+void history(blyan::chain &chain, const std::string &folder)
+{
+    const blyan::hash louder = chain.find_model("latest");
+    EXPECT(chain.find_model("louder") == louder && chain.find_model("louder@1.2.3") == louder);
+    EXPECT(chain.find_model(louder.hex().substr(0, 16)) == louder);
+    EXPECT(status_of([&] { chain.find_model("quieter"); }) == BLYAN_STATUS_NOT_FOUND);
+    EXPECT(chain.lineage(louder).size() == 2 && chain.lineage(louder)[0].hash == louder);
+    const blyan::hash first = chain.lineage(louder).at(1).hash;
+    const blyan::hash expert = chain.find_block("layer1.expert2");
+    EXPECT(chain.find_block("layer1.expert2", first.hex()) == chain.lineage(expert).at(1).hash);
+
+    const blyan::hash second_release = chain.release(louder, "louder", "2.0.0");
+    EXPECT(chain.find_block("louder") == second_release);
+    EXPECT(status_of([&] { chain.release(first, "louder", "1.2.3"); }) == BLYAN_STATUS_REFUSED);
+    const auto releases = chain.releases();
+    EXPECT(releases.size() == 2 && releases[0].block == second_release && releases[0].model == louder);
+    EXPECT(releases[0].version == "2.0.0" && releases[0].predecessor == releases[1].block);
+    EXPECT(releases[1].name == "louder" && releases[1].version == "1.2.3" && !releases[1].predecessor);
+
+    // Twice the weights are as far from them as they are from nothing.
+    const blyan::snapshot before = blyan::snapshot::open(chain, first);
+    const blyan::snapshot after = blyan::snapshot::open(chain, louder);
+    EXPECT(before.compare(chain, after).slots.at(0).tensors.empty());
+    blyan::compare_options comparing;
+    comparing.distances = true;
+    int heard = 0;
+    comparing.on_progress = [&](const blyan::progress &progress) {
+        heard++;
+        return progress.blocks == 1 && progress.total_blocks == 1;
+    };
+    const blyan::comparison compared = before.compare(chain, after, comparing);
+    EXPECT(heard == 1 && compared.slots.size() == 1 && blyan::hash(compared.after) == after.info().root);
+    const blyan::slot_diff &slot = compared.slots.at(0);
+    EXPECT(slot.name == "layer1.expert2" && slot.after == expert && slot.before && !slot.same_payload);
+    EXPECT(compared.new_payload_bytes == slot.after_bytes && slot.tensors.size() == 3);
+    for (const blyan::tensor_diff &tensor : slot.tensors) {
+        EXPECT(tensor.after_dtype == BLYAN_DTYPE_F32 && tensor.before_dtype != BLYAN_DTYPE_KEEP);
+        EXPECT(tensor.before_shape == tensor.after_shape && tensor.after_shape.size() == 2);
+        EXPECT(tensor.relative_norm == 1.0 && tensor.norm > 0.0 && tensor.max_abs > 0.0);
+    }
+
+    blyan::model_options options;
+    options.name = "louder@1.2.3";
+    EXPECT(blyan::hash(blyan::model(chain, options).info().model) == louder);
+    options.model = louder;
+    EXPECT(status_of([&] { blyan::model(chain, options); }) == BLYAN_STATUS_INVALID_ARGUMENT);
+    options.name = "";
+    options.model = first;
+    options.overlay = {expert};
+    EXPECT(blyan::hash(blyan::model(chain, options).info().root) == after.info().root);
+    options.overlay.push_back(expert);
+    EXPECT(status_of([&] { blyan::model(chain, options); }) == BLYAN_STATUS_INVALID_ARGUMENT);
+
+    // All of it, and then what came after.
+    const std::string all = folder + "/all.bundle", news = folder + "/news.bundle";
+    blyan::chain other = blyan::chain::in_memory();
+    EXPECT(chain.bundle_file(all).blocks == chain.size());
+    const blyan_unbundle_info taken = other.unbundle_file(all);
+    EXPECT(taken.blocks_new == chain.size() && taken.signatures_new > 0 && other.root() == chain.root());
+    EXPECT(blyan::hash(taken.root) == other.root() && other.unbundle_file(all).blocks_new == 0);
+    const blyan::hash back = chain.rollback(louder, first, "too loud");
+    EXPECT(chain.find_model("latest") == back && chain.lineage(back).size() == 3);
+    EXPECT(blyan::hash(blyan::snapshot::open(chain, back).info().root) == before.info().root);
+    EXPECT(status_of([&] { chain.rollback(first, louder, "never"); }) == BLYAN_STATUS_INVALID_ARGUMENT);
+    EXPECT(chain.migrate(louder, first, "the same in other words") == back);
+    EXPECT(status_of([&] { chain.migrate(back, expert, "no model"); }) == BLYAN_STATUS_WRONG_BLOCK);
+    blyan::bundle_options sending;
+    sending.known = other.tips(BLYAN_LANE_META);
+    for (const blyan::hash &tip : other.tips(BLYAN_LANE_PARAMETER))
+        sending.known.push_back(tip);
+    EXPECT(chain.bundle_file(news, sending).blocks == 1);
+    blyan::chain empty = blyan::chain::in_memory();
+    EXPECT(status_of([&] { empty.unbundle_file(news); }) == BLYAN_STATUS_BUNDLE && empty.size() == 0);
+    EXPECT(other.unbundle_file(news).blocks_new == 1 && other.root() == chain.root());
+    sending.blocks = std::vector<blyan::hash>();
+    EXPECT(chain.bundle_file(news, sending).blocks == 0);
+
+    // The release needs what the latest model does not.
+    blyan::collect_options collecting;
+    collecting.dry_run = true;
+    EXPECT(chain.collect(collecting).blocks.empty());
+    collecting.roots = {back};
+    EXPECT(chain.collect(collecting).blocks == std::vector<blyan::hash>{expert});
+    EXPECT(chain.payload(expert).bytes().size() == slot.after_bytes);
+    collecting.dry_run = false;
+    EXPECT(chain.collect(collecting).payload_bytes == slot.after_bytes);
+    EXPECT(status_of([&] { chain.payload(expert); }) == BLYAN_STATUS_COLLECTED);
+    EXPECT(status_of([&] { before.compare(chain, after, comparing); }) == BLYAN_STATUS_COLLECTED);
+    EXPECT(chain.verify().ok() && chain.verify().collected == std::vector<blyan::hash>{expert});
+    EXPECT(chain.unbundle_file(all).payload_bytes_new == slot.after_bytes);
+    EXPECT(chain.payload(expert).bytes().size() == slot.after_bytes && chain.verify().collected.empty());
+}
+
 } // namespace
 
 int main(int argc, char **argv)
@@ -289,6 +383,7 @@ int main(int argc, char **argv)
         }
         blocks(chain, argv[2]);
         change_an_expert(chain);
+        history(chain, argv[2]);
     } catch (const std::exception &error) {
         std::cerr << "api: " << error.what() << "\n";
         return EXIT_FAILURE;

@@ -73,6 +73,8 @@ static blyan_blocks *a_blocks;
 static blyan_cancel *a_cancel;
 static blyan_chain *a_chain;
 static blyan_co_uses *a_co_uses;
+static blyan_collect_report *a_collect_report;
+static blyan_comparison *a_comparison;
 static blyan_differences *a_differences;
 static blyan_experts *a_experts;
 static blyan_export_report *a_export_report;
@@ -83,6 +85,7 @@ static blyan_import_report *a_import_report;
 static blyan_model *a_model;
 static blyan_payload *a_payload;
 static blyan_receipt *a_receipt;
+static blyan_releases *a_releases;
 static blyan_session *a_session;
 static blyan_signatures *a_signatures;
 static blyan_slot_changes *a_slot_changes;
@@ -102,6 +105,8 @@ static blyan_block_list *new_block_list;
 static blyan_blocks *new_blocks;
 static blyan_chain *new_chain;
 static blyan_co_uses *new_co_uses;
+static blyan_collect_report *new_collect_report;
+static blyan_comparison *new_comparison;
 static blyan_differences *new_differences;
 static blyan_experts *new_experts;
 static blyan_export_report *new_export_report;
@@ -112,6 +117,7 @@ static blyan_import_report *new_import_report;
 static blyan_model *new_model;
 static blyan_payload *new_payload;
 static blyan_receipt *new_receipt;
+static blyan_releases *new_releases;
 static blyan_session *new_session;
 static blyan_signatures *new_signatures;
 static blyan_slot_changes *new_slot_changes;
@@ -125,7 +131,10 @@ static blyan_writer *new_writer;
 static blyan_appended a_appended;
 static blyan_bad_block a_bad_block;
 static blyan_block_info a_block_info;
+static blyan_bundle_info a_bundle_info;
 static blyan_co_use a_co_use;
+static blyan_collect_info a_collect_info;
+static blyan_comparison_info a_comparison_info;
 static blyan_difference a_difference;
 static blyan_draft a_draft;
 static blyan_expert_usage a_expert_usage;
@@ -137,21 +146,29 @@ static blyan_logprobs a_logprobs;
 static blyan_model_info a_model_info;
 static blyan_piece a_piece;
 static blyan_receipt_info a_receipt_info;
+static blyan_release a_release;
 static blyan_residency a_residency;
 static blyan_signature a_signature;
 static blyan_slot a_slot;
 static blyan_slot_change a_slot_change;
+static blyan_slot_diff a_slot_diff;
 static blyan_snapshot_info a_snapshot_info;
 static blyan_str a_str;
 static blyan_tensor a_tensor;
+static blyan_tensor_diff a_tensor_diff;
+static blyan_unbundle_info a_unbundle_info;
 static blyan_verify_info a_verify_info;
+static blyan_bundle_options scratch_bundle_options;
 static blyan_chain_options scratch_chain_options;
 static blyan_chat_options scratch_chat_options;
+static blyan_collect_options scratch_collect_options;
+static blyan_compare_options scratch_compare_options;
 static blyan_draft scratch_draft;
 static blyan_export_options scratch_export_options;
 static blyan_generate_options scratch_generate_options;
 static blyan_import_options scratch_import_options;
 static blyan_model_options scratch_model_options;
+static blyan_unbundle_options scratch_unbundle_options;
 static blyan_verify_options scratch_verify_options;
 
 static float floats[4] = {1, 2, 3, 4};
@@ -169,13 +186,17 @@ static blyan_tensor a_matrix;
 static uint32_t a_token = 1;
 
 /* Structs of options that say to be 12 bytes long. */
+static const blyan_bundle_options short_bundle_options = {.size = 12};
 static const blyan_chain_options short_chain_options = {.size = 12};
 static const blyan_chat_options short_chat_options = {.size = 12};
+static const blyan_collect_options short_collect_options = {.size = 12};
+static const blyan_compare_options short_compare_options = {.size = 12};
 static const blyan_draft short_draft = {.size = 12};
 static const blyan_export_options short_export_options = {.size = 12};
 static const blyan_generate_options short_generate_options = {.size = 12};
 static const blyan_import_options short_import_options = {.size = 12};
 static const blyan_model_options short_model_options = {.size = 12};
+static const blyan_unbundle_options short_unbundle_options = {.size = 12};
 static const blyan_verify_options short_verify_options = {.size = 12};
 
 static void make_tensors(void)
@@ -215,6 +236,7 @@ static void make_fixtures(const char *folder, const char *empty)
     blyan_model_info model_info;
     blyan_generate_options options;
     blyan_snapshot *changed;
+    blyan_hash release;
     blyan_receipt *other;
     blyan_generation *generation;
     uint8_t secret_key[BLYAN_SECRET_KEY_SIZE] = {1};
@@ -270,6 +292,10 @@ static void make_fixtures(const char *folder, const char *empty)
     MUST(blyan_snapshot_open(a_chain, NULL, &a_snapshot));
     MUST(blyan_snapshot_with_block(a_snapshot, a_chain, &a_hash, &changed));
     MUST(blyan_snapshot_diff(a_snapshot, changed, &a_slot_changes));
+    MUST(blyan_chain_compare(a_chain, a_snapshot, changed, NULL, &a_comparison));
+    MUST(blyan_chain_release(a_chain, &info.model, "first", BLYAN_NUL, "1.0.0", BLYAN_NUL, &release));
+    MUST(blyan_chain_releases(a_chain, &a_releases));
+    MUST(blyan_chain_collect(a_chain, NULL, &a_collect_report));
     blyan_snapshot_free(changed);
     make_tensors();
 }
@@ -284,6 +310,8 @@ static void free_fixtures(void)
     blyan_cancel_free(a_cancel);
     blyan_chain_free(a_chain);
     blyan_co_uses_free(a_co_uses);
+    blyan_collect_report_free(a_collect_report);
+    blyan_comparison_free(a_comparison);
     blyan_differences_free(a_differences);
     blyan_experts_free(a_experts);
     blyan_export_report_free(a_export_report);
@@ -294,6 +322,7 @@ static void free_fixtures(void)
     blyan_model_free(a_model);
     blyan_payload_free(a_payload);
     blyan_receipt_free(a_receipt);
+    blyan_releases_free(a_releases);
     blyan_session_free(a_session);
     blyan_signatures_free(a_signatures);
     blyan_slot_changes_free(a_slot_changes);
@@ -427,6 +456,9 @@ static void walk_chains(void)
     EXPECT(INVALID_ARGUMENT, blyan_verify_report_bad(a_verify_report, SIZE_MAX, &a_bad_block,
                sizeof(blyan_bad_block)));
     EXPECT_SIZES(blyan_verify_report_bad(a_verify_report, 0, &a_bad_block, bad_size));
+    EXPECT(NULL_ARGUMENT, blyan_verify_report_collected(NULL, 0, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_verify_report_collected(a_verify_report, 0, NULL));
+    EXPECT(INVALID_ARGUMENT, blyan_verify_report_collected(a_verify_report, 0, &a_hash));
     blyan_verify_report_free(NULL);
 }
 
@@ -738,6 +770,126 @@ static void walk_snapshots(void)
                &a_hash));
 }
 
+static void walk_releases(void)
+{
+    EXPECT(NULL_ARGUMENT, blyan_chain_releases(NULL, &new_releases));
+    EXPECT(NULL_ARGUMENT, blyan_chain_releases(a_chain, NULL));
+    EXPECT_TRUE(blyan_releases_len(NULL) == 0);
+    EXPECT(NULL_ARGUMENT, blyan_releases_get(NULL, 0, &a_release, sizeof(blyan_release)));
+    EXPECT(NULL_ARGUMENT, blyan_releases_get(a_releases, 0, NULL, sizeof(blyan_release)));
+    EXPECT(INVALID_ARGUMENT, blyan_releases_get(a_releases, SIZE_MAX, &a_release, sizeof(blyan_release)));
+    EXPECT_SIZES(blyan_releases_get(a_releases, 0, &a_release, bad_size));
+    blyan_releases_free(NULL);
+    EXPECT(NULL_ARGUMENT, blyan_chain_find_model(NULL, "latest", BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_find_model(a_chain, NULL, BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_find_model(a_chain, "latest", BLYAN_NUL, NULL));
+    EXPECT(INVALID_UTF8, blyan_chain_find_model(a_chain, BAD_UTF8, 1, &a_hash));
+    EXPECT(INVALID_SIZE, blyan_chain_find_model(a_chain, "latest", SIZE_MAX - 1, &a_hash));
+    EXPECT(NOT_FOUND, blyan_chain_find_model(a_chain, "nobody", BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_find_block(NULL, "latest", BLYAN_NUL, NULL, 0, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_find_block(a_chain, NULL, BLYAN_NUL, NULL, 0, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_find_block(a_chain, "latest", BLYAN_NUL, NULL, 0, NULL));
+    EXPECT(INVALID_UTF8, blyan_chain_find_block(a_chain, BAD_UTF8, 1, NULL, 0, &a_hash));
+    EXPECT(INVALID_SIZE, blyan_chain_find_block(a_chain, "latest", SIZE_MAX - 1, NULL, 0, &a_hash));
+    EXPECT(INVALID_UTF8, blyan_chain_find_block(a_chain, "head", BLYAN_NUL, BAD_UTF8, 1, &a_hash));
+    EXPECT(INVALID_SIZE, blyan_chain_find_block(a_chain, "head", BLYAN_NUL, "latest", SIZE_MAX - 1,
+               &a_hash));
+}
+
+static void walk_history(void)
+{
+    EXPECT(NULL_ARGUMENT, blyan_chain_lineage(NULL, &a_hash, &new_block_list));
+    EXPECT(NULL_ARGUMENT, blyan_chain_lineage(a_chain, NULL, &new_block_list));
+    EXPECT(NULL_ARGUMENT, blyan_chain_lineage(a_chain, &a_hash, NULL));
+    EXPECT(NULL_ARGUMENT, blyan_chain_rollback(NULL, &a_hash, &a_hash, "worse", BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_rollback(a_chain, NULL, &a_hash, "worse", BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_rollback(a_chain, &a_hash, NULL, "worse", BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_rollback(a_chain, &a_hash, &a_hash, NULL, BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_rollback(a_chain, &a_hash, &a_hash, "worse", BLYAN_NUL, NULL));
+    EXPECT(INVALID_UTF8, blyan_chain_rollback(a_chain, &a_hash, &a_hash, BAD_UTF8, 1, &a_hash));
+    EXPECT(INVALID_SIZE, blyan_chain_rollback(a_chain, &a_hash, &a_hash, "worse", SIZE_MAX - 1, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_migrate(NULL, &a_hash, &a_hash, "wider", BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_migrate(a_chain, NULL, &a_hash, "wider", BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_migrate(a_chain, &a_hash, NULL, "wider", BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_migrate(a_chain, &a_hash, &a_hash, NULL, BLYAN_NUL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_chain_migrate(a_chain, &a_hash, &a_hash, "wider", BLYAN_NUL, NULL));
+    EXPECT(INVALID_UTF8, blyan_chain_migrate(a_chain, &a_hash, &a_hash, BAD_UTF8, 1, &a_hash));
+    EXPECT(INVALID_SIZE, blyan_chain_migrate(a_chain, &a_hash, &a_hash, "wider", SIZE_MAX - 1, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_compare_options_init(NULL, sizeof(blyan_compare_options)));
+    EXPECT_SIZES(blyan_compare_options_init(&scratch_compare_options, bad_size));
+    EXPECT(NULL_ARGUMENT, blyan_chain_compare(NULL, a_snapshot, a_snapshot, NULL, &new_comparison));
+    EXPECT(NULL_ARGUMENT, blyan_chain_compare(a_chain, NULL, a_snapshot, NULL, &new_comparison));
+    EXPECT(NULL_ARGUMENT, blyan_chain_compare(a_chain, a_snapshot, NULL, NULL, &new_comparison));
+    EXPECT(NULL_ARGUMENT, blyan_chain_compare(a_chain, a_snapshot, a_snapshot, NULL, NULL));
+    EXPECT(INVALID_SIZE, blyan_chain_compare(a_chain, a_snapshot, a_snapshot, &short_compare_options,
+               &new_comparison));
+    EXPECT(NULL_ARGUMENT, blyan_comparison_describe(NULL, &a_comparison_info,
+               sizeof(blyan_comparison_info)));
+    EXPECT(NULL_ARGUMENT, blyan_comparison_describe(a_comparison, NULL, sizeof(blyan_comparison_info)));
+    EXPECT_SIZES(blyan_comparison_describe(a_comparison, &a_comparison_info, bad_size));
+    EXPECT(NULL_ARGUMENT, blyan_comparison_slot(NULL, 0, &a_slot_diff, sizeof(blyan_slot_diff)));
+    EXPECT(NULL_ARGUMENT, blyan_comparison_slot(a_comparison, 0, NULL, sizeof(blyan_slot_diff)));
+    EXPECT(INVALID_ARGUMENT, blyan_comparison_slot(a_comparison, SIZE_MAX, &a_slot_diff,
+               sizeof(blyan_slot_diff)));
+    EXPECT_SIZES(blyan_comparison_slot(a_comparison, 0, &a_slot_diff, bad_size));
+    EXPECT(NULL_ARGUMENT, blyan_comparison_tensor(NULL, 0, 0, &a_tensor_diff, sizeof(blyan_tensor_diff)));
+    EXPECT(NULL_ARGUMENT, blyan_comparison_tensor(a_comparison, 0, 0, NULL, sizeof(blyan_tensor_diff)));
+    EXPECT(INVALID_ARGUMENT, blyan_comparison_tensor(a_comparison, SIZE_MAX, 0, &a_tensor_diff,
+               sizeof(blyan_tensor_diff)));
+    EXPECT(INVALID_ARGUMENT, blyan_comparison_tensor(a_comparison, 0, SIZE_MAX, &a_tensor_diff,
+               sizeof(blyan_tensor_diff)));
+    EXPECT_SIZES(blyan_comparison_tensor(a_comparison, 0, 0, &a_tensor_diff, bad_size));
+    blyan_comparison_free(NULL);
+}
+
+static void walk_bundles(void)
+{
+    EXPECT(NULL_ARGUMENT, blyan_bundle_options_init(NULL, sizeof(blyan_bundle_options)));
+    EXPECT_SIZES(blyan_bundle_options_init(&scratch_bundle_options, bad_size));
+    EXPECT(NULL_ARGUMENT, blyan_chain_bundle_file(NULL, "no/such/dir", BLYAN_NUL, NULL, &a_bundle_info,
+               sizeof(blyan_bundle_info)));
+    EXPECT(NULL_ARGUMENT, blyan_chain_bundle_file(a_chain, NULL, BLYAN_NUL, NULL, &a_bundle_info,
+               sizeof(blyan_bundle_info)));
+    EXPECT(NULL_ARGUMENT, blyan_chain_bundle_file(a_chain, "no/such/dir", BLYAN_NUL, NULL, NULL,
+               sizeof(blyan_bundle_info)));
+    EXPECT(INVALID_SIZE, blyan_chain_bundle_file(a_chain, "no/such/dir", SIZE_MAX - 1, NULL, &a_bundle_info,
+               sizeof(blyan_bundle_info)));
+    EXPECT(INVALID_SIZE, blyan_chain_bundle_file(a_chain, "no/such/dir", BLYAN_NUL, &short_bundle_options,
+               &a_bundle_info, sizeof(blyan_bundle_info)));
+    EXPECT_SIZES(blyan_chain_bundle_file(a_chain, "no/such/dir", BLYAN_NUL, NULL, &a_bundle_info, bad_size));
+    EXPECT(IO, blyan_chain_bundle_file(a_chain, "no/such/dir", BLYAN_NUL, NULL, &a_bundle_info,
+               sizeof(blyan_bundle_info)));
+    EXPECT(NULL_ARGUMENT, blyan_unbundle_options_init(NULL, sizeof(blyan_unbundle_options)));
+    EXPECT_SIZES(blyan_unbundle_options_init(&scratch_unbundle_options, bad_size));
+    EXPECT(NULL_ARGUMENT, blyan_chain_unbundle_file(NULL, "no/such/dir", BLYAN_NUL, NULL, &a_unbundle_info,
+               sizeof(blyan_unbundle_info)));
+    EXPECT(NULL_ARGUMENT, blyan_chain_unbundle_file(a_chain, NULL, BLYAN_NUL, NULL, &a_unbundle_info,
+               sizeof(blyan_unbundle_info)));
+    EXPECT(NULL_ARGUMENT, blyan_chain_unbundle_file(a_chain, "no/such/dir", BLYAN_NUL, NULL, NULL,
+               sizeof(blyan_unbundle_info)));
+    EXPECT(INVALID_SIZE, blyan_chain_unbundle_file(a_chain, "no/such/dir", SIZE_MAX - 1, NULL,
+               &a_unbundle_info, sizeof(blyan_unbundle_info)));
+    EXPECT(INVALID_SIZE, blyan_chain_unbundle_file(a_chain, "no/such/dir", BLYAN_NUL,
+               &short_unbundle_options, &a_unbundle_info, sizeof(blyan_unbundle_info)));
+    EXPECT_SIZES(blyan_chain_unbundle_file(a_chain, "no/such/dir", BLYAN_NUL, NULL, &a_unbundle_info,
+               bad_size));
+    EXPECT(IO, blyan_chain_unbundle_file(a_chain, "no/such/dir", BLYAN_NUL, NULL, &a_unbundle_info,
+               sizeof(blyan_unbundle_info)));
+    EXPECT(NULL_ARGUMENT, blyan_collect_options_init(NULL, sizeof(blyan_collect_options)));
+    EXPECT_SIZES(blyan_collect_options_init(&scratch_collect_options, bad_size));
+    EXPECT(NULL_ARGUMENT, blyan_chain_collect(NULL, NULL, &new_collect_report));
+    EXPECT(NULL_ARGUMENT, blyan_chain_collect(a_chain, NULL, NULL));
+    EXPECT(INVALID_SIZE, blyan_chain_collect(a_chain, &short_collect_options, &new_collect_report));
+    EXPECT(NULL_ARGUMENT, blyan_collect_report_describe(NULL, &a_collect_info, sizeof(blyan_collect_info)));
+    EXPECT(NULL_ARGUMENT, blyan_collect_report_describe(a_collect_report, NULL,
+               sizeof(blyan_collect_info)));
+    EXPECT_SIZES(blyan_collect_report_describe(a_collect_report, &a_collect_info, bad_size));
+    EXPECT(NULL_ARGUMENT, blyan_collect_report_block(NULL, 0, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_collect_report_block(a_collect_report, 0, NULL));
+    EXPECT(INVALID_ARGUMENT, blyan_collect_report_block(a_collect_report, 0, &a_hash));
+    blyan_collect_report_free(NULL);
+}
+
 static void walk_tensors(void)
 {
     EXPECT(NULL_ARGUMENT, blyan_tensors_open(NULL, &a_hash, &new_tensors));
@@ -854,6 +1006,9 @@ int main(int argc, char **argv)
     walk_sessions();
     walk_writers();
     walk_snapshots();
+    walk_releases();
+    walk_history();
+    walk_bundles();
     walk_tensors();
     walk_usage();
     walk_log();

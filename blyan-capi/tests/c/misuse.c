@@ -6,9 +6,11 @@
 #include <blyan.h>
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int failures;
 
@@ -494,6 +496,97 @@ static void lose_a_payload(const char *folder, const char *empty)
     blyan_chain_free(chain);
 }
 
+static int stop_at_once(void *user, const blyan_progress *progress)
+{
+    (void)user;
+    return progress->blocks > 0;
+}
+
+static int is_empty(const blyan_chain *chain)
+{
+    uint64_t len = 1;
+
+    EXPECT(OK, blyan_chain_len(chain, &len));
+    return len == 0;
+}
+
+/* A bundle that is stopped, cut off, too large or taken in at a bad time changes nothing. */
+static void exchange_badly(const char *folder, const char *empty)
+{
+    blyan_chain *chain;
+    blyan_chain *other;
+    blyan_writer *writer;
+    blyan_bundle_options sending;
+    blyan_bundle_info sent;
+    blyan_unbundle_options taking;
+    blyan_unbundle_info taken;
+    blyan_collect_options collecting;
+    blyan_collect_report *report;
+    blyan_cancel *cancel;
+    blyan_hash nobody = {{1}};
+    uint64_t len;
+    char path[4096];
+
+    snprintf(path, sizeof path, "%s/bundle", empty);
+    EXPECT(OK, blyan_cancel_new(&cancel));
+    EXPECT(OK, blyan_chain_in_memory(&chain));
+    EXPECT(OK, blyan_chain_in_memory(&other));
+    EXPECT(OK, blyan_import_checkpoint(chain, folder, BLYAN_NUL, NULL, NULL));
+    EXPECT(OK, blyan_bundle_options_init(&sending, sizeof sending));
+    sending.on_progress = stop_at_once;
+    EXPECT(STOPPED, blyan_chain_bundle_file(chain, path, BLYAN_NUL, &sending, &sent, sizeof sent));
+    EXPECT_TRUE(access(path, F_OK) != 0);
+    sending.on_progress = NULL;
+    sending.blocks = &nobody;
+    sending.blocks_len = 1;
+    EXPECT(NOT_FOUND, blyan_chain_bundle_file(chain, path, BLYAN_NUL, &sending, &sent, sizeof sent));
+    sending.blocks = NULL;
+    EXPECT(NULL_ARGUMENT, blyan_chain_bundle_file(chain, path, BLYAN_NUL, &sending, &sent, sizeof sent));
+    EXPECT(OK, blyan_chain_bundle_file(chain, path, BLYAN_NUL, NULL, &sent, sizeof sent));
+    EXPECT(OK, blyan_chain_len(chain, &len));
+    EXPECT_TRUE(sent.blocks == len && sent.payloads > 0 && sent.bytes > 0);
+
+    EXPECT(OK, blyan_unbundle_options_init(&taking, sizeof taking));
+    taking.on_progress = stop_at_once;
+    EXPECT(STOPPED, blyan_chain_unbundle_file(other, path, BLYAN_NUL, &taking, &taken, sizeof taken));
+    taking.on_progress = NULL;
+    taking.cancel = cancel;
+    blyan_cancel_set(cancel, true);
+    EXPECT(CANCELLED, blyan_chain_unbundle_file(other, path, BLYAN_NUL, &taking, &taken, sizeof taken));
+    taking.cancel = NULL;
+    taking.max_payload_bytes = 8;
+    EXPECT(BUNDLE, blyan_chain_unbundle_file(other, path, BLYAN_NUL, &taking, &taken, sizeof taken));
+
+    /* This thread has a transaction: it would wait for itself. */
+    EXPECT(OK, blyan_chain_writer(other, &writer));
+    EXPECT(BUSY, blyan_chain_unbundle_file(other, path, BLYAN_NUL, NULL, &taken, sizeof taken));
+    EXPECT(BUSY, blyan_chain_collect(other, NULL, &report));
+    EXPECT_TRUE(report == NULL);
+    EXPECT(OK, blyan_collect_options_init(&collecting, sizeof collecting));
+    collecting.dry_run = 1;
+    EXPECT(OK, blyan_chain_collect(other, &collecting, &report));
+    blyan_collect_report_free(report);
+    blyan_writer_free(writer);
+
+    collecting.cancel = cancel;
+    EXPECT(CANCELLED, blyan_chain_collect(chain, &collecting, &report));
+    collecting.cancel = NULL;
+    collecting.roots = &nobody;
+    collecting.roots_len = 1;
+    EXPECT(NOT_FOUND, blyan_chain_collect(chain, &collecting, &report));
+    EXPECT_TRUE(blyan_last_error()->block != NULL &&
+                memcmp(blyan_last_error()->block, &nobody, sizeof nobody) == 0);
+    collecting.roots_len = SIZE_MAX;
+    EXPECT(INVALID_SIZE, blyan_chain_collect(chain, &collecting, &report));
+
+    EXPECT_TRUE(truncate(path, (off_t)sent.bytes - 1) == 0);
+    EXPECT(BUNDLE, blyan_chain_unbundle_file(other, path, BLYAN_NUL, NULL, &taken, sizeof taken));
+    EXPECT_TRUE(is_empty(other));
+    blyan_cancel_free(cancel);
+    blyan_chain_free(other);
+    blyan_chain_free(chain);
+}
+
 struct log {
     int count;
     blyan_status inner;
@@ -592,6 +685,21 @@ static void odd_values(const blyan_chain *chain, const blyan_model *model)
     EXPECT(OK, blyan_model_open(chain, &options, &opened));
     blyan_model_free(opened);
 
+    options.name.data = "nobody";
+    EXPECT(NOT_FOUND, blyan_model_open(chain, &options, &opened));
+    options.name.len = SIZE_MAX - 1;
+    EXPECT(INVALID_SIZE, blyan_model_open(chain, &options, &opened));
+    options.name.data = NULL;
+    options.overlay_len = 1;
+    EXPECT(NULL_ARGUMENT, blyan_model_open(chain, &options, &opened));
+    options.overlay = &nobody;
+    EXPECT(NOT_FOUND, blyan_model_open(chain, &options, &opened));
+    /* A caller that was compiled when there was neither: the rest is garbage. */
+    memset(&options, 0xff, sizeof options);
+    EXPECT(OK, blyan_model_options_init(&options, offsetof(blyan_model_options, name)));
+    EXPECT(OK, blyan_model_open(chain, &options, &opened));
+    blyan_model_free(opened);
+
     EXPECT(RECEIPT, blyan_receipt_from_json("{}", BLYAN_NUL, &receipt));
     EXPECT(RECEIPT, blyan_receipt_from_json("\xff", 1, &receipt));
     EXPECT(INVALID_SIZE, blyan_model_logits(model, tokens, 1, few, 3));
@@ -635,6 +743,7 @@ int main(int argc, char **argv)
     stop_in_the_middle(argv[1], argv[2]);
     write_twice();
     lose_a_payload(argv[1], argv[2]);
+    exchange_badly(argv[1], argv[2]);
     hear_warnings(argv[1], argv[2]);
     printf("%d failures\n", failures);
     return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
