@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::lanes::{softmax, softmax_backward, vectorized};
-use crate::storage::{Matrix, into_floats, product, with_storage};
+use crate::lanes::{softmax, softmax_backward, vector_fn};
+use crate::product::{By, Matrix, add_product, product};
+use crate::storage::{floats, with_floats};
 
 /// Queries that are computed together.
 const BLOCK: usize = 64;
@@ -39,28 +40,61 @@ impl AttentionShape {
     }
 
     fn first_key(&self, query: usize) -> usize {
-        self.window.map_or(0, |window| (query + 1).saturating_sub(window))
+        (query + 1).saturating_sub(self.window())
     }
 
-    /// The columns of a block's scores that a query sees.
-    fn seen(&self, query: usize, keys: &Range<usize>) -> Range<usize> {
-        self.first_key(query) - keys.start..query + 1 - keys.start
+    fn window(&self) -> usize {
+        self.window.unwrap_or(self.positions)
     }
 
     fn scale(&self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
 
-    /// A block of rows of one head in a matrix (batch × positions, heads × head_dim).
+    /// Rows of one head from a position on, in a matrix (batch × positions, heads × head_dim).
     fn rows<'a>(
         &self,
-        (storage, start): (&'a CpuStorage, usize),
+        data: &'a [f32],
         (sequence, position): (usize, usize),
         (head, heads): (usize, usize),
     ) -> Matrix<'a> {
         let width = heads * self.head_dim;
         let first = (sequence * self.positions + position) * width + head * self.head_dim;
-        Matrix::new(storage, start + first, width)
+        Matrix::new(&data[first..], width)
+    }
+}
+
+vector_fn! {
+    /// Softmax of each row over the keys that its query sees, 0 elsewhere. `scores`: (queries, keys); the
+    /// first query is number `query`, the first key number `key`.
+    fn softmax_of_seen(
+        scores: &'a mut [f32],
+        keys: usize,
+        query: usize,
+        key: usize,
+        window: usize,
+        scale: f32,
+    ) -> () {
+        for (query, row) in (query..).zip(scores.chunks_exact_mut(keys)) {
+            let first = (query + 1).saturating_sub(window) - key;
+            let end = query + 1 - key;
+            for unseen in &mut row[..first] {
+                *unseen = 0.0;
+            }
+            for unseen in &mut row[end..] {
+                *unseen = 0.0;
+            }
+            softmax(&mut row[first..end], scale);
+        }
+    }
+}
+
+vector_fn! {
+    /// `scores` become gradients by scores. Both (queries, keys).
+    fn softmax_of_seen_backward(weights: &'a [f32], scores: &'a mut [f32], keys: usize, scale: f32) -> () {
+        for (weights, scores) in weights.chunks_exact(keys).zip(scores.chunks_exact_mut(keys)) {
+            softmax_backward(weights, scores, scale);
+        }
     }
 }
 
@@ -75,7 +109,7 @@ pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShap
 }
 
 /// Attention weights of each block: [task][head of its group × block].
-type Saved = Vec<Vec<CpuStorage>>;
+type Saved = Vec<Vec<Vec<f32>>>;
 
 struct Op {
     shape: AttentionShape,
@@ -99,8 +133,8 @@ impl CustomOp3 for Op {
     ) -> Result<(CpuStorage, Shape)> {
         let shape = &self.shape;
         let (dim, group) = (shape.head_dim, shape.group());
-        let (q, k, v) = ((q, lq.start_offset()), (k, lk.start_offset()), (v, lv.start_offset()));
-        let tasks: Vec<(Vec<f32>, Vec<CpuStorage>)> = (0..shape.batch * shape.kv_heads)
+        let (q, k, v) = (floats(q, lq)?, floats(k, lk)?, floats(v, lv)?);
+        let tasks: Vec<(Vec<f32>, Vec<Vec<f32>>)> = (0..shape.batch * shape.kv_heads)
             .into_par_iter()
             .map(|task| {
                 let (sequence, kv) = (task / shape.kv_heads, task % shape.kv_heads);
@@ -113,17 +147,10 @@ impl CustomOp3 for Op {
                         let q = shape.rows(q, (sequence, queries.start), (head, shape.heads));
                         let k = shape.rows(k, (sequence, keys.start), (kv, shape.kv_heads));
                         let v = shape.rows(v, (sequence, keys.start), (kv, shape.kv_heads));
-                        let mut scores = product(q, k.t(), m, n, dim)?;
-                        vectorized(|| {
-                            for (query, row) in queries.clone().zip(scores.chunks_exact_mut(n)) {
-                                let seen = shape.seen(query, &keys);
-                                row[..seen.start].fill(0.0);
-                                row[seen.end..].fill(0.0);
-                                softmax(&mut row[seen], shape.scale());
-                            }
-                        });
-                        let scores = CpuStorage::F32(scores);
-                        let mixed = product(Matrix::new(&scores, 0, n), v, m, dim, n)?;
+                        let mut scores = product(q, k.t(), (m, n, dim), By::Caller)?;
+                        let places = (queries.start, keys.start, shape.window());
+                        softmax_of_seen(&mut scores, n, places.0, places.1, places.2, shape.scale());
+                        let mixed = product(Matrix::new(&scores, n), v, (m, dim, n), By::Caller)?;
                         for (query, mixed) in queries.zip(mixed.chunks_exact(dim)) {
                             out[(query * group + member) * dim..][..dim].copy_from_slice(mixed);
                         }
@@ -155,21 +182,13 @@ impl CustomOp3 for Op {
         if saved.len() != shape.batch * shape.kv_heads {
             bail!("attention was differentiated twice");
         }
-        let tasks: Vec<TaskGradients> = with_storage(q, |q, lq| {
-            with_storage(k, |k, lk| {
-                with_storage(v, |v, lv| {
-                    with_storage(grad, |grad, lg| {
-                        let starts =
-                            [lq.start_offset(), lk.start_offset(), lv.start_offset(), lg.start_offset()];
-                        let saved: Vec<(usize, Vec<CpuStorage>)> = saved.into_iter().enumerate().collect();
-                        saved
-                            .into_par_iter()
-                            .map(|saved| {
-                                let matrices =
-                                    [(q, starts[0]), (k, starts[1]), (v, starts[2]), (grad, starts[3])];
-                                self.task_backward(saved, matrices)
-                            })
-                            .collect::<Result<_>>()
+        let tasks: Vec<TaskGradients> = with_floats(q, |q| {
+            with_floats(k, |k| {
+                with_floats(v, |v| {
+                    with_floats(grad, |grad| {
+                        let saved: Vec<(usize, Vec<Vec<f32>>)> = saved.into_iter().enumerate().collect();
+                        let tasks = saved.into_par_iter();
+                        tasks.map(|saved| self.task_backward(saved, [q, k, v, grad])).collect::<Result<_>>()
                     })
                 })
             })
@@ -187,11 +206,10 @@ impl CustomOp3 for Op {
 type TaskGradients = (Vec<f32>, (Vec<f32>, Vec<f32>));
 
 impl Op {
-    /// `matrices`: queries, keys, values and the gradient of the result, each with where it starts.
     fn task_backward(
         &self,
-        (task, saved): (usize, Vec<CpuStorage>),
-        [q, k, v, grad]: [(&CpuStorage, usize); 4],
+        (task, saved): (usize, Vec<Vec<f32>>),
+        [q, k, v, grad]: [&[f32]; 4],
     ) -> Result<TaskGradients> {
         let shape = &self.shape;
         let (dim, group) = (shape.head_dim, shape.group());
@@ -209,30 +227,21 @@ impl Op {
                 let k = shape.rows(k, (sequence, keys.start), (kv, shape.kv_heads));
                 let v = shape.rows(v, (sequence, keys.start), (kv, shape.kv_heads));
                 let grad = shape.rows(grad, (sequence, queries.start), (head, shape.heads));
-                let part = product(Matrix::new(&weights, 0, n).t(), grad, n, dim, m)?;
-                add(&mut dv[keys.start * dim..keys.end * dim], &part);
-                let mut scores = product(grad, v.t(), m, n, dim)?;
-                let weights = into_floats(weights)?;
-                vectorized(|| {
-                    for (weights, scores) in weights.chunks_exact(n).zip(scores.chunks_exact_mut(n)) {
-                        softmax_backward(weights, scores, shape.scale());
-                    }
-                });
-                let scores = CpuStorage::F32(scores);
-                let part = product(Matrix::new(&scores, 0, n), k, m, dim, n)?;
+                let weights_t = Matrix::new(&weights, n).t();
+                let seen = keys.start * dim..keys.end * dim;
+                add_product(&mut dv[seen.clone()], weights_t, grad, (n, dim, m), By::Caller)?;
+                let mut scores = product(grad, v.t(), (m, n, dim), By::Caller)?;
+                softmax_of_seen_backward(&weights, &mut scores, n, shape.scale());
+                let scores = Matrix::new(&scores, n);
+                let part = product(scores, k, (m, dim, n), By::Caller)?;
                 for (query, part) in queries.zip(part.chunks_exact(dim)) {
                     dq[(query * group + member) * dim..][..dim].copy_from_slice(part);
                 }
-                let part = product(Matrix::new(&scores, 0, n).t(), q, n, dim, m)?;
-                add(&mut dk[keys.start * dim..keys.end * dim], &part);
+                add_product(&mut dk[seen], scores.t(), q, (n, dim, m), By::Caller)?;
             }
         }
         Ok((dq, (dk, dv)))
     }
-}
-
-fn add(sum: &mut [f32], part: &[f32]) {
-    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
 }
 
 /// What tasks made, (positions, width) each, as one matrix (batch × positions, kv_heads × width).

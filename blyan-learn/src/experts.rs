@@ -4,12 +4,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blyan_core::kernels::top_k;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::lanes::{ROWS_PER_TASK, dot, vectorized};
+use crate::lanes::{ROWS_PER_TASK, add_scaled, dot_product, vector_fn};
 use crate::ops::{silu_derivatives, silu_product};
-use crate::storage::{Matrix, floats, product, with_floats, with_storage};
+use crate::product::{By, Matrix, add_product, product};
+use crate::storage::{floats, with_floats};
 
 /// Which experts the tokens of a step use: uses sorted by expert, then by token.
 #[derive(Debug)]
@@ -116,40 +117,59 @@ impl Experts {
         &self,
         expert: usize,
         hidden: usize,
-        gate_up: (&CpuStorage, usize),
-        down: (&CpuStorage, usize),
+        gate_up: &[f32],
+        down: &[f32],
         f: impl FnOnce(Matrix<'_>, Matrix<'_>) -> Result<R>,
     ) -> Result<R> {
         match &self.places[expert] {
             Place::Trained(index) => {
                 let size = self.inner * hidden;
-                f(
-                    Matrix::new(gate_up.0, gate_up.1 + 2 * index * size, hidden),
-                    Matrix::new(down.0, down.1 + index * size, self.inner),
-                )
+                let gate_up = Matrix::new(&gate_up[2 * index * size..], hidden);
+                f(gate_up, Matrix::new(&down[index * size..], self.inner))
             }
-            Place::Frozen(frozen) => {
-                let (gate_up, lg) = frozen.gate_up.storage_and_layout();
-                let (down, ld) = frozen.down.storage_and_layout();
-                match (&*gate_up, &*down) {
-                    (Storage::Cpu(gate_up), Storage::Cpu(down)) => f(
-                        Matrix::new(gate_up, lg.start_offset(), hidden),
-                        Matrix::new(down, ld.start_offset(), self.inner),
-                    ),
-                    _ => bail!("training runs on the CPU"),
-                }
-            }
+            Place::Frozen(frozen) => with_floats(&frozen.gate_up, |gate_up| {
+                with_floats(&frozen.down, |down| {
+                    f(Matrix::new(gate_up, hidden), Matrix::new(down, self.inner))
+                })
+            }),
         }
     }
 
-    fn gather(&self, x: &[f32], hidden: usize, expert: usize) -> CpuStorage {
+    fn gather(&self, x: &[f32], hidden: usize, expert: usize) -> Vec<f32> {
         let Assignment { order, starts, .. } = &*self.assignment;
         let tokens = &order[starts[expert]..starts[expert + 1]];
         let mut rows = Vec::with_capacity(tokens.len() * hidden);
         for &token in tokens {
             rows.extend_from_slice(&x[token as usize * hidden..][..hidden]);
         }
-        CpuStorage::F32(rows)
+        rows
+    }
+}
+
+vector_fn! {
+    /// `after` (rows, inner) = SiLU of the first half of each row of `before` (rows, 2 × inner) times the second.
+    fn gated_rows(after: &'a mut [f32], before: &'a [f32], inner: usize) -> () {
+        for (after, before) in after.chunks_exact_mut(inner).zip(before.chunks_exact(2 * inner)) {
+            let (gate, up) = before.split_at(inner);
+            for ((after, gate), up) in after.iter_mut().zip(gate).zip(up) {
+                *after = silu_product(*gate, *up);
+            }
+        }
+    }
+}
+
+vector_fn! {
+    /// `before` becomes its gradient, and the gradient `after` its value.
+    fn gated_rows_backward(after: &'a mut [f32], before: &'a mut [f32], inner: usize) -> () {
+        for (after, before) in after.chunks_exact_mut(inner).zip(before.chunks_exact_mut(2 * inner)) {
+            let (gate, up) = before.split_at_mut(inner);
+            for ((after, gate), up) in after.iter_mut().zip(gate).zip(up) {
+                let (by_gate, by_up, value) = silu_derivatives(*gate, *up);
+                *gate = by_gate * *after;
+                *up = by_up * *after;
+                *after = value;
+            }
+        }
     }
 }
 
@@ -168,7 +188,7 @@ impl CustomOp3 for Experts {
         ld: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (_, hidden) = lx.shape().dims2()?;
-        let x = floats(x, lx)?;
+        let (x, gate_up, down) = (floats(x, lx)?, floats(gate_up, lg)?, floats(down, ld)?);
         let (assignment, inner) = (&*self.assignment, self.inner);
         let mut y = Vec::with_capacity(assignment.order.len() * hidden);
         let mut saved = Vec::new();
@@ -178,24 +198,15 @@ impl CustomOp3 for Experts {
                 continue;
             }
             let rows = self.gather(x, hidden, expert);
-            let weights = ((gate_up, lg.start_offset()), (down, ld.start_offset()));
-            self.with_weights(expert, hidden, weights.0, weights.1, |gate_up, down| {
-                let before = product(Matrix::new(&rows, 0, hidden), gate_up.t(), uses, 2 * inner, hidden)?;
+            self.with_weights(expert, hidden, gate_up, down, |gate_up, down| {
+                let rows = Matrix::new(&rows, hidden);
+                let before = product(rows, gate_up.t(), (uses, 2 * inner, hidden), By::Pool)?;
                 let mut after = vec![0.0; uses * inner];
                 let tasks = after.par_chunks_mut(inner * ROWS_PER_TASK);
-                tasks.zip(before.par_chunks(2 * inner * ROWS_PER_TASK)).for_each(|(after, before)| {
-                    vectorized(|| {
-                        let rows = after.chunks_exact_mut(inner).zip(before.chunks_exact(2 * inner));
-                        for (after, before) in rows {
-                            let (gate, up) = before.split_at(inner);
-                            for ((after, gate), up) in after.iter_mut().zip(gate).zip(up) {
-                                *after = silu_product(*gate, *up);
-                            }
-                        }
-                    });
-                });
-                let after = CpuStorage::F32(after);
-                y.extend(product(Matrix::new(&after, 0, inner), down.t(), uses, hidden, inner)?);
+                tasks
+                    .zip(before.par_chunks(2 * inner * ROWS_PER_TASK))
+                    .for_each(|(after, before)| gated_rows(after, before, inner));
+                y.extend(product(Matrix::new(&after, inner), down.t(), (uses, hidden, inner), By::Pool)?);
                 saved.push(before);
                 Ok(())
             })?;
@@ -227,26 +238,18 @@ impl CustomOp3 for Experts {
             for_down: vec![0.0; trained * size],
         };
         with_floats(x, |x| {
-            with_storage(gate_up, |gate_up, lg| {
-                with_storage(down, |down, ld| {
-                    with_storage(grad, |grad, lr| {
-                        let weights = ((gate_up, lg.start_offset()), (down, ld.start_offset()));
+            with_floats(gate_up, |gate_up| {
+                with_floats(down, |down| {
+                    with_floats(grad, |grad| {
                         for (expert, before) in saved.into_iter().enumerate() {
                             let start = self.assignment.starts[expert];
                             if start == self.assignment.starts[expert + 1] {
                                 continue;
                             }
-                            let grad = Matrix::new(grad, lr.start_offset() + start * hidden, hidden);
-                            self.with_weights(expert, hidden, weights.0, weights.1, |gate_up, down| {
-                                self.expert_backward(
-                                    expert,
-                                    (x, hidden),
-                                    before,
-                                    grad,
-                                    gate_up,
-                                    down,
-                                    &mut sums,
-                                )
+                            let grad = Matrix::new(&grad[start * hidden..], hidden);
+                            self.with_weights(expert, hidden, gate_up, down, |gate_up, down| {
+                                let weights = (gate_up, down);
+                                self.expert_backward(expert, (x, hidden), before, grad, weights, &mut sums)
                             })?;
                         }
                         Ok(())
@@ -276,48 +279,34 @@ struct Sums {
 }
 
 impl Experts {
-    #[expect(clippy::too_many_arguments, reason = "one caller")]
     fn expert_backward(
         &self,
         expert: usize,
         (x, hidden): (&[f32], usize),
         mut before: Vec<f32>,
         grad: Matrix<'_>,
-        gate_up: Matrix<'_>,
-        down: Matrix<'_>,
+        (gate_up, down): (Matrix<'_>, Matrix<'_>),
         sums: &mut Sums,
     ) -> Result<()> {
         let inner = self.inner;
         let uses = before.len() / (2 * inner);
-        let mut after = product(grad, down, uses, inner, hidden)?;
-        // `before` becomes its gradient, the gradient of `after` its value.
+        let mut after = product(grad, down, (uses, inner, hidden), By::Pool)?;
         let tasks = after.par_chunks_mut(inner * ROWS_PER_TASK);
-        tasks.zip(before.par_chunks_mut(2 * inner * ROWS_PER_TASK)).for_each(|(after, before)| {
-            vectorized(|| {
-                for (after, before) in after.chunks_exact_mut(inner).zip(before.chunks_exact_mut(2 * inner)) {
-                    let (gate, up) = before.split_at_mut(inner);
-                    for ((after, gate), up) in after.iter_mut().zip(gate).zip(up) {
-                        let (by_gate, by_up, value) = silu_derivatives(*gate, *up);
-                        *gate = by_gate * *after;
-                        *up = by_up * *after;
-                        *after = value;
-                    }
-                }
-            });
-        });
-        let before = CpuStorage::F32(before);
-        let for_before = Matrix::new(&before, 0, 2 * inner);
+        tasks
+            .zip(before.par_chunks_mut(2 * inner * ROWS_PER_TASK))
+            .for_each(|(after, before)| gated_rows_backward(after, before, inner));
+        let for_before = Matrix::new(&before, 2 * inner);
         if self.for_x {
-            sums.for_rows.extend(product(for_before, gate_up, uses, hidden, 2 * inner)?);
+            sums.for_rows.extend(product(for_before, gate_up, (uses, hidden, 2 * inner), By::Pool)?);
         }
         if let (Place::Trained(index), true) = (&self.places[expert], self.for_weights) {
             let size = inner * hidden;
             let rows = self.gather(x, hidden, expert);
-            let part = product(for_before.t(), Matrix::new(&rows, 0, hidden), 2 * inner, hidden, uses)?;
-            sums.for_gate_up[2 * index * size..][..2 * size].copy_from_slice(&part);
-            let after = CpuStorage::F32(after);
-            let part = product(grad.t(), Matrix::new(&after, 0, inner), hidden, inner, uses)?;
-            sums.for_down[index * size..][..size].copy_from_slice(&part);
+            let sum = &mut sums.for_gate_up[2 * index * size..][..2 * size];
+            let rows = Matrix::new(&rows, hidden);
+            add_product(sum, for_before.t(), rows, (2 * inner, hidden, uses), By::Pool)?;
+            let sum = &mut sums.for_down[index * size..][..size];
+            add_product(sum, grad.t(), Matrix::new(&after, inner), (hidden, inner, uses), By::Pool)?;
         }
         Ok(())
     }
@@ -329,13 +318,11 @@ fn sum_of_uses(assignment: &Assignment, rows: &[f32], hidden: usize, weights: Op
     let mut sums = vec![0.0; assignment.tokens * hidden];
     let tasks = sums.par_chunks_mut(hidden).zip(assignment.places.par_chunks(per_token)).enumerate();
     tasks.with_min_len(ROWS_PER_TASK).for_each(|(token, (sum, places))| {
-        vectorized(|| {
-            for (number, &place) in places.iter().enumerate() {
-                let row = &rows[place as usize * hidden..][..hidden];
-                let weight = weights.map_or(1.0, |weights| weights[token * per_token + number]);
-                sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
-            }
-        });
+        for (number, &place) in places.iter().enumerate() {
+            let row = &rows[place as usize * hidden..][..hidden];
+            let weight = weights.map_or(1.0, |weights| weights[token * per_token + number]);
+            add_scaled(sum, weight, row);
+        }
     });
     sums
 }
@@ -410,7 +397,7 @@ impl CustomOp2 for Combine {
                         |(value, (index, place))| {
                             let row = &uses[*place as usize * hidden..][..hidden];
                             let grad = &grad[index / per_token * hidden..][..hidden];
-                            *value = vectorized(|| dot(row, grad));
+                            *value = dot_product(row, grad);
                         },
                     );
                     Ok(values)

@@ -47,6 +47,7 @@ mod lanes;
 mod ops;
 mod optimizer;
 mod parameters;
+mod product;
 mod source;
 mod storage;
 mod trainer;

@@ -8,7 +8,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, bail};
 use rayon::prelude::*;
 
-use crate::lanes::{sum_of_squares, vectorized};
+use crate::lanes::{ELEMENTS_PER_TASK, sum_of_squares, vector_fn};
 use crate::parameters::Parameters;
 use crate::storage::{floats, with_floats};
 
@@ -114,8 +114,7 @@ impl Optimizer {
             else {
                 continue;
             };
-            let update = Update {
-                moments: Mutex::new(moments),
+            let numbers = StepNumbers {
                 gradient_scale: scale as f32,
                 beta1: beta1 as f32,
                 beta2: beta2 as f32,
@@ -124,6 +123,7 @@ impl Optimizer {
                 first_scale: (rate / (1.0 - beta1.powi(power))) as f32,
                 second_scale: (1.0 / (1.0 - beta2.powi(power))) as f32,
             };
+            let update = Update { moments: Mutex::new(moments), numbers };
             parameter.var.as_tensor().inplace_op2(&gradient.detach().contiguous()?, &update)?;
         }
         Ok(norm)
@@ -133,6 +133,12 @@ impl Optimizer {
 /// One step of one variable.
 struct Update<'a> {
     moments: Mutex<&'a mut Moments>,
+    numbers: StepNumbers,
+}
+
+/// Numbers of one step.
+#[derive(Clone, Copy)]
+pub(crate) struct StepNumbers {
     gradient_scale: f32,
     beta1: f32,
     beta2: f32,
@@ -142,7 +148,25 @@ struct Update<'a> {
     second_scale: f32,
 }
 
-const ELEMENTS_PER_TASK: usize = 1 << 14;
+vector_fn! {
+    fn adamw(
+        values: &'a mut [f32],
+        gradient: &'a [f32],
+        first: &'a mut [f32],
+        second: &'a mut [f32],
+        numbers: StepNumbers,
+    ) -> () {
+        let StepNumbers { gradient_scale, beta1, beta2, eps, keep, first_scale, second_scale } = numbers;
+        let states = first.iter_mut().zip(second);
+        for ((value, gradient), (first, second)) in values.iter_mut().zip(gradient).zip(states) {
+            let gradient = gradient * gradient_scale;
+            *first = beta1 * *first + (1.0 - beta1) * gradient;
+            *second = beta2 * *second + (1.0 - beta2) * gradient * gradient;
+            let root = (*second * second_scale).sqrt() + eps;
+            *value = *value * keep - *first * first_scale / root;
+        }
+    }
+}
 
 impl InplaceOp2 for Update<'_> {
     fn name(&self) -> &'static str {
@@ -166,16 +190,7 @@ impl InplaceOp2 for Update<'_> {
         let states = first.par_chunks_mut(task).zip(second.par_chunks_mut(task));
         let tasks = values[start..end].par_chunks_mut(task).zip(gradient.par_chunks(task)).zip(states);
         tasks.for_each(|((values, gradient), (first, second))| {
-            vectorized(|| {
-                let states = first.iter_mut().zip(second);
-                for ((value, gradient), (first, second)) in values.iter_mut().zip(gradient).zip(states) {
-                    let gradient = gradient * self.gradient_scale;
-                    *first = self.beta1 * *first + (1.0 - self.beta1) * gradient;
-                    *second = self.beta2 * *second + (1.0 - self.beta2) * gradient * gradient;
-                    let root = (*second * self.second_scale).sqrt() + self.eps;
-                    *value = *value * self.keep - *first * self.first_scale / root;
-                }
-            });
+            adamw(values, gradient, first, second, self.numbers);
         });
         Ok(())
     }
