@@ -313,9 +313,12 @@ proptest! {
                 alone: judged(middle, end),
             }],
         });
-        // The same runs go through the new expert in both; of the split one, some through its first half.
+        // The same runs go through the new expert in both; of the split one, some through its first half,
+        // and all of them before the second is adopted.
+        let second_is_adopted = start + wait <= NOW;
         for (run, tokens) in (200..).zip(used) {
-            let half = if run % 2 == u64::from(cut % 2) { block(EXTRA + 1) } else { block(EXTRA + 3) };
+            let is_late = second_is_adopted && run % 2 != u64::from(cut % 2);
+            let half = block(EXTRA + if is_late { 3 } else { 1 });
             for (world, block) in [(&mut whole, block(EXTRA + 1)), (&mut split, half)] {
                 let tokens = BTreeMap::from([(block, tokens)]);
                 world.uses.push(Use { run: [run as u8; 32], period: NOW, tokens });
