@@ -66,8 +66,9 @@ def prefill_gops(entry: dict, tokens_per_s: float | None) -> float | None:
 
 def peak_of(entry: dict) -> float | None:
     """The peak of the instructions that a product of the dtype can use, where the CPU has them."""
-    integer = best(entry, "vpdpbusd_gops") if entry["dtype"] in ("int8", "int4") else None
-    return integer or best(entry, "fma_f32_avx512_gflops") or best(entry, "fma_f32_avx2_gflops")
+    if entry["dtype"] in ("int8", "int4"):
+        return best(entry, "vpdpbusd_gops") or best(entry, "vpmaddwd_gops")
+    return best(entry, "fma_f32_avx512_gflops") or best(entry, "fma_f32_avx2_gflops")
 
 
 def side_of(results: dict, model: str, case: str, dtype: str, peer: str = "") -> dict | None:
@@ -276,6 +277,7 @@ PROBES = {
     "read_file_huge_prefetch": "the same with software prefetch",
     "fma_f32_avx512_gflops": "FMA, f32, AVX-512, GFLOP/s",
     "fma_f32_avx2_gflops": "FMA, f32, AVX2, GFLOP/s",
+    "vpmaddwd_gops": "int16 dot, `vpmaddwd`, AVX2, GOP/s",
     "vpdpbusd_gops": "int8 dot, `vpdpbusd`, GOP/s",
     "vpdpwssd_gops": "int16 dot, `vpdpwssd`, GOP/s",
     "vdpbf16ps_gflops": "bf16 dot, `vdpbf16ps`, GFLOP/s",
@@ -382,8 +384,8 @@ def page(stored: dict) -> str:
         "before it, times tokens a second; the limit is the fastest read of any kind that the probes around the figure "
         "found.",
         "- Prefill: operations are those of the matrix products without the head and without attention; the limit is "
-        "`vpdpbusd` for int8 and int4, an f32 FMA for floats.",
-        "- Every model is warmed up by 512 tokens first, until every block was verified and touched. A peer's open "
+        "`vpdpbusd` for int8 and int4, `vpmaddwd` on a CPU without it, an f32 FMA for floats.",
+        "- Every model is warmed up by 512 tokens first, until every block that is chosen was verified and touched. A peer's open "
         "starts at its library's load call, as blyan's starts at `Chain::open_read_only`: not at the process's start.",
         "- 16 sequences: blyan's time is that of `generate_batch` less that of the same call for one token; the others "
         "are timed from the end of their prefill.",

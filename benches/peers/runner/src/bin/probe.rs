@@ -151,19 +151,21 @@ mod x86_64 {
     }
     ten_chains!(fma_avx512, "avx512f", "vfmadd231ps", "zmm");
     ten_chains!(fma_avx2, "avx2,fma", "vfmadd231ps", "ymm");
+    ten_chains!(dot_i16_avx2, "avx2", "vpmaddwd", "ymm");
     ten_chains!(dot_u8_avx512, "avx512f,avx512vnni", "vpdpbusd", "zmm");
     ten_chains!(dot_i16_avx512, "avx512f,avx512vnni", "vpdpwssd", "zmm");
     ten_chains!(dot_bf16_avx512, "avx512f,avx512bf16", "vdpbf16ps", "zmm");
 
     /// Operations of one instruction, a multiplication and an addition being two, by the name they are reported
     /// under, and the chain where the CPU has it.
-    pub(super) fn chains() -> [(&'static str, f64, Option<unsafe fn(usize)>); 5] {
+    pub(super) fn chains() -> [(&'static str, f64, Option<unsafe fn(usize)>); 6] {
         let vnni = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
         let bf16 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         [
             ("fma_f32_avx512_gflops", 32.0, is_x86_feature_detected!("avx512f").then_some(fma_avx512 as _)),
             ("fma_f32_avx2_gflops", 16.0, avx2.then_some(fma_avx2 as _)),
+            ("vpmaddwd_gops", 32.0, is_x86_feature_detected!("avx2").then_some(dot_i16_avx2 as _)),
             ("vpdpbusd_gops", 128.0, vnni.then_some(dot_u8_avx512 as _)),
             ("vpdpwssd_gops", 64.0, vnni.then_some(dot_i16_avx512 as _)),
             ("vdpbf16ps_gflops", 64.0, bf16.then_some(dot_bf16_avx512 as _)),
