@@ -1,11 +1,12 @@
 //! Trains the quickstart's model from nothing but text, and writes it as a chain and as a checkpoint folder.
 //!
 //! ```console
-//! $ cargo run --release -p blyan-learn --example pretrain -- TEXT_FOLDER OUT_FOLDER
+//! $ cargo run --release -p blyan-learn --example pretrain [-- --text FOLDER --out FOLDER --steps N --batch N]
 //! ```
 //!
-//! TEXT_FOLDER holds text files, read in the order of their names; the last 30,000 tokens are held out. Shape
-//! and tokenizer are those of `models/tiny-kjv-moe`. A run that was stopped goes on from `OUT_FOLDER/run`.
+//! A folder of text holds text files, read in the order of their names, this folder's `kjv` if no other is given; the
+//! last 30,000 tokens are held out. Shape and tokenizer are those of `models/tiny-kjv-moe`, or of `--shape FOLDER`. What
+//! comes of it is in `target/pretrain` or the folder of `--out`; a run that was stopped goes on from its `run`.
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
@@ -37,36 +38,37 @@ struct Arguments {
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let shape = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny-kjv-moe");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Arguments {
-        text: PathBuf::new(),
-        out: PathBuf::new(),
-        shape,
+        text: package.join("examples/pretrain/kjv"),
+        out: package.join("../target/pretrain"),
+        shape: package.join("../models/tiny-kjv-moe"),
         steps: 2450,
         batch: 16,
         peak: 3e-3,
         stop_after: None,
     };
-    let mut places = vec![&mut found.out, &mut found.text];
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
         let mut value = || given.next().ok_or(format!("{argument} needs a value"));
         let wrong = |error: &dyn std::fmt::Display| format!("{error}: expected a number");
         match argument.as_str() {
+            "--text" => found.text = value()?.into(),
+            "--out" => found.out = value()?.into(),
             "--shape" => found.shape = value()?.into(),
             "--steps" => found.steps = value()?.parse().map_err(|error| wrong(&error))?,
             "--batch" => found.batch = value()?.parse().map_err(|error| wrong(&error))?,
             "--peak" => found.peak = value()?.parse().map_err(|error| wrong(&error))?,
             "--stop-after" => found.stop_after = Some(value()?.parse().map_err(|error| wrong(&error))?),
-            path => *places.pop().ok_or(format!("{path} is one too many"))? = path.into(),
+            other => {
+                return Err(format!(
+                    "{other}: expected --text, --out or --shape with a folder, or --steps, --batch, --peak or --stop-after \
+                     with a number"
+                ));
+            }
         }
     }
-    match places.is_empty() {
-        true => Ok(found),
-        false => {
-            Err("usage: pretrain TEXT_FOLDER OUT_FOLDER [--steps N] [--batch N] [--peak RATE]".to_owned())
-        }
-    }
+    Ok(found)
 }
 
 /// All files of a folder as one list of tokens.
