@@ -1,4 +1,7 @@
-//! Tokens a second without leaving Rust: what examples/c/bench.c does through C.
+//! Tokens a second without leaving Rust and without printing: what examples/c/bench.c and
+//! python/tools/bench_overhead.py are measured against.
+//!
+//!     bench MODEL_DIR [stream|generate [THREADS]]
 
 #![expect(clippy::print_stdout, reason = "prints its result")]
 
@@ -6,16 +9,40 @@ use std::time::Instant;
 
 use blyan_core::Chain;
 use blyan_core::import::{self, ImportOptions};
-use blyan_core::manager::{GenerateOptions, ManagerOptions, MoEModelManager};
+use blyan_core::manager::{GenerateOptions, ManagerError, ManagerOptions, MoEModelManager};
 
+const PROMPT: &str = "In the beginning";
 const TOKENS: usize = 200;
 const GENERATIONS: usize = 9;
 
+/// Bytes of one generation, read piece by piece.
+fn stream(model: &MoEModelManager, options: &GenerateOptions) -> Result<usize, ManagerError> {
+    let mut stream = model.stream(PROMPT, options)?;
+    let mut bytes = 0;
+    for piece in &mut stream {
+        bytes += piece?.text.len();
+    }
+    stream.finish()?;
+    Ok(bytes)
+}
+
+/// Bytes of one generation as a whole.
+fn generate(model: &MoEModelManager, options: &GenerateOptions) -> Result<usize, ManagerError> {
+    Ok(model.generate(PROMPT, options)?.text.len())
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = std::env::args().nth(1).ok_or("bench MODEL_DIR")?;
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().ok_or("bench MODEL_DIR [stream|generate [THREADS]]")?;
+    let run = match arguments.next().as_deref() {
+        None | Some("stream") => stream,
+        Some("generate") => generate,
+        Some(other) => return Err(format!("{other}: expected stream or generate").into()),
+    };
+    let threads = arguments.next().map(|threads| threads.parse()).transpose()?;
     let chain = Chain::in_memory()?;
     import::checkpoint(&chain, folder, &ImportOptions::default())?;
-    let model = MoEModelManager::open(&chain, &ManagerOptions::default())?;
+    let model = MoEModelManager::open(&chain, &ManagerOptions { threads, ..ManagerOptions::default() })?;
     let options =
         GenerateOptions { max_tokens: Some(TOKENS), ignore_eos: true, ..GenerateOptions::default() };
     let mut rates = Vec::new();
@@ -23,11 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The first one verifies and maps the blocks, and does not count.
     for _ in 0..=GENERATIONS {
         let start = Instant::now();
-        let mut stream = model.stream("In the beginning", &options)?;
-        for piece in &mut stream {
-            bytes += piece?.text.len();
-        }
-        stream.finish()?;
+        bytes += run(&model, &options)?;
         rates.push(TOKENS as f64 / start.elapsed().as_secs_f64());
     }
     let counted = rates.get_mut(1..).ok_or("nothing was measured")?;
