@@ -1,6 +1,5 @@
 //! Owns `blyan.Block`: a stored block, its header, and the way to what it carries.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use blyan_core::TensorBlock as CoreTensors;
@@ -15,12 +14,12 @@ use crate::{tensor, values};
 
 /// A stored block: its name, what it says about itself, and what it carries.
 ///
-/// Equal blocks have equal hashes. Pickled, a block is the path of its chain and its hash.
+/// Equal blocks have equal hashes. Pickled, a block is the path of its chain, its hash and its report.
 ///
 /// >>> block = next(chain.blocks(kind="expert"))
 /// >>> block.lane, block.kind, block == chain[block.hash]
 /// ('B', 'expert', True)
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Block {
     pub(crate) handle: Arc<ChainHandle>,
     pub(crate) block: core::Block,
@@ -151,11 +150,12 @@ impl Block {
         u64::from_le_bytes(head)
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (PathBuf, String))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let py = slf.py();
         let path = pickled_path(py, slf.get().handle.dir(), "block")?;
         let make = py.import("blyan._pickle")?.getattr("block")?;
-        Ok((make, (path, slf.get().block.hash().to_string())))
+        let arguments = (path, slf.get().block.hash().to_string(), slf.get().report(py));
+        Ok((make, arguments.into_pyobject(py)?))
     }
 
     fn __repr__(&self) -> String {
@@ -167,4 +167,11 @@ impl Block {
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         slf.py().import("blyan._html")?.call_method1("block", (slf,))
     }
+}
+
+/// A block with what the import that gave it did: what unpickling makes.
+#[pyfunction]
+pub(crate) fn block_with_report(block: &Bound<'_, Block>, report: Py<PyAny>) -> Block {
+    let block = block.get();
+    Block::new(&block.handle, block.block.clone()).with_report(report)
 }

@@ -14,6 +14,7 @@ mod checkpoint;
 mod command_line;
 mod contribute;
 mod dataset;
+mod delta;
 mod describe;
 mod describe_evidence;
 mod dlpack;
@@ -43,7 +44,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _blyan {
     #[pymodule_export]
-    use crate::block::Block;
+    use crate::block::{Block, block_with_report};
     #[pymodule_export]
     use crate::chain::{Blocks, Chain};
     #[pymodule_export]
@@ -58,6 +59,8 @@ mod _blyan {
     use crate::dataset::{
         audit_dataset, check_dataset_audit, dataset_state, datasets, propose_dataset, rule, tally, vote,
     };
+    #[pymodule_export]
+    use crate::delta::{append_delta, merge_delta, merged_hash, merged_payload, restore_merged};
     #[pymodule_export]
     use crate::door::CancelToken;
     #[pymodule_export]

@@ -78,6 +78,11 @@ pub(crate) struct MoEModelManager {
 }
 
 impl MoEModelManager {
+    /// Another handle of an open model.
+    pub(crate) fn of(handle: &Arc<ModelHandle>) -> Self {
+        Self { handle: Arc::clone(handle) }
+    }
+
     fn generate_watched(
         &self,
         py: Python<'_>,

@@ -9,12 +9,12 @@ use pyo3::prelude::*;
 use crate::args::Count;
 use crate::door::run;
 use crate::failure::Failure;
-use crate::model::ModelHandle;
+use crate::model::{MoEModelManager, ModelHandle};
 use crate::values;
 
 /// Which experts of a model work, how long they take and which work together; over all processes that
-/// run the model from one chain directory. A mapping from slot names to `ExpertUsage`.
-#[pyclass(frozen, mapping, module = "blyan")]
+/// run the model from one chain directory. A mapping from slot names to `ExpertUsage`. Pickled, it is its model.
+#[pyclass(frozen, mapping, weakref, module = "blyan")]
 pub(crate) struct UsageTracker {
     model: Arc<ModelHandle>,
 }
@@ -137,6 +137,15 @@ impl UsageTracker {
 
     fn __hash__(&self) -> usize {
         Arc::as_ptr(&self.model) as usize
+    }
+
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyAny>, (MoEModelManager, &'static str))> {
+        // Pickled, it is its model's.
+        let make = py.import("builtins")?.getattr("getattr")?;
+        Ok((make, (MoEModelManager::of(&self.model), "usage")))
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

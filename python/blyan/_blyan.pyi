@@ -80,12 +80,14 @@ __all__ = [
     "UsageTracker",
     "Writer",
     "__version__",
+    "append_delta",
     "append_policy",
     "attest",
     "audit",
     "audit_dataset",
     "audit_usage",
     "available_isas",
+    "block_with_report",
     "check_dataset_audit",
     "claim",
     "claims_of",
@@ -106,6 +108,9 @@ __all__ = [
     "import_checkpoint",
     "judge",
     "lineage",
+    "merge_delta",
+    "merged_hash",
+    "merged_payload",
     "migrate",
     "open_round",
     "payload_from_bytes",
@@ -121,6 +126,7 @@ __all__ = [
     "recorded_uses",
     "release",
     "releases",
+    "restore_merged",
     "reveal",
     "reward_credits",
     "rewards",
@@ -389,7 +395,7 @@ class Writer:
 class Block:
     """A stored block: its name, what it says about itself, and what it carries.
 
-    Equal blocks have equal hashes. Pickled, a block is the path of its chain and its hash.
+    Equal blocks have equal hashes. Pickled, a block is the path of its chain, its hash and its report.
 
     >>> block = next(chain.blocks(kind="expert"))
     >>> block.lane, block.kind, block == chain[block.hash]
@@ -1035,7 +1041,7 @@ class Receipt:
 @final
 class UsageTracker(Mapping[str, ExpertUsage]):
     """Which experts of a model work, how long they take and which work together; over all processes that
-    run the model from one chain directory. A mapping from slot names to `ExpertUsage`.
+    run the model from one chain directory. A mapping from slot names to `ExpertUsage`. Pickled, it is its model.
     """
 
     def top(self, n: int) -> list[ExpertUsage]:
@@ -1184,6 +1190,35 @@ def grow(chain: Chain, base: Snapshot, growth: Sequence[LayerGrowth]) -> Snapsho
 
     `growth` says what layers get: `LayerGrowth`s, with payloads as `write_tensors` makes them.
     """
+def append_delta(chain: Chain, base: _BlockLike, payload: Buffer) -> Block:
+    """Appends what is added to the weights of `base`, and returns the block. `payload` is what
+    `write_tensors` makes of `x.lora_A.weight` and `x.lora_B.weight`, or of `x.delta` and `x.delta_scale`,
+    for matrices `x.weight` of the base.
+
+    >>> import numpy as np
+    >>> with blyan.Chain.in_memory() as another:
+    ...     meta = blyan.import_checkpoint(another, folder)
+    ...     expert = next(another.blocks(kind="expert"))
+    ...     rows, cols = expert.tensors["up_proj.weight"].shape
+    ...     a, b = np.full((1, cols), 0.01, "f4"), np.full((rows, 1), 0.1, "f4")
+    ...     adapter = blyan.write_tensors({"up_proj.lora_A.weight": a, "up_proj.lora_B.weight": b})
+    ...     delta = blyan.append_delta(another, expert, adapter)
+    ...     better = blyan.merge_delta(another, delta)
+    ...     better.name == expert.name, better.version, better.payload_hash == blyan.merged_hash(another, delta)
+    (True, '1.0.1', True)
+    """
+def merge_delta(chain: Chain, delta: _BlockLike) -> Block:
+    """Appends the block that a delta makes of its base, and returns it: an ordinary block of weights, of the
+    same slot and the next patch version, whose payload hash attests the sum.
+    """
+def merged_hash(chain: Chain, delta: _BlockLike) -> PayloadHash:
+    """The payload hash of the block that `merge_delta` would append. Appends nothing."""
+def merged_payload(chain: Chain, block: _BlockLike) -> Payload:
+    """The payload of a merged block: as stored, or made again from base and delta where it is missing or
+    damaged. Writes nothing.
+    """
+def restore_merged(chain: Chain, block: _BlockLike) -> bool:
+    """Makes sure that a merged block's payload is in the chain; whether it had to be made again."""
 def public_key(key: bytes) -> PublicKey:
     """The public key of 32 secret bytes.
 
@@ -1409,6 +1444,8 @@ def sign_block(key: bytes, block: _BlockLike, time_ms: int | None = None) -> Sig
     """Signs a block with an ed25519 key (32 secret bytes), without putting it anywhere."""
 def signature_verifies(signature: SignatureRecord, block: _BlockLike) -> bool:
     """Whether a signature is of this block, this time and this key."""
+def block_with_report(block: Block, report: ImportReport) -> Block:
+    """A block with what the import that gave it did: what unpickling makes."""
 def payload_from_bytes(bytes: bytes) -> Payload:
     """A payload of bytes, for pickles."""
 def deliver_logs() -> None:

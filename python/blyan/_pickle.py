@@ -13,15 +13,18 @@ from blyan._blyan import (
     Snapshot,
     TensorBlock,
     TensorView,
+    block_with_report,
     payload_from_bytes,
 )
+from blyan._values import ImportReport
 
 def chain(path: os.PathLike[str] | str) -> Chain:
     return Chain(path, read_only=True)
 
 
-def block(path: os.PathLike[str] | str, hash: str) -> Block:
-    return chain(path).block(hash)
+def block(path: os.PathLike[str] | str, hash: str, report: ImportReport | None = None) -> Block:
+    found = chain(path).block(hash)
+    return found if report is None else block_with_report(found, report)
 
 
 def payload(data: bytes) -> Payload:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MODEL
+from conftest import MODEL, payload_file
 
 import blyan
 from blyan import exceptions
@@ -258,3 +258,50 @@ def test_collection_leaves_the_blocks(copy: blyan.Chain) -> None:
     assert pickle.loads(pickle.dumps(planned)) == planned
     with pytest.raises(KeyError):
         copy.collect(roots=["00" * 32], dry_run=True)
+
+
+def test_a_delta_is_merged_to_the_sum_that_anybody_gets(copy: blyan.Chain) -> None:
+    base = copy.block(copy.snapshot().slots[SLOT].block)
+    before = (np.asarray(base.tensors["up_proj.weight"]).astype(np.uint32) << 16).view(np.float32)
+    rng = np.random.default_rng(5)
+    a = rng.normal(size=(2, before.shape[1])).astype("f4")
+    b = rng.normal(scale=1e-3, size=(before.shape[0], 2)).astype("f4")
+    payload = blyan.write_tensors({"up_proj.lora_A.weight": a, "up_proj.lora_B.weight": b})
+    delta = blyan.append_delta(copy, base, payload)
+    assert (delta.kind, delta.name) == ("delta", SLOT) and delta == blyan.append_delta(copy, base, bytearray(payload))
+    length = len(copy)
+    promised = blyan.merged_hash(copy, delta)
+    assert len(copy) == length
+    merged = blyan.merge_delta(copy, delta)
+    assert merged.payload_hash == promised and (merged.name, merged.version) == (SLOT, "1.0.1")
+    # docs/numerics.md, Merging a delta: rank by rank with one rounding each, then to the nearest bf16.
+    total = np.zeros_like(before)
+    for r in range(2):
+        total = (b[:, r : r + 1].astype("f8") * a[r].astype("f8") + total).astype("f4")
+    bits = (before + total).view(np.uint32)
+    expected = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    found = np.asarray(merged.tensors["up_proj.weight"])
+    # A sum in double precision is rounded twice, an ulp beside the fused one in rare places.
+    assert (np.abs(found.astype(int) - expected) <= 1).all() and (found == expected).mean() > 0.999
+    assert bytes(merged.tensors["down_proj.weight"]) == bytes(base.tensors["down_proj.weight"])
+    with blyan.MoEModelManager(copy, overlay=[merged], persist_usage=False) as tried:
+        assert tried.snapshot.slots[SLOT].block == merged.hash
+    assert copy.path is not None
+    file = payload_file(copy.path, merged.payload_hash)
+    kept = file.read_bytes()
+    assert blyan.restore_merged(copy, merged) is False
+    file.unlink()
+    assert bytes(blyan.merged_payload(copy, merged)) == kept and not file.exists()
+    assert blyan.restore_merged(copy, merged) is True and file.read_bytes() == kept
+    for call in (blyan.merge_delta, blyan.merged_hash):
+        with pytest.raises(exceptions.DeltaError) as refused:
+            call(copy, base)
+        assert (refused.value.code, refused.value.block) == ("not_a_delta", base.hash)
+    with pytest.raises(exceptions.DeltaError) as refused:
+        blyan.append_delta(copy, delta, payload)
+    assert refused.value.code == "no_base"
+    nothing = blyan.write_tensors({"up_proj.lora_A.weight": a})
+    length = len(copy)
+    with pytest.raises(exceptions.BlyanError):
+        blyan.append_delta(copy, base, nothing)
+    assert len(copy) == length

@@ -58,6 +58,7 @@ def test_after_fork(copy: blyan.Chain) -> None:
     assert place is not None
 
     def child() -> None:
+        assert repr(session) == "<Session of another process>"
         # Threads of its own, the same bits.
         assert model.generate(PROMPT, max_tokens=12) == g
         assert model.generate_batch([PROMPT] * 2, max_tokens=12) == [g, g]
@@ -200,6 +201,11 @@ def test_pickles(copy: blyan.Chain) -> None:
     assert tensors["up_proj.weight"] == block.tensors["up_proj.weight"]
     chain = pickle.loads(pickle.dumps(copy))
     assert chain.path == copy.path and not chain.writable and len(chain) == len(copy)
+    imported = blyan.import_checkpoint(copy, MODEL)
+    again = pickle.loads(pickle.dumps(imported))
+    assert again == imported and again.report == imported.report is not None and block.report is None
+    usage = pickle.loads(pickle.dumps(model.usage))
+    assert type(usage) is blyan.UsageTracker and usage.model == model.model and list(usage) == list(model.usage)
     other = pickle.loads(pickle.dumps(model))
     assert (other.model, other.threads, other.kv_cache) == (model.model, 1, "f32")
     assert other.generate(PROMPT, max_tokens=4, logprobs=1) == g
