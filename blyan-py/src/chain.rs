@@ -117,7 +117,7 @@ impl ChainHandle {
 /// >>> with blyan.Chain.in_memory() as empty:
 /// ...     len(empty)
 /// 0
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Chain {
     pub(crate) handle: Arc<ChainHandle>,
 }
@@ -537,7 +537,7 @@ pub(crate) fn pickled_path(py: Python<'_>, dir: Option<&PathBuf>, what: &str) ->
 ///
 /// After a block that is damaged it goes on with the next one. It sees the chain as it was when its
 /// first block was asked for.
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Blocks {
     slot: Local<Arc<Slot<core::Blocks>>>,
     handle: Arc<ChainHandle>,

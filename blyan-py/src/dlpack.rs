@@ -129,7 +129,8 @@ pub(crate) fn capsule<'py>(
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
     }
-    let copied = copy.then(|| view.data().to_vec());
+    let data = view.data();
+    let copied = copy.then(|| py.detach(|| data.to_vec()));
     let mut kept = Box::new(Kept { _tensors: tensors.clone(), copy: copied, shape, strides });
     let data = kept.copy.as_mut().map_or(view.data().as_ptr().cast_mut(), |copy| copy.as_mut_ptr());
     let tensor = DlTensor {

@@ -49,7 +49,7 @@ pub(crate) fn run<T: Send, E: Into<Failure>>(
 }
 
 /// A flag that ends work, for callers of their own.
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 #[derive(Debug, Default)]
 pub(crate) struct CancelToken {
     flag: Arc<AtomicBool>,

@@ -5,11 +5,11 @@ use blyan_core::manager::{self as core, LayerGrowth};
 use pyo3::prelude::*;
 
 use crate::args::{BlockArg, Count, expected};
+use crate::buffer::bytes_of;
 use crate::chain::{Block, Chain};
 use crate::door::{Job, Silent, Watch, run, run_watched};
 use crate::failure::Failure;
 use crate::snapshot::{Snapshot, await_turn};
-use crate::tensor::bytes_of;
 use crate::values;
 
 /// Names a model: appends a release block with a name and a SemVer version, and returns it. It follows

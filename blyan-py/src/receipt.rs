@@ -10,7 +10,7 @@ use crate::args::Count;
 use crate::chain::Chain;
 use crate::door::{Job, Silent, Watch, run_watched};
 use crate::failure::Failure;
-use crate::{tensor, values};
+use crate::{buffer, values};
 
 /// What was run and what came out, complete enough to run it again.
 ///
@@ -21,7 +21,7 @@ use crate::{tensor, values};
 /// True
 /// >>> blyan.replay(chain, receipt)
 /// True
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Receipt {
     receipt: CoreReceipt,
 }
@@ -43,7 +43,7 @@ impl Receipt {
     fn from_json(py: Python<'_>, json: &Bound<'_, PyAny>) -> PyResult<Self> {
         let bytes = match json.cast::<PyString>() {
             Ok(text) => text.extract::<String>()?.into_bytes(),
-            Err(_) => tensor::bytes_of(json)?,
+            Err(_) => buffer::bytes_of(json)?,
         };
         let read = py.detach(|| CoreReceipt::from_json(&bytes));
         let read = read.map_err(|error| Failure::from(ManagerError::from(error)).into_py(py))?;

@@ -21,7 +21,7 @@ use crate::values;
 /// >>> first = session.generate("In the beginning", max_tokens=8)
 /// >>> len(session) == first.prompt_tokens + len(first.tokens)
 /// True
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Session {
     session: Local<SharedSession>,
 }
@@ -106,6 +106,7 @@ impl Session {
     fn __repr__(&self, py: Python<'_>) -> String {
         match self.__len__(py) {
             Ok(tokens) => format!("<Session of {tokens} tokens>"),
+            Err(_) if !self.session.is_here() => "<Session of another process>".to_owned(),
             Err(_) => "<Session in use>".to_owned(),
         }
     }

@@ -22,7 +22,7 @@ use crate::values::{self, CompareProgress};
 /// >>> snapshot = chain.snapshot()
 /// >>> snapshot == model.snapshot, snapshot.diff(model.snapshot)
 /// (True, [])
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Snapshot {
     pub(crate) snapshot: CoreSnapshot,
     handle: Arc<ChainHandle>,

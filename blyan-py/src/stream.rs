@@ -25,7 +25,7 @@ const STREAM_BUSY: &str = "the stream is in use by another thread";
 /// ...     generation = stream.finish()
 /// >>> generation.finish_reason, generation.tokens == [piece.token]
 /// ('cancelled', True)
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Stream {
     slot: Local<Mutex<Slot>>,
     end: Mutex<End>,

@@ -15,26 +15,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::args::{Count, DTypeArg};
-use crate::buffer::{Export, fill, float_array};
+use crate::buffer::{Export, bytes_of, fill, float_array, new_bytes};
 use crate::chain::pickled_path;
 use crate::dlpack;
 use crate::door::{Job, Silent, Watch, run, run_watched};
 use crate::failure::Failure;
 
-/// The bytes of any object that has the buffer protocol.
-pub(crate) fn bytes_of(given: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
-    if let Ok(bytes) = given.cast::<PyBytes>() {
-        return Ok(bytes.as_bytes().to_vec());
-    }
-    let py = given.py();
-    let memory = py.import("builtins")?.getattr("memoryview")?.call1((given,))?;
-    // Whatever its items are: their bytes, in row-major order.
-    memory.call_method0("tobytes")?.extract()
-}
-
 /// The verified bytes of a payload, mapped and read-only. `bytes(payload)` copies them,
 /// `memoryview(payload)` does not.
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Payload {
     payload: CorePayload,
     export: Export,
@@ -59,26 +48,27 @@ impl Payload {
         self.payload.is_mapped()
     }
 
-    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.payload)
+    fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        new_bytes(py, &self.payload)
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        match (other.cast::<Self>(), other.cast::<PyBytes>()) {
-            (Ok(other), _) => *other.get().payload == *self.payload,
-            (_, Ok(bytes)) => bytes.as_bytes() == &*self.payload,
-            _ => false,
-        }
+        let other_bytes: &[u8] = match (other.cast::<Self>(), other.cast::<PyBytes>()) {
+            (Ok(other), _) => &other.get().payload,
+            (_, Ok(bytes)) => bytes.as_bytes(),
+            _ => return false,
+        };
+        other.py().detach(|| *other_bytes == *self.payload)
     }
 
     fn __hash__<'py>(&self, py: Python<'py>) -> PyResult<isize> {
-        self.__bytes__(py).hash()
+        self.__bytes__(py)?.hash()
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyBytes>,))> {
         // Pickled, a payload is its bytes.
         let make = slf.py().import("blyan._pickle")?.getattr("payload")?;
-        Ok((make, (slf.get().__bytes__(slf.py()),)))
+        Ok((make, (slf.get().__bytes__(slf.py())?,)))
     }
 
     fn __repr__(&self) -> String {
@@ -94,8 +84,8 @@ impl Payload {
 
 /// A payload of bytes, for pickles.
 #[pyfunction]
-pub(crate) fn payload_from_bytes(bytes: Vec<u8>) -> Payload {
-    Payload::new(CorePayload::from(bytes))
+pub(crate) fn payload_from_bytes(bytes: &Bound<'_, PyBytes>) -> PyResult<Payload> {
+    Ok(Payload::new(CorePayload::from(bytes_of(bytes)?)))
 }
 
 /// The tensors of a weight block by name: a mapping whose values share memory with the mapped file.
@@ -103,7 +93,7 @@ pub(crate) fn payload_from_bytes(bytes: Vec<u8>) -> Payload {
 /// >>> tensors = next(chain.blocks(kind="expert")).tensors
 /// >>> len(tensors), "gate_proj.weight" in tensors
 /// (3, True)
-#[pyclass(frozen, mapping, module = "blyan")]
+#[pyclass(frozen, mapping, weakref, module = "blyan")]
 pub(crate) struct TensorBlock {
     tensors: CoreTensors,
     /// Where they come from, for pickles.
@@ -203,7 +193,9 @@ impl TensorBlock {
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other.cast::<Self>().is_ok_and(|other| *other.get().tensors.payload() == *self.tensors.payload())
+        let Ok(same_class) = other.cast::<Self>() else { return false };
+        let (ours, theirs) = (self.tensors.payload(), same_class.get().tensors.payload());
+        other.py().detach(|| ours == theirs)
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
@@ -231,7 +223,7 @@ impl Source {
     ) -> PyResult<Bound<'py, PyAny>> {
         let bytes = match &self.block {
             Some(_) => None,
-            None => Some(PyBytes::new(py, payload)),
+            None => Some(new_bytes(py, payload)?),
         };
         let place = match &self.block {
             Some(block) => Some((pickled_path(py, self.dir.as_ref(), "tensor")?, block.to_string())),
@@ -276,7 +268,7 @@ pub(crate) fn stored_dims(dtype: &DType, dims: &[usize]) -> Vec<usize> {
 /// >>> view = chain.block(model.snapshot.slots["embedding"].block).tensors["embed_tokens.weight"]
 /// >>> view.dtype, view.nbytes == memoryview(view).nbytes
 /// ('BF16', True)
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct TensorView {
     tensors: CoreTensors,
     name: String,
@@ -363,7 +355,7 @@ impl TensorView {
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, self.view(py)?.data()))
+        new_bytes(py, self.view(py)?.data())
     }
 
     /// DLPack: a capsule that shares the memory, marked read-only. A consumer that asks for the old
@@ -389,7 +381,10 @@ impl TensorView {
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
         let Ok(other) = other.cast::<Self>() else { return false };
         let (py, other) = (other.py(), other.get());
-        let same_bytes = || Some(self.view(py).ok()?.data() == other.view(py).ok()?.data());
+        let same_bytes = || {
+            let (ours, theirs) = (self.view(py).ok()?.data(), other.view(py).ok()?.data());
+            Some(py.detach(|| ours == theirs))
+        };
         (&self.name, self.dtype, &self.shape) == (&other.name, other.dtype, &other.shape)
             && same_bytes().unwrap_or(false)
     }
@@ -423,7 +418,8 @@ type Given = (String, DType, Shape, Vec<u8>);
 fn read_tensor(name: String, given: &Bound<'_, PyAny>) -> PyResult<Given> {
     if let Ok(view) = given.cast::<TensorView>() {
         let view = view.get();
-        return Ok((name, view.dtype, view.shape.clone(), view.view(given.py())?.data().to_vec()));
+        let data = view.view(given.py())?.data();
+        return Ok((name, view.dtype, view.shape.clone(), given.py().detach(|| data.to_vec())));
     }
     if let Ok(tuple) = given.cast::<PyTuple>() {
         let (dtype, shape, data): (DTypeArg, Vec<Count>, Bound<'_, PyAny>) = tuple.extract()?;
@@ -468,7 +464,7 @@ pub(crate) fn write_tensors<'py>(
             .collect();
         blyan_core::tensor::write(&tensors)
     })?;
-    Ok(PyBytes::new(py, &bytes))
+    new_bytes(py, &bytes)
 }
 
 /// Rounds a tensor to "int8" or "fp8" with one scale a row, or to "int4" with one for each 32 columns: the
@@ -486,9 +482,9 @@ pub(crate) fn quantize<'py>(
         let view = CoreView::new(&name, from, &shape, &data)?;
         blyan_core::tensor::quantize(to, &view)
     })?;
-    let values = (to.name(), dims.clone(), PyBytes::new(py, &quantized.values)).into_pyobject(py)?;
+    let values = (to.name(), dims.clone(), new_bytes(py, &quantized.values)?).into_pyobject(py)?;
     let (kind, scales) = scale_layout(to, &Shape::new(dims.clone())).unwrap_or((DType::F32, Shape::new([])));
     let scales =
-        (kind.name(), scales.dims().to_vec(), PyBytes::new(py, &quantized.scales)).into_pyobject(py)?;
+        (kind.name(), scales.dims().to_vec(), new_bytes(py, &quantized.scales)?).into_pyobject(py)?;
     (values, scales).into_pyobject(py)
 }

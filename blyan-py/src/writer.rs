@@ -13,7 +13,7 @@ use crate::door::{lock, run};
 use crate::failure::Failure;
 use crate::fork::Local;
 use crate::signature::read_signature;
-use crate::{tensor, values};
+use crate::{buffer, values};
 
 /// A transaction: everything appended becomes durable and visible together, or not at all.
 ///
@@ -23,7 +23,7 @@ use crate::{tensor, values};
 /// ...         second = writer.append(blyan.Draft("D", 4096, "note", b"2", parents=[first.hash]))
 /// ...     len(notes)
 /// 2
-#[pyclass(frozen, module = "blyan")]
+#[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Writer {
     slot: Local<Arc<Slot<core::Writer>>>,
 }
@@ -123,7 +123,7 @@ pub(crate) fn read_draft(draft: &Bound<'_, PyAny>) -> PyResult<Draft> {
     let lane: Lane = attribute("lane")?.extract()?;
     let kind: BlockKind = attribute("kind")?.extract::<Kind>()?.0;
     let name: String = attribute("name")?.extract()?;
-    let payload = tensor::bytes_of(&attribute("payload")?)?;
+    let payload = buffer::bytes_of(&attribute("payload")?)?;
     let mut made = Draft::new(lane.0, kind, name, payload);
     let version: String = attribute("version")?.extract()?;
     made.version = version.parse().map_err(|error| refuse(format!("version {version:?}: {error}")))?;

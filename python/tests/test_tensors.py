@@ -314,3 +314,31 @@ def test_views_compare() -> None:
     assert one == two and hash(one) == hash(two) and one != three and one != {"x": one["x"]}
     assert isinstance(one, Mapping)
     assert one["x"] != 5 and "F32" in repr(one["x"]) and "x" in repr(one)
+
+
+def test_buffers_of_every_layout_are_read(empty: blyan.Chain) -> None:
+    cube = numpy.arange(2 * 3 * 4, dtype="f4").reshape(2, 3, 4)
+    given = [cube, cube.transpose(), cube[::-1, :, ::2], cube[:, 1:2, ::-3], cube[:0], cube[..., :0]]
+    given += [numpy.asfortranarray(cube), numpy.broadcast_to(cube[0, 0], (5, 4)), numpy.float32(3.5).reshape(())]
+    for array in given:
+        tensors = blyan.TensorBlock(blyan.write_tensors({"w": array}))
+        assert tensors["w"].shape == array.shape and bytes(tensors["w"]) == array.tobytes()
+    raw = bytes(cube)
+    for buffer in (raw, bytearray(raw), memoryview(raw), (ctypes.c_char * len(raw)).from_buffer_copy(raw)):
+        written = blyan.write_tensors({"w": ("F32", cube.shape, buffer)})
+        assert written == blyan.write_tensors({"w": cube}) and type(written) is bytes
+    for nothing in (b"", bytearray(), memoryview(b"")):
+        assert bytes(empty.append(blyan.Draft("D", 4096, "note", nothing)).payload) == b""
+    with pytest.raises(TypeError):
+        blyan.write_tensors({"w": ("F32", [1], "text")})
+
+
+def test_everything_can_be_referred_to_weakly(chain: blyan.Chain) -> None:
+    model = blyan.MoEModelManager(chain, persist_usage=False)
+    block = next(chain.blocks(kind="expert"))
+    generation = model.generate("In the beginning", max_tokens=1)
+    things = [chain, model, block, block.payload, block.tensors, block.tensors["up_proj.weight"], iter(chain)]
+    things += [chain.snapshot(), generation.receipt, model.usage, model.session(), blyan.CancelToken()]
+    things += [model.stream("In the beginning", max_tokens=1)]
+    references = [weakref.ref(thing) for thing in things]
+    assert [reference() for reference in references] == things
