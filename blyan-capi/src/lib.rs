@@ -19,6 +19,7 @@ pub mod compare;
 pub mod delta;
 mod edge;
 pub mod error;
+pub mod evolve;
 pub mod export;
 pub mod generate;
 pub mod grow;
