@@ -20,11 +20,7 @@ use crate::failure::Failure;
 use crate::values;
 
 /// An object of a class of `blyan._evidence`.
-pub(crate) fn make<'py>(
-    py: Python<'py>,
-    class: &str,
-    value: &impl Serialize,
-) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn make<'py>(py: Python<'py>, class: &str, value: &impl Serialize) -> PyResult<Bound<'py, PyAny>> {
     let value = values::json(py, &json!(value).to_string())?;
     py.import("blyan._evidence")?.call_method1("_make", (class, value))
 }

@@ -100,9 +100,8 @@ fn has(program: &str) -> bool {
 
 /// Texts of files, one after the other.
 fn read_all(files: &[PathBuf]) -> Outcome<String> {
-    let read = |file: &PathBuf| {
-        fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
-    };
+    let read =
+        |file: &PathBuf| fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()));
     files.iter().map(read).collect()
 }
 

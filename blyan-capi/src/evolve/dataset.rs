@@ -13,7 +13,8 @@ use semver::Version;
 
 use crate::chain::{blyan_chain, optional_block};
 use crate::edge::{
-    Options, describe, free, init_options, new_handle, optional_text, options, read, read_optional, slice, text,
+    Options, describe, free, init_options, new_handle, optional_text, options, read, read_optional, slice,
+    text,
 };
 use crate::error::{Failure, Outcome, blyan_status, edge};
 use crate::evolve::key::blyan_key;
@@ -178,10 +179,7 @@ unsafe fn draft_of(chain: &Chain, draft: *const blyan_dataset_draft) -> Outcome<
             ..DatasetDraft::of_tokens(name, tokens.to_vec(), given.vocab_size, license, source)
         },
         (Some(_), _)
-            if !tokens.is_empty()
-                || tokenizer.is_some()
-                || text_hash.is_some()
-                || given.vocab_size > 0 =>
+            if !tokens.is_empty() || tokenizer.is_some() || text_hash.is_some() || given.vocab_size > 0 =>
         {
             return Err(Failure::argument("a dataset has a text, or token ids and what belongs to them"));
         }
@@ -228,10 +226,9 @@ pub unsafe extern "C" fn blyan_dataset_audit(
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
         unsafe {
-            let (policy, dataset, key) = (read(policy, "policy")?, read(dataset, "dataset")?, read(key, "key")?);
-            append(chain, audit, |chain| {
-                dataset::audit(chain, &policy.block(), &dataset.block(), &key.0)
-            })
+            let (policy, dataset, key) =
+                (read(policy, "policy")?, read(dataset, "dataset")?, read(key, "key")?);
+            append(chain, audit, |chain| dataset::audit(chain, &policy.block(), &dataset.block(), &key.0))
         }
     })
 }
@@ -263,7 +260,8 @@ pub unsafe extern "C" fn blyan_dataset_vote(
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
         unsafe {
-            let (policy, dataset, key) = (read(policy, "policy")?, read(dataset, "dataset")?, read(key, "key")?);
+            let (policy, dataset, key) =
+                (read(policy, "policy")?, read(dataset, "dataset")?, read(key, "key")?);
             append(chain, vote, |chain| {
                 dataset::vote(chain, &policy.block(), &dataset.block(), &key.0, approve)
             })

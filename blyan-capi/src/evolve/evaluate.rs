@@ -202,8 +202,7 @@ pub unsafe extern "C" fn blyan_snapshot_evaluate(
                 Evaluating::new(options)?,
             )
         };
-        let found =
-            how.run(|options| evolve::evaluate(&chain.chain, &snapshot.snapshot, tokens, options))?;
+        let found = how.run(|options| evolve::evaluate(&chain.chain, &snapshot.snapshot, tokens, options))?;
         // SAFETY: as above.
         unsafe { describe(evaluation, size, "evaluation", blyan_evaluation::new(&found)) }
     })

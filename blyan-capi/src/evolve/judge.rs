@@ -31,10 +31,8 @@ struct Refusal {
 
 impl Refusal {
     fn new(reason: Option<&Reason>) -> Self {
-        let text = |reason: &Reason| Self {
-            code: Text::new(reason.code()),
-            message: Text::new(reason.to_string()),
-        };
+        let text =
+            |reason: &Reason| Self { code: Text::new(reason.code()), message: Text::new(reason.to_string()) };
         reason.map(text).unwrap_or_default()
     }
 }
@@ -146,11 +144,11 @@ pub unsafe extern "C" fn blyan_judge(
 ) -> blyan_status {
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
-        let (judgement, chain, policy) = unsafe {
-            (new_handle(judgement, "judgement")?, read(chain, "chain")?, read(policy, "policy")?)
-        };
+        let (judgement, chain, policy) =
+            unsafe { (new_handle(judgement, "judgement")?, read(chain, "chain")?, read(policy, "policy")?) };
         let state = evolve::judge(&chain.chain, &policy.block())?;
-        let round = |(block, round): (&BlockHash, &RoundState)| (*block, Refusal::new(round.refused.as_ref()));
+        let round =
+            |(block, round): (&BlockHash, &RoundState)| (*block, Refusal::new(round.refused.as_ref()));
         let candidate =
             |(block, state): (&BlockHash, &CandidateState)| (*block, Refusal::new(refused(state)));
         judgement.set(blyan_judgement {

@@ -44,8 +44,7 @@ pub unsafe extern "C" fn blyan_key_from_secret(
 ) -> blyan_status {
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
-        let (key, secret) =
-            unsafe { (new_handle(key, "key")?, signing_key(secret_key, secret_key_size)?) };
+        let (key, secret) = unsafe { (new_handle(key, "key")?, signing_key(secret_key, secret_key_size)?) };
         key.set(blyan_key(secret));
         Ok(())
     })
