@@ -3,6 +3,8 @@
 // The rules are those of blyan.h. Every class owns one handle, moves, and does not copy. What fails throws
 // blyan::error. Views (tensor, payload::bytes) live as long as the object that they were asked of.
 // Callbacks may throw: the exception comes out of the call that they were in.
+//
+// Growth, deltas and evidence are in blyan_evolve.hpp, which this includes.
 
 #ifndef BLYAN_HPP
 #define BLYAN_HPP
@@ -249,12 +251,13 @@ using progress_fn = std::function<bool(const progress &)>;
 namespace detail {
 
 // Makes a call whose options have a progress callback and a flag.
-template <class Options, class Call>
-void watch(Options &raw, const progress_fn &on_progress, const cancel *cancel, Call call)
+template <class Progress, class Options, class Call>
+void watch(Options &raw, const std::function<bool(const Progress &)> &on_progress, const cancel *cancel,
+           Call call)
 {
-    callback<progress> heard{on_progress, nullptr};
+    callback<Progress> heard{on_progress, nullptr};
     if (on_progress) {
-        raw.on_progress = callback<progress>::call<blyan_progress>;
+        raw.on_progress = callback<Progress>::template call<Progress>;
         raw.user = &heard;
     }
     raw.cancel = cancel == nullptr ? nullptr : cancel->get();
@@ -264,8 +267,9 @@ void watch(Options &raw, const progress_fn &on_progress, const cancel *cancel, C
 }
 
 // As watch, for a call that gives a handle.
-template <class Handle, class Options, class Call>
-Handle watched(Options &raw, const progress_fn &on_progress, const cancel *cancel, Call call)
+template <class Handle, class Progress, class Options, class Call>
+Handle watched(Options &raw, const std::function<bool(const Progress &)> &on_progress, const cancel *cancel,
+               Call call)
 {
     Handle owner;
     watch(raw, on_progress, cancel, [&] {
@@ -1631,5 +1635,7 @@ struct std::hash<blyan::hash> {
         return start;
     }
 };
+
+#include "blyan_evolve.hpp"
 
 #endif // BLYAN_HPP

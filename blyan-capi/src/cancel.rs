@@ -78,8 +78,8 @@ pub type blyan_progress_fn =
     Option<unsafe extern "C" fn(user: *mut c_void, progress: *const blyan_progress) -> i32>;
 
 /// A progress callback, what it wants to be given, and the flag that it stops the call with.
-pub(crate) struct Watch {
-    callback: blyan_progress_fn,
+pub(crate) struct Watch<P> {
+    callback: Option<unsafe extern "C" fn(user: *mut c_void, progress: *const P) -> i32>,
     user: *mut c_void,
     cancel: Arc<AtomicBool>,
     stopped: AtomicBool,
@@ -88,14 +88,14 @@ pub(crate) struct Watch {
 
 // SAFETY: the header says that the callback may be called from any thread, with its user pointer; the
 // rest is Sync.
-unsafe impl Sync for Watch {}
+unsafe impl<P> Sync for Watch<P> {}
 
-impl Watch {
+impl<P> Watch<P> {
     /// # Safety
     ///
     /// `cancel` is NULL or a handle; `callback` can be called with `user` until the call ends.
     pub(crate) unsafe fn new(
-        callback: blyan_progress_fn,
+        callback: Option<unsafe extern "C" fn(user: *mut c_void, progress: *const P) -> i32>,
         user: *mut c_void,
         cancel: *const blyan_cancel,
     ) -> Outcome<Self> {
@@ -110,7 +110,7 @@ impl Watch {
     }
 
     /// Tells the callback; does nothing once it has asked to stop.
-    pub(crate) fn tell(&self, progress: blyan_progress) {
+    pub(crate) fn tell(&self, progress: P) {
         let Some(callback) = self.callback else { return };
         // It guards nothing but the callback's turn.
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "exported symbols, and pointers into a thread-local value")]
 
+mod evidence;
+
 use std::any::Any;
 use std::cell::RefCell;
 use std::error::Error as _;
@@ -10,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
 use blyan_core::chain::{BundleError, ChainError};
+use blyan_core::evolve::{EvaluateError, EvolveError, ParseKeyError};
 use blyan_core::export::ExportError;
 use blyan_core::format::{BlockKind, ManifestError, ParseSlotError, SpecError};
 use blyan_core::hash::ParseHashError;
@@ -23,7 +26,7 @@ use blyan_core::manager::sampling::SamplingError;
 use blyan_core::manager::text::TextError;
 use blyan_core::model::ModelError;
 use blyan_core::storage::StorageError;
-use blyan_core::tensor::TensorError;
+use blyan_core::tensor::{DeltaError, TensorError};
 use blyan_core::usage::UsageError;
 use blyan_core::{BlockHash, Error};
 
@@ -104,10 +107,15 @@ pub enum blyan_status {
     Collected = 33,
     /// Not a bundle, a damaged one, or one that needs blocks which are not there.
     Bundle = 34,
+    /// Evidence that is not valid: a statement that contradicts itself or what it names, or a key that may
+    /// not make it. What only the chain finds out when it is appended is `BLYAN_STATUS_REFUSED`.
+    Evidence = 35,
+    /// A step that cannot be taken with what is on the chain: too early, too late, twice, or for nothing.
+    Step = 36,
 }
 
 /// Every status with its name.
-const NAMES: [(blyan_status, &str); 35] = [
+const NAMES: [(blyan_status, &str); 37] = [
     (blyan_status::Ok, "ok\0"),
     (blyan_status::End, "end\0"),
     (blyan_status::Stopped, "stopped\0"),
@@ -143,6 +151,8 @@ const NAMES: [(blyan_status, &str); 35] = [
     (blyan_status::Other, "other\0"),
     (blyan_status::Collected, "collected\0"),
     (blyan_status::Bundle, "bundle\0"),
+    (blyan_status::Evidence, "evidence\0"),
+    (blyan_status::Step, "step\0"),
 ];
 
 /// The last error of a thread.
@@ -288,7 +298,13 @@ macro_rules! core_errors {
     )*};
 }
 
-core_errors! { ChainError, TensorError, ImportError, ExportError, ManagerError, UsageError, }
+core_errors! { ChainError, TensorError, ImportError, ExportError, ManagerError, UsageError, EvolveError, }
+
+impl From<EvaluateError> for Failure {
+    fn from(error: EvaluateError) -> Self {
+        Self::from(EvolveError::from(error))
+    }
+}
 
 macro_rules! plain_errors {
     ($($error:ty => $status:ident,)*) => {$(
@@ -303,6 +319,8 @@ macro_rules! plain_errors {
 plain_errors! {
     ParseHashError => InvalidArgument,
     ParseSlotError => InvalidArgument,
+    ParseKeyError => InvalidArgument,
+    DeltaError => Tensor,
     semver::Error => InvalidArgument,
     ReceiptError => Receipt,
     TextError => Text,
@@ -319,6 +337,7 @@ fn classify(error: &Error) -> (blyan_status, Option<BlockHash>) {
         Error::Export(error) => of_export(error),
         Error::Manager(error) => of_manager(error),
         Error::Usage(error) => (of_usage(error), None),
+        Error::Evolve(error) => evidence::of_evolve(error),
         _ => (blyan_status::Other, None),
     }
 }

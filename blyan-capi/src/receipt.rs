@@ -17,7 +17,7 @@ use crate::text::{EMPTY, Text, blyan_str, blyan_text};
 
 /// What was run and what came out, complete enough to run it again.
 pub struct blyan_receipt {
-    receipt: Receipt,
+    pub(crate) receipt: Receipt,
     text: Option<Text>,
     blocks: Vec<(Text, blyan_hash)>,
 }

@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 
 use crate::chain::blyan_chain;
 use crate::edge::{free, new_handle, out, read, slice};
-use crate::error::{Failure, blyan_status, edge};
+use crate::error::{Failure, Outcome, blyan_status, edge};
 use crate::hash::{at, blyan_hash};
 
 /// Somebody's ed25519 signature on a block: they vouch for it as of a time they name.
@@ -35,6 +35,22 @@ impl blyan_signature {
 /// Bytes of an ed25519 secret key.
 pub const BLYAN_SECRET_KEY_SIZE: usize = 32;
 
+/// The key of 32 secret bytes.
+///
+/// # Safety
+///
+/// NULL, or valid for reads of `size` bytes.
+pub(crate) unsafe fn signing_key(secret_key: *const u8, size: usize) -> Outcome<SigningKey> {
+    if size != BLYAN_SECRET_KEY_SIZE {
+        return Err(Failure::size(format!("a secret key has 32 bytes, not {size}")));
+    }
+    // SAFETY: the caller's promise.
+    let secret = unsafe { slice(secret_key, size, "secret_key") }?;
+    let secret: &[u8; BLYAN_SECRET_KEY_SIZE] =
+        secret.try_into().map_err(|_| Failure::size("a secret key has 32 bytes"))?;
+    Ok(SigningKey::from_bytes(secret))
+}
+
 /// Signs a block's hash; `secret_key_size` must be `BLYAN_SECRET_KEY_SIZE`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_sign(
@@ -47,14 +63,8 @@ pub unsafe extern "C" fn blyan_sign(
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
         let (block, signature) = unsafe { (read(block, "block")?, out(signature, "signature")?) };
-        if secret_key_size != BLYAN_SECRET_KEY_SIZE {
-            return Err(Failure::size(format!("a secret key has 32 bytes, not {secret_key_size}")));
-        }
         // SAFETY: as above.
-        let secret = unsafe { slice(secret_key, secret_key_size, "secret_key") }?;
-        let secret: &[u8; BLYAN_SECRET_KEY_SIZE] =
-            secret.try_into().map_err(|_| Failure::size("a secret key has 32 bytes"))?;
-        let key = SigningKey::from_bytes(secret);
+        let key = unsafe { signing_key(secret_key, secret_key_size) }?;
         signature.set(blyan_signature::new(&SignatureRecord::sign(&key, &block.block(), time_ms)));
         Ok(())
     })

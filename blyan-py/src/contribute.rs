@@ -162,7 +162,7 @@ pub(crate) fn recorded_uses<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let chain = chain.get().handle.get(py)?;
     let uses = run(py, move || core::uses(&chain, &policy.0))?;
-    evidence::list(py, "RecordedUse", uses.iter().map(evidence::recorded_use))
+    evidence::list(py, "RecordedUse", uses)
 }
 
 /// How a pool is divided among the keys whose contributions were used in a period: a pure function of the
@@ -177,7 +177,7 @@ pub(crate) fn rewards<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let chain = chain.get().handle.get(py)?;
     let shares = run(py, move || core::rewards_of(&chain, &policy.0, period.0, pool.0))?;
-    evidence::list(py, "Share", shares.iter().map(evidence::share))
+    evidence::list(py, "Share", shares)
 }
 
 /// What each contribution counts in a period, by the period it was adopted in and its claim.
@@ -191,7 +191,7 @@ pub(crate) fn reward_credits<'py>(
     let chain = chain.get().handle.get(py)?;
     let ledger = run(py, move || Ledger::of(&chain, &policy.0))?;
     let credits = credits(period.0, &ledger.adoptions, &ledger.uses);
-    evidence::list(py, "Credit", credits.iter().map(evidence::credit))
+    evidence::list(py, "Credit", credits)
 }
 
 /// Periods so far under a policy: one more than the highest that a round has.

@@ -9,7 +9,7 @@ use pyo3::types::PyString;
 use crate::args::{BlockArg, Count, Tokens};
 use crate::chain::{Block, Chain};
 use crate::door::{Job, Silent, Watch, run, run_watched};
-use crate::evidence::{self, KeyArg, dataset_state as state_json, tier_of};
+use crate::evidence::{self, KeyArg, tier_of};
 use crate::failure::Failure;
 use crate::history::appended;
 use crate::snapshot::Snapshot;
@@ -148,7 +148,7 @@ pub(crate) fn dataset_state<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let chain = chain.get().handle.get(py)?;
     let state = run(py, move || core::state(&chain, &policy.0, &dataset.0))?;
-    evidence::make(py, "DatasetState", &state_json(&state))
+    evidence::make(py, "DatasetState", &state)
 }
 
 /// Every dataset and where it stands under a policy, by height, then hash.
@@ -160,5 +160,5 @@ pub(crate) fn datasets<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let chain = chain.get().handle.get(py)?;
     let states = run(py, move || core::list(&chain, &policy.0))?;
-    evidence::list(py, "DatasetState", states.iter().map(state_json))
+    evidence::list(py, "DatasetState", states)
 }

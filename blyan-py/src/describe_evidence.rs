@@ -8,7 +8,6 @@ use blyan_core::evolve::{
 };
 
 use crate::describe::{Description, Field, Fields, chain, fields, import, manager, tensor};
-use crate::evidence::reason_code;
 
 const INVALID: &str = "EvidenceError";
 const STEP: &str = "StepError";
@@ -66,7 +65,7 @@ fn step(error: &StepError) -> Description {
         StepError::AlreadyRevealed { round, reveal } => (STEP, "already_revealed", fields![round, reveal]),
         StepError::RoundRefused { round, reason } => {
             let mut all = fields![round];
-            all.push(("reason", Field::Text(reason_code(reason).to_owned())));
+            all.push(("reason", Field::Text(reason.code().to_owned())));
             (STEP, "round_refused", all)
         }
         StepError::StaleBase { round, base, chosen } => (STEP, "stale_base", fields![round, base, chosen]),

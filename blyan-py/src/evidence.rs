@@ -1,18 +1,17 @@
 //! Owns the way of evidence to Python and back: each value is an object of `blyan._evidence`, by way of
 //! JSON; keys are 32 secret bytes, candidates a mapping from slots to blocks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use blyan_core::evolve::dataset::DatasetState;
 use blyan_core::evolve::{
-    AcceptedSet, AuditReport, CandidateBlocks, CandidateState, Chosen, ContributeReport, ContributeStage,
-    Credit, EvaluateOptions, EvaluateProgress, Evaluation, ExtractReport, Fault, FaultKind, Judgement,
-    PublicKey, Reason, RecordedUse, RoundState, Share, Tier, Verdict,
+    CandidateBlocks, ContributeReport, ContributeStage, EvaluateOptions, EvaluateProgress, Evaluation,
+    ExtractReport, PublicKey, Tier,
 };
 use blyan_core::manager::ManagerError;
 use blyan_core::{BlockHash, Slot};
 use ed25519_dalek::SigningKey;
 use pyo3::prelude::*;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::{BlockArg, Count};
@@ -21,8 +20,8 @@ use crate::failure::Failure;
 use crate::values;
 
 /// An object of a class of `blyan._evidence`.
-pub(crate) fn make<'py>(py: Python<'py>, class: &str, value: &Value) -> PyResult<Bound<'py, PyAny>> {
-    let value = values::json(py, &value.to_string())?;
+pub(crate) fn make<'py>(py: Python<'py>, class: &str, value: &impl Serialize) -> PyResult<Bound<'py, PyAny>> {
+    let value = values::json(py, &json!(value).to_string())?;
     py.import("blyan._evidence")?.call_method1("_make", (class, value))
 }
 
@@ -30,7 +29,7 @@ pub(crate) fn make<'py>(py: Python<'py>, class: &str, value: &Value) -> PyResult
 pub(crate) fn list<'py>(
     py: Python<'py>,
     class: &str,
-    items: impl IntoIterator<Item = Value>,
+    items: impl IntoIterator<Item = impl Serialize>,
 ) -> PyResult<Bound<'py, PyAny>> {
     Ok(values::list(py, items, |py, item| make(py, class, &item))?.into_any())
 }
@@ -129,141 +128,6 @@ pub(crate) fn evaluation(evaluation: &Evaluation) -> Value {
     })
 }
 
-pub(crate) fn dataset_state(state: &DatasetState) -> Value {
-    json!({
-        "block": state.block,
-        "dataset": state.dataset,
-        "stage": state.stage.to_string(),
-        "audits": state.audits,
-        "votes": state.votes,
-        "equivocating": state.equivocating,
-        "tally": state.tally,
-        "ruling": state.ruling,
-        "twins": state.twins,
-        "duplicate_of": state.duplicate_of,
-    })
-}
-
-pub(crate) fn audit_report(report: &AuditReport) -> Value {
-    let lies = report.lies.iter().map(|lie| {
-        json!({
-            "attestation": lie.attestation,
-            "key": lie.key,
-            "attested": lie.attested,
-            "recomputed": lie.recomputed,
-            "accusation": lie.accusation,
-        })
-    });
-    json!({
-        "checked": report.checked,
-        "lies": lies.collect::<Vec<_>>(),
-        "other_numerics": report.other_numerics,
-    })
-}
-
-pub(crate) fn judgement(state: &Judgement) -> Value {
-    let rounds = state.rounds.iter().map(|(block, round)| (block.to_string(), round_state(round)));
-    let candidates = state.candidates.iter();
-    let candidates = candidates.map(|(block, state)| (block.to_string(), candidate_state(state)));
-    json!({
-        "policy": state.policy,
-        "rounds": rounds.collect::<BTreeMap<_, _>>(),
-        "candidates": candidates.collect::<BTreeMap<_, _>>(),
-        "faults": state.faults.iter().map(fault).collect::<Vec<_>>(),
-        "chosen": chosen(&state.chosen),
-    })
-}
-
-fn round_state(round: &RoundState) -> Value {
-    let reveals = round.reveals.iter().map(|(reveal, tokens)| (reveal.to_string(), *tokens));
-    json!({
-        "owner": round.owner,
-        "base": round.base,
-        "previous": round.previous,
-        "ancestors": round.ancestors,
-        "closings": round.closings,
-        "reveals": reveals.collect::<BTreeMap<_, _>>(),
-        "refused": round.refused.as_ref().map(refusal),
-        "accepted": round.accepted.iter().map(accepted_set).collect::<Vec<_>>(),
-    })
-}
-
-fn accepted_set(set: &AcceptedSet) -> Value {
-    json!({
-        "round": set.round,
-        "reveal": set.reveal,
-        "candidates": set.candidates,
-        "base": set.base,
-        "model": set.model,
-        "model_root": set.model_root,
-        "losses": set.losses,
-        "validators": set.validators,
-        "attestations": set.attestations,
-        "score": set.score.value(),
-    })
-}
-
-fn candidate_state(state: &CandidateState) -> Value {
-    let (losses, validators, refused) = match &state.verdict {
-        Verdict::Accepted { losses, validators } => (json!(losses), json!(validators), None),
-        Verdict::Refused(reason) => (json!([]), json!([]), Some(refusal(reason))),
-    };
-    let blocks = state.blocks.iter().map(|(slot, block)| (slot.to_string(), *block));
-    json!({
-        "author": state.author,
-        "round": state.round,
-        "claim": state.claim,
-        "base": state.base,
-        "blocks": blocks.collect::<BTreeMap<_, _>>(),
-        "accepted": state.verdict.is_accepted(),
-        "losses": losses,
-        "validators": validators,
-        "refused": refused,
-    })
-}
-
-fn chosen(chosen: &Chosen) -> Value {
-    json!({
-        "model": chosen.model,
-        "root": chosen.root,
-        "score": chosen.score.value(),
-        "steps": chosen.steps.iter().map(accepted_set).collect::<Vec<_>>(),
-    })
-}
-
-fn fault(fault: &Fault) -> Value {
-    let (kind, block) = match fault.kind {
-        FaultKind::TwoClosings => ("two_closings", None),
-        FaultKind::TwoReveals => ("two_reveals", None),
-        FaultKind::TwoAttestations { reveal } => ("two_attestations", Some(reveal)),
-        FaultKind::Lie { attestation } => ("lie", Some(attestation)),
-        _ => ("fault", None),
-    };
-    json!({ "key": fault.key, "round": fault.round, "kind": kind, "block": block })
-}
-
-/// Why something is not accepted: a word that does not change, and a sentence.
-fn refusal(reason: &Reason) -> Value {
-    json!({ "code": reason_code(reason), "message": reason.to_string() })
-}
-
-pub(crate) fn reason_code(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::NotRevealed => "not_revealed",
-        Reason::RoundVoid { .. } => "round_void",
-        Reason::WrongBase { .. } => "wrong_base",
-        Reason::SplitKnown { .. } => "split_known",
-        Reason::Copy { .. } => "copy",
-        Reason::TooFewAttestations { .. } => "too_few_attestations",
-        Reason::Disputed { .. } => "disputed",
-        Reason::NotFinite { .. } => "not_finite",
-        Reason::NotBetter { .. } => "not_better",
-        Reason::Worse { .. } => "worse",
-        Reason::NoModel => "no_model",
-        _ => "refused",
-    }
-}
-
 pub(crate) fn extract_report(report: &ExtractReport) -> Value {
     let blocks = report.blocks.iter().map(|block| {
         json!({
@@ -297,33 +161,5 @@ pub(crate) fn contribute_report(report: &ContributeReport) -> Value {
         "candidate": report.candidate,
         "appended": report.appended,
         "appended_bytes": report.appended_bytes,
-    })
-}
-
-/// `weight` as text: it may have more digits than a number of JSON.
-pub(crate) fn share(share: &Share) -> Value {
-    json!({ "author": share.author, "units": share.units, "weight": share.weight.to_string() })
-}
-
-pub(crate) fn credit(credit: &Credit) -> Value {
-    json!({
-        "author": credit.author,
-        "claim": credit.claim,
-        "adopted": credit.adopted,
-        "gain": credit.gain,
-        "credit": credit.credit,
-        "tokens": credit.tokens,
-    })
-}
-
-pub(crate) fn recorded_use(recorded: &RecordedUse) -> Value {
-    let tokens = recorded.tokens.iter().map(|(block, tokens)| (block.to_string(), *tokens));
-    let run: String = recorded.run.iter().map(|byte| format!("{byte:02x}")).collect();
-    json!({
-        "receipt": recorded.receipt,
-        "reveal": recorded.reveal,
-        "model": recorded.model,
-        "run": run,
-        "tokens": tokens.collect::<BTreeMap<_, _>>(),
     })
 }

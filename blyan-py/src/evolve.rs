@@ -45,7 +45,7 @@ pub(crate) fn policy_of<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let chain = chain.get().handle.get(py)?;
     let policy = run(py, move || Policy::of(&chain, &block.0))?;
-    evidence::make(py, "Policy", &serde_json::json!(policy))
+    evidence::make(py, "Policy", &policy)
 }
 
 /// A statement of a round, an audit, a vote and the like as a dict: the payload of a block of evidence.
@@ -241,7 +241,7 @@ pub(crate) fn audit<'py>(
         let key = key.as_ref().map(|key| &key.0);
         Ok(core::audit(&target, &policy.0, key, &how.options(job, report))?)
     })?;
-    evidence::make(py, "AuditReport", &evidence::audit_report(&report))
+    evidence::make(py, "AuditReport", &report)
 }
 
 /// What follows from the blocks under a policy: which candidates are accepted and why others are not, who
@@ -255,7 +255,7 @@ pub(crate) fn judge<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let chain = chain.get().handle.get(py)?;
     let state = run(py, move || core::judge(&chain, &policy.0))?;
-    evidence::make(py, "Judgement", &evidence::judgement(&state))
+    evidence::make(py, "Judgement", &state)
 }
 
 /// Appends the model that the fork choice takes, and those on the way to it; returns its block.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::install::{Profile, install, target_dir};
+use crate::install::{HEADERS, Profile, install, target_dir};
 use crate::{Outcome, cargo, header, run};
 
 /// Languages that the headers have to be accepted by, without a warning.
@@ -29,17 +29,23 @@ const COMPILERS: [Compiler; 4] = [
     Compiler { program: "clang++", cpp: true },
 ];
 
-/// Programs that are given the quickstart's model and an empty folder, and whether valgrind, which takes
-/// its time, runs them too: those that reach most of the library with the least computing.
-const PROGRAMS: [(&str, &str, bool); 7] = [
+/// Programs (a file, or a folder of files) that are given the quickstart's model and an empty folder, and
+/// whether valgrind, which takes its time, runs them too: those that reach most of the library with the
+/// least computing.
+const PROGRAMS: [(&str, &str, bool); 9] = [
     ("quickstart", "examples/c/quickstart.c", true),
     ("quickstart_cpp", "examples/cpp/quickstart.cpp", true),
     ("session", "examples/c/session.c", false),
     ("session_cpp", "examples/cpp/session.cpp", false),
-    ("every_function", "blyan-capi/tests/c/every_function.c", true),
-    ("misuse", "blyan-capi/tests/c/misuse.c", true),
+    ("every_function", EVERY_FUNCTION, true),
+    ("misuse", "blyan-capi/tests/c/misuse", true),
+    ("evolve", "blyan-capi/tests/c/evolve", false),
     ("api", "blyan-capi/tests/c/api.cpp", false),
+    ("evolve_cpp", "blyan-capi/tests/c/evolve.cpp", false),
 ];
+
+/// Calls every function with everything that is wrong.
+const EVERY_FUNCTION: &str = "blyan-capi/tests/c/every_function";
 
 /// What is built here, where, and against what.
 struct Tests<'a> {
@@ -92,6 +98,13 @@ fn has(program: &str) -> bool {
     found
 }
 
+/// Texts of files, one after the other.
+fn read_all(files: &[PathBuf]) -> Outcome<String> {
+    let read =
+        |file: &PathBuf| fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()));
+    files.iter().map(read).collect()
+}
+
 /// The functions that a header declares.
 fn functions(header: &str) -> BTreeSet<String> {
     let code: String = header.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
@@ -136,12 +149,13 @@ impl Tests<'_> {
     /// Every function is called with everything that is wrong, and is there in C++, too.
     fn check_coverage(&self) -> Outcome {
         let declared = functions(&self.read("include/blyan.h")?);
-        for file in ["blyan-capi/tests/c/every_function.c", "include/blyan.hpp"] {
-            let text = self.read(file)?;
+        let cpp = HEADERS[1..].iter().map(|header| self.root.join("include").join(header)).collect();
+        for (what, files) in [(EVERY_FUNCTION, self.sources(EVERY_FUNCTION)?), ("C++", cpp)] {
+            let text = read_all(&files)?;
             let used: BTreeSet<&str> = text.split(|c: char| c != '_' && !c.is_ascii_alphanumeric()).collect();
             let missing: Vec<_> = declared.iter().filter(|name| !used.contains(name.as_str())).collect();
             if !missing.is_empty() {
-                return Err(format!("{file} does not use {missing:?}"));
+                return Err(format!("{what} does not use {missing:?}"));
             }
         }
         Ok(())
@@ -184,8 +198,24 @@ impl Tests<'_> {
             let include = self.prefix.join("include");
             vec!["-I".into(), include.into(), "-L".into(), lib.into(), "-lblyan".into()]
         };
-        flags.extend(["-pthread".into(), rpath]);
+        flags.extend(["-lm".into(), "-pthread".into(), rpath]);
         Ok(flags)
+    }
+
+    /// The files of a program.
+    fn sources(&self, source: &str) -> Outcome<Vec<PathBuf>> {
+        let path = self.root.join(source);
+        if !path.is_dir() {
+            return Ok(vec![path]);
+        }
+        let refuse = |error: std::io::Error| format!("{}: {error}", path.display());
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&path).map_err(refuse)? {
+            files.push(entry.map_err(refuse)?.path());
+        }
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "c"));
+        files.sort();
+        Ok(files)
     }
 
     /// Builds a program against the installed tree.
@@ -195,7 +225,7 @@ impl Tests<'_> {
         let mut command = Command::new(if cpp { "g++" } else { "gcc" });
         command.arg(if cpp { "-std=c++17" } else { "-std=c99" }).args(WARNINGS).args(extra);
         // Threads and file names longer than the C standard has.
-        command.arg("-D_POSIX_C_SOURCE=200809L").arg("-O1").arg(self.root.join(source));
+        command.arg("-D_POSIX_C_SOURCE=200809L").arg("-O1").args(self.sources(source)?);
         run(command.args(&self.flags).arg("-o").arg(&program))?;
         Ok(program)
     }

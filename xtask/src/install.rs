@@ -72,6 +72,9 @@ fn names() -> Outcome<Names> {
     }
 }
 
+/// What programs include; the first is generated, the others are written on top of it.
+pub(crate) const HEADERS: [&str; 4] = ["blyan.h", "blyan.hpp", "blyan_evolve.hpp", "blyan_rounds.hpp"];
+
 /// Where cargo puts what it builds.
 pub(crate) fn target_dir(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
@@ -96,7 +99,7 @@ pub(crate) fn install(root: &Path, prefix: &Path, profile: Profile) -> Outcome {
     link(&names.file, &lib.join(&names.soname))?;
     link(&names.soname, &lib.join(names.link))?;
     copy(&built.join("libblyan.a"), &lib.join("libblyan.a"))?;
-    for header in ["blyan.h", "blyan.hpp"] {
+    for header in HEADERS {
         copy(&root.join("include").join(header), &include.join(header))?;
     }
 

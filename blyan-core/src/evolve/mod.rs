@@ -33,6 +33,7 @@ pub mod dataset;
 mod error;
 mod evaluate;
 mod evidence;
+mod json;
 mod judge;
 mod key;
 mod loss;

@@ -105,3 +105,22 @@ pub enum Reason {
     #[error("its base with its blocks is no model")]
     NoModel,
 }
+
+impl Reason {
+    /// The reason as a word that does not change, for programs: the sentence is for people.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotRevealed => "not_revealed",
+            Self::RoundVoid { .. } => "round_void",
+            Self::WrongBase { .. } => "wrong_base",
+            Self::SplitKnown { .. } => "split_known",
+            Self::Copy { .. } => "copy",
+            Self::TooFewAttestations { .. } => "too_few_attestations",
+            Self::Disputed { .. } => "disputed",
+            Self::NotFinite { .. } => "not_finite",
+            Self::NotBetter { .. } => "not_better",
+            Self::Worse { .. } => "worse",
+            Self::NoModel => "no_model",
+        }
+    }
+}
