@@ -51,6 +51,7 @@ pub use audit::{Accusation, AuditReport, Lie, accuse, audit};
 pub use error::EvolveError;
 pub use evaluate::{
     DEFAULT_WINDOW, EvaluateError, EvaluateOptions, EvaluateProgress, Evaluation, evaluate, evaluate_model,
+    evaluate_together,
 };
 pub use evidence::{Evidence, InvalidEvidence, MAX_JSON_BYTES};
 pub use judge::{
