@@ -4,15 +4,20 @@
 #![allow(clippy::print_stderr, reason = "what was measured is worth seeing")]
 
 mod checkpoints;
+mod world;
 
+use std::fs;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use blyan_core::evolve::{EvaluateError, EvaluateOptions, evaluate, evaluate_model};
-use blyan_core::manager::{ManagerOptions, MoEModelManager, Snapshot};
+use blyan_core::evolve::{EvaluateError, EvaluateOptions, evaluate, evaluate_model, evaluate_together};
+use blyan_core::format::FeedForward;
+use blyan_core::manager::{ManagerError, ManagerOptions, MoEModelManager, Snapshot};
 use blyan_core::model::KvDType;
-use blyan_core::{BlockHash, Chain, DType};
-use checkpoints::{DTYPES, fixture, fixtures, imported, name, open, tiny_kjv};
+use blyan_core::{BlockHash, Chain, DType, Slot};
+use checkpoints::{DTYPES, fixture, fixtures, import_into, imported, name, open, tiny_kjv};
+use world::{changed, expert};
 
 /// Some tokens of the fixture's vocabulary, with repetitions.
 fn tokens(chain: &Chain, model: &BlockHash, len: usize) -> Vec<u32> {
@@ -107,6 +112,137 @@ fn the_bits_are_the_same_on_all_instruction_sets_threads_and_batches() {
     }
 }
 
+/// `base` with other weights in some slots; those of `plain`, in BF16, are what is changed.
+fn with_changed(chain: &Chain, base: &Snapshot, plain: &Snapshot, slots: &[Slot]) -> Snapshot {
+    let other = |slot: &Slot| {
+        changed(chain, &plain.slots()[slot].block, |_, index, weight| match index % 3 {
+            0 => -weight,
+            _ => weight,
+        })
+    };
+    base.with_blocks(chain, &slots.iter().map(other).collect::<Vec<_>>()).unwrap()
+}
+
+/// Changes in every part of a model, as far as it has these slots.
+fn changes(plain: &Snapshot) -> Vec<Vec<Slot>> {
+    let layers = &plain.spec().layers;
+    let last = layers.len() as u32 - 1;
+    let experts = |layer: u32| -> Vec<Slot> {
+        let count = match layers[layer as usize].feed_forward {
+            FeedForward::Dense { .. } => 1,
+            FeedForward::Moe { num_experts, .. } => num_experts as u32,
+        };
+        (0..count).map(|index| expert(layer, index)).collect()
+    };
+    let mut changes = vec![
+        vec![Slot::FinalNorm],
+        experts(last),
+        experts(0),
+        vec![],
+        vec![Slot::Router { layer: 1 }],
+        vec![Slot::Head],
+        vec![Slot::Attention { layer: last }],
+        vec![Slot::Embedding],
+        experts(1),
+        vec![Slot::Attention { layer: 0 }],
+        vec![Slot::SharedExpert { layer: last }],
+        vec![Slot::Head, Slot::Router { layer: last }, expert(1, 0), Slot::Attention { layer: 1 }],
+    ];
+    changes.retain(|slots| slots.iter().all(|slot| plain.slots().contains_key(slot)));
+    changes
+}
+
+#[test]
+fn candidates_beside_their_base_have_the_bits_that_they_have_alone() {
+    let isas = blyan_core::kernels::Isa::available();
+    for (folder, dtype) in [
+        ("mixtral_odd", None),
+        ("mixtral_window", Some(DType::I8)),
+        ("qwen2_moe", Some(DType::I4)),
+        ("olmoe", Some(DType::F8E4M3)),
+        ("qwen2_odd", Some(DType::F16)),
+        ("llama_bias", Some(DType::I8)),
+    ] {
+        let (chain, plain) = imported(&fixture(folder), None);
+        let base = import_into(&chain, &fixture(folder), dtype);
+        let [plain, base] = [plain, base].map(|model| Snapshot::of_model(&chain, &model).unwrap());
+        let changes = changes(&plain);
+        assert!(changes.len() >= 8, "{folder}");
+        let mut candidates: Vec<Snapshot> =
+            changes.iter().map(|slots| with_changed(&chain, &base, &plain, slots)).collect();
+        // A model of another spec, which shares nothing.
+        let stranger = import_into(&chain, &fixture("olmoe_clip_qkv"), None);
+        candidates.push(Snapshot::of_model(&chain, &stranger).unwrap());
+        let mut tokens = tokens(&chain, base.base().unwrap(), 50);
+        tokens.iter_mut().for_each(|token| *token %= 251);
+        let alone = |snapshot: &Snapshot| {
+            let scalar = EvaluateOptions { isa: Some("scalar".to_owned()), ..options(11, 11) };
+            evaluate(&chain, snapshot, &tokens, &scalar).unwrap().loss_bits
+        };
+        let (of_base, of_candidates) = (alone(&base), candidates.iter().map(alone).collect::<Vec<_>>());
+        for (slots, bits) in changes.iter().zip(&of_candidates) {
+            assert_eq!(*bits == of_base, slots.is_empty(), "{folder}: {slots:?} changes the loss");
+        }
+        let together: Vec<&Snapshot> = candidates.iter().collect();
+        for isa in &isas {
+            // Windows of 11 tokens and one of 5: in parts, some beside each other, all at once.
+            for (threads, pass_tokens) in [(1, 1), (2, 7), (3, 22), (2, 1000)] {
+                let options = EvaluateOptions {
+                    isa: Some(isa.name().to_owned()),
+                    threads: Some(threads),
+                    ..options(11, pass_tokens)
+                };
+                let what = format!("{folder} {dtype:?} {} {threads} {pass_tokens}", isa.name());
+                let found = evaluate_together(&chain, &base, &together, &tokens, &options).unwrap();
+                assert_eq!(found.0.loss_bits, of_base, "{what}");
+                let bits: Vec<u64> = found.1.iter().map(|found| found.loss_bits).collect();
+                assert_eq!(bits, of_candidates, "{what}");
+                for (found, model) in found.1.iter().zip(&candidates) {
+                    assert_eq!((found.tokens, found.windows), (49, 5), "{what}");
+                    assert_eq!(found.model_root, model.root(), "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// Removes the payload of a slot.
+fn remove(dir: &Path, snapshot: &Snapshot, slot: Slot) -> BlockHash {
+    let hash = snapshot.slots()[&slot].payload.to_string();
+    fs::remove_file(dir.join("payloads").join(&hash[..2]).join(&hash)).unwrap();
+    snapshot.slots()[&slot].block
+}
+
+#[test]
+fn a_damaged_block_of_any_of_them_is_named() {
+    let (attention, router) = (Slot::Attention { layer: 0 }, Slot::Router { layer: 2 });
+    for (damaged, slot, changed) in [(0, attention, attention), (1, router, router), (2, Slot::Head, router)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let chain = Chain::open(dir.path()).unwrap();
+        let base = Snapshot::of_model(&chain, &import_into(&chain, &fixture("mixtral"), None)).unwrap();
+        let candidates = [changed, Slot::Head].map(|slot| with_changed(&chain, &base, &base, &[slot]));
+        let [one, two] = &candidates;
+        let tokens = tokens(&chain, base.base().unwrap(), 30);
+        let models = [&base, one, two];
+        let block = remove(dir.path(), models[damaged], slot);
+        // Another handle: this one has the payloads mapped.
+        drop(chain);
+        let chain = Chain::open(dir.path()).unwrap();
+        let evaluate =
+            |candidates: &[&Snapshot]| evaluate_together(&chain, &base, candidates, &tokens, &options(8, 16));
+        match evaluate(&[one, two]).unwrap_err() {
+            EvaluateError::Manager(ManagerError::Block { slot: found, block: named, .. }) => {
+                assert_eq!((found, named), (slot, block));
+            }
+            error => panic!("{error:?}"),
+        }
+        // What is damaged in a model that is not asked for harms nobody.
+        let others: [&[&Snapshot]; 3] = [&[], &[two], &[one]];
+        assert_eq!(evaluate(others[damaged]).is_ok(), damaged > 0);
+    }
+}
+
 #[test]
 fn a_trained_model_predicts_its_language() {
     let (chain, model) = imported(&tiny_kjv(), None);
@@ -178,6 +314,22 @@ fn progress_is_told_and_cancelling_ends_it() {
     let error = evaluate(&chain, &snapshot, &tokens, &watched).unwrap_err();
     assert!(matches!(error, EvaluateError::Cancelled), "{error:?}");
     assert_eq!(told.lock().unwrap().len(), 8, "nothing ran after it was cancelled");
+
+    // Candidates beside it change nothing of that: it is told of each pass once.
+    cancel.store(false, Ordering::Relaxed);
+    told.lock().unwrap().clear();
+    let candidate = with_changed(&chain, &snapshot, &snapshot, &[Slot::Head]);
+    let together = || evaluate_together(&chain, &snapshot, &[&candidate; 2], &tokens, &watched);
+    assert_eq!(together().unwrap().0.loss_bits, found.loss_bits);
+    {
+        let told = told.lock().unwrap();
+        let tokens: Vec<u64> = told.iter().map(|progress| progress.tokens).collect();
+        assert_eq!(tokens, [10, 20, 30, 40, 50, 60]);
+        assert_eq!(told[5].loss.to_bits(), found.loss_bits);
+    }
+    let error = together().unwrap_err();
+    assert!(matches!(error, EvaluateError::Cancelled), "{error:?}");
+    assert_eq!(told.lock().unwrap().len(), 8);
 }
 
 #[test]

@@ -9,9 +9,10 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 
 use blyan_core::evolve::{
-    Accusation, Attestation, Candidate, CandidateBlocks, Claim, Closing, Evidence, EvolveError, Fault,
-    FaultKind, InvalidEvidence, Judgement, LossBits, Policy, Reason, Reveal, Round, RoundError, Statement,
-    StepError, close_round, judge, publish, reveal,
+    Accusation, Attestation, Candidate, CandidateBlocks, Claim, Closing, EvaluateOptions, EvaluateProgress,
+    Evidence, EvolveError, Fault, FaultKind, InvalidEvidence, Judgement, LossBits, Policy, Reason, Reveal,
+    Round, RoundError, Statement, StepError, attest, attest_all, audit, close_round, evaluate, judge,
+    publish, reveal, snapshot_of,
 };
 use blyan_core::manager::Snapshot;
 use blyan_core::{BlockHash, BlockKind, Chain, ChainError, ChainId, Draft, ParentRole, Salt, Slot};
@@ -278,6 +279,49 @@ fn a_split_that_was_shown_before_judges_nothing() {
     // The policy's own data is known to everyone.
     let error = blyan_core::evolve::open_round(&world.chain, &key(2), &world.policy, &[9, 8, 7]).unwrap_err();
     assert!(matches!(error, EvolveError::Step(StepError::SplitKnown { .. })), "{error:?}");
+}
+
+#[test]
+fn what_candidates_share_is_measured_once() {
+    let (chain, model) = imported(&fixture("mixtral"), None);
+    let dataset = World::dataset(&chain, "general", &[9, 8, 7], 10);
+    // Nothing is good enough, so that nothing is measured together in one model.
+    let world = World::new(chain, model, |policy| {
+        policy.datasets.extend([dataset]);
+        policy.threshold_ppm = 1_000_000;
+    });
+    let slots = [expert(2, 0), Slot::Router { layer: 1 }, Slot::FinalNorm];
+    let blocks = slots.map(|slot| other(&world, &world.model, slot, 1));
+    let proposals: Vec<_> = (10..).zip(blocks).collect();
+    let revealed = world.round(&SPLIT, &proposals);
+
+    let finished = std::sync::atomic::AtomicUsize::new(0);
+    let count = |progress: EvaluateProgress| {
+        let over = progress.tokens == progress.total_tokens;
+        finished.fetch_add(usize::from(over), std::sync::atomic::Ordering::Relaxed);
+    };
+    let options = EvaluateOptions { threads: Some(1), progress: Some(&count), ..Default::default() };
+    let evaluations = || finished.swap(0, std::sync::atomic::Ordering::Relaxed);
+    let attested = attest_all(&world.chain, &key(2), &revealed.reveal, &options).unwrap();
+    assert_eq!((attested.len(), evaluations()), (3, 2), "all models at once, on each data");
+    for attestation in &attested {
+        let body = Statement::<Attestation>::read(&world.chain, attestation).unwrap().body().clone();
+        let changed =
+            snapshot_of(&world.chain, &body.candidates.iter().copied().collect::<Vec<_>>()).unwrap();
+        for (losses, tokens) in body.losses.iter().zip([&SPLIT[..], &[9, 8, 7]]) {
+            for (model, loss) in [(&world.snapshot(&world.model), losses.base), (&changed, losses.candidate)]
+            {
+                let window = EvaluateOptions { window: 32, progress: None, ..options.clone() };
+                let alone = evaluate(&world.chain, model, tokens, &window).unwrap();
+                assert_eq!(loss.bits(), alone.loss_bits);
+            }
+        }
+    }
+    let candidate = &revealed.candidates[..1];
+    attest(&world.chain, &key(3), &revealed.reveal, candidate, &options).unwrap();
+    assert_eq!(evaluations(), 2, "the base and the candidate at once");
+    let report = audit(&world.chain, &world.policy, None, &options).unwrap();
+    assert_eq!((report.checked, report.lies.len(), evaluations()), (4, 0, 2));
 }
 
 #[test]

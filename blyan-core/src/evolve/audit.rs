@@ -1,6 +1,8 @@
 //! Owns auditing: computing attestations again, and accusing those who did not tell what they should have
 //! found.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +97,8 @@ pub struct AuditReport {
 
 /// Computes every attestation under a policy again. With a key, appends an accusation for each that does
 /// not recompute and is not the key's own. Base and candidates are each evaluated once on each data,
-/// however many attested them. `options.window` is not looked at, the policy has its own.
+/// however many attested them, and those of a reveal beside each other: what they share is computed once.
+/// `options.window` is not looked at, the policy has its own.
 ///
 /// # Errors
 ///
@@ -109,10 +112,12 @@ pub fn audit(
     let rules = Policy::read(chain, policy)?;
     let mut measure = Measure::new(chain, &rules, options);
     let mut report = AuditReport::default();
+    let mut to_check = Vec::new();
+    let mut sets: BTreeMap<BlockHash, BTreeSet<BTreeSet<BlockHash>>> = BTreeMap::new();
     for block in chain.blocks_of_kind(BlockKind::ATTESTATION) {
         let attestation = block?.hash();
         let Some(attested) = Statement::<Attestation>::read_valid(chain, &attestation)? else { continue };
-        let (key, body) = (attested.key(), attested.body());
+        let body = attested.body();
         if body.policy != *policy {
             continue;
         }
@@ -120,7 +125,16 @@ pub fn audit(
             report.other_numerics.push(attestation);
             continue;
         }
+        sets.entry(body.reveal).or_default().insert(body.candidates.clone());
+        to_check.push((attestation, attested));
+    }
+    for (attestation, attested) in to_check {
+        let (key, body) = (attested.key(), attested.body());
         let reveal = Statement::<Reveal>::read(chain, &body.reveal)?;
+        // All of a reveal at its first attestation: accusations wait for no other round.
+        if let Some(sets) = sets.remove(&body.reveal) {
+            measure.prepare(reveal.body(), &Vec::from_iter(sets))?;
+        }
         let truth = measure.attestation((&body.reveal, reveal.body()), &body.candidates)?;
         report.checked += 1;
         if truth.losses == body.losses {

@@ -1,9 +1,10 @@
 //! Owns [`evaluate`]: the mean loss of a model over fixed windows of tokens, the same bits for every
-//! validator.
+//! validator; and [`evaluate_together`], which finds those bits for a model and candidates for its place
+//! without computing twice what they share.
 //!
 //! Windows do not overlap in what they predict, each starts with an empty context, and losses are
-//! added in one order; docs/numerics.md has the arithmetic under *Loss*. How many windows run beside
-//! each other, on how many threads and with which instructions changes no bit.
+//! added in one order; docs/numerics.md has the arithmetic under *Loss*. How many windows and which models
+//! run beside each other, on how many threads and with which instructions changes no bit.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,9 +67,9 @@ pub struct EvaluateProgress {
     pub tokens: u64,
     /// Predicted tokens in all.
     pub total_tokens: u64,
-    /// Mean loss so far, in nats; for people.
+    /// Mean loss so far, in nats, of the base where candidates run beside it; for people.
     pub loss: f64,
-    /// Predicted tokens a second so far.
+    /// Predicted tokens a second so far, by each model if there are several.
     pub tokens_per_second: f64,
 }
 
@@ -87,7 +88,7 @@ pub struct Evaluation {
     pub model_root: SnapshotRoot,
     /// Version of the arithmetic.
     pub numerics_version: u32,
-    /// How long it took; no part of the result.
+    /// How long it took, with all that ran beside it; no part of the result.
     pub elapsed: Duration,
 }
 
@@ -162,14 +163,35 @@ pub fn evaluate(
     tokens: &[u32],
     options: &EvaluateOptions<'_>,
 ) -> Result<Evaluation, EvaluateError> {
-    check(snapshot, tokens, options)?;
+    Ok(evaluate_together(chain, snapshot, &[], tokens, options)?.0)
+}
+
+/// Opens a base and candidates for its place, and evaluates all of them: of the base, and of each candidate,
+/// the bits that [`evaluate`] finds.
+///
+/// Below the first layer in which a candidate differs from the base, only the base is computed. A candidate
+/// with another embedding or spec shares nothing. Memory is needed for one pass of the base and of one
+/// candidate at a time; where a window is longer than a pass, for the keys and values of all.
+///
+/// # Errors
+///
+/// [`EvaluateError`] for any of the models.
+pub fn evaluate_together(
+    chain: &Chain,
+    base: &Snapshot,
+    candidates: &[&Snapshot],
+    tokens: &[u32],
+    options: &EvaluateOptions<'_>,
+) -> Result<(Evaluation, Vec<Evaluation>), EvaluateError> {
+    // Before the tokenizer is read.
+    check(base, tokens, options)?;
     let manager = ManagerOptions {
         threads: options.threads,
         isa: options.isa.clone(),
         persist_usage: false,
         ..ManagerOptions::default()
     };
-    evaluate_model(&MoEModelManager::open_snapshot(chain, snapshot.clone(), &manager)?, tokens, options)
+    run(&MoEModelManager::open_snapshot(chain, base.clone(), &manager)?, candidates, tokens, options)
 }
 
 /// Mean loss of an open model over the windows of `tokens`; `options.threads` and `options.isa` are
@@ -184,36 +206,60 @@ pub fn evaluate_model(
     tokens: &[u32],
     options: &EvaluateOptions<'_>,
 ) -> Result<Evaluation, EvaluateError> {
-    check(model.snapshot(), tokens, options)?;
+    Ok(run(model, &[], tokens, options)?.0)
+}
+
+fn run(
+    base: &MoEModelManager,
+    candidates: &[&Snapshot],
+    tokens: &[u32],
+    options: &EvaluateOptions<'_>,
+) -> Result<(Evaluation, Vec<Evaluation>), EvaluateError> {
+    for model in [base.snapshot()].iter().chain(candidates) {
+        check(model, tokens, options)?;
+    }
     let start = Instant::now();
     let total_tokens = tokens.len() as u64 - 1;
     let all: Vec<&[u32]> = windows(tokens, options.window).collect();
+    let together = base.together(candidates);
     // Sums are f64 operations like all others: the host's rounding mode must not touch them.
     let _fp_env = FpEnv::enter();
-    let (mut sum, mut done) = (0.0f64, 0u64);
+    let (mut base_sum, mut sums, mut done) = (0.0f64, vec![0.0f64; candidates.len()], 0u64);
     for beside in all.chunks((options.pass_tokens / options.window).max(1)) {
         if options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
             return Err(EvaluateError::Cancelled);
         }
-        for losses in model.window_losses(beside, options.pass_tokens)? {
-            done += losses.len() as u64;
-            sum += losses.iter().fold(0.0, |sum, loss| sum + loss);
+        let (losses, of_candidates) = together.window_losses(beside, options.pass_tokens)?;
+        done += losses.iter().map(|window| window.len() as u64).sum::<u64>();
+        base_sum = add(base_sum, &losses);
+        for (sum, losses) in sums.iter_mut().zip(&of_candidates) {
+            *sum = add(*sum, losses);
         }
         if let Some(progress) = options.progress {
-            let (loss, tokens_per_second) = (sum / done as f64, rate(done, start.elapsed()));
+            let (loss, tokens_per_second) = (base_sum / done as f64, rate(done, start.elapsed()));
             progress(EvaluateProgress { tokens: done, total_tokens, loss, tokens_per_second });
         }
     }
-    let mean = sum / done as f64;
-    let mean = if mean.is_nan() { f64::from_bits(0x7ff8_0000_0000_0000) } else { mean };
-    Ok(Evaluation {
-        loss_bits: mean.to_bits(),
-        tokens: done,
-        windows: all.len() as u64,
-        model_root: model.snapshot().root(),
-        numerics_version: NUMERICS_VERSION,
-        elapsed: start.elapsed(),
-    })
+    let elapsed = start.elapsed();
+    let evaluation = |sum: f64, model: &Snapshot| {
+        let mean = sum / done as f64;
+        let mean = if mean.is_nan() { f64::from_bits(0x7ff8_0000_0000_0000) } else { mean };
+        Evaluation {
+            loss_bits: mean.to_bits(),
+            tokens: done,
+            windows: all.len() as u64,
+            model_root: model.root(),
+            numerics_version: NUMERICS_VERSION,
+            elapsed,
+        }
+    };
+    let of_candidates = sums.into_iter().zip(candidates).map(|(sum, model)| evaluation(sum, model));
+    Ok((evaluation(base_sum, base.snapshot()), of_candidates.collect()))
+}
+
+/// The losses of each window are added in order of position, these sums in order of the windows.
+fn add(sum: f64, windows: &[Vec<f64>]) -> f64 {
+    windows.iter().fold(sum, |sum, losses| sum + losses.iter().fold(0.0, |sum, loss| sum + loss))
 }
 
 fn check(snapshot: &Snapshot, tokens: &[u32], options: &EvaluateOptions<'_>) -> Result<(), EvaluateError> {
@@ -236,6 +282,72 @@ fn check(snapshot: &Snapshot, tokens: &[u32], options: &EvaluateOptions<'_>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::Draft;
+    use crate::format::{ParentRole, Slot};
+    use crate::hash::BlockHash;
+    use crate::import::{self, ImportOptions};
+    use crate::tensor::{TensorBlock, write};
+
+    /// A block that follows the one in a slot, the first weight of each tensor another.
+    fn changed(chain: &Chain, base: &Snapshot, slot: Slot) -> BlockHash {
+        let before = base.slots()[&slot].block;
+        let (stored, block) = (chain.get(&before).unwrap(), TensorBlock::open(chain, &before).unwrap());
+        let tensors: Vec<_> = block
+            .tensors()
+            .map(|(name, view)| {
+                let mut data = view.data().to_vec();
+                data[0] ^= 0x10;
+                (name, view.dtype(), view.shape(), data)
+            })
+            .collect();
+        let tensors: Vec<_> =
+            tensors.iter().map(|(name, dtype, shape, data)| (*name, *dtype, *shape, &data[..])).collect();
+        let header = stored.header();
+        let mut version = header.version.clone();
+        version.patch += 1;
+        let mut draft = Draft::new(header.lane, header.kind, header.name.as_str(), write(&tensors).unwrap())
+            .with_version(version)
+            .with_parent(before, ParentRole::Predecessor);
+        draft.parents.extend(header.parents.iter().filter(|parent| parent.role == ParentRole::Dependency));
+        chain.append(draft).unwrap()
+    }
+
+    #[test]
+    fn what_models_share_runs_once() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/qwen3_moe");
+        let chain = Chain::in_memory().unwrap();
+        let model = import::checkpoint(&chain, folder, &ImportOptions::default()).unwrap().model;
+        let base = Snapshot::of_model(&chain, &model).unwrap();
+        let layers = base.spec().layers.len() as u64;
+        assert!(layers >= 3, "{layers}");
+        let last = base.spec().layers.len() as u32 - 1;
+        // With each slot how many layers a candidate with another block there has to run.
+        let cases = [
+            (Slot::Head, 0),
+            (Slot::Expert { layer: last, expert: 0 }, 1),
+            (Slot::Embedding, layers),
+            (Slot::Router { layer: 1 }, layers - 1),
+            (Slot::Attention { layer: 0 }, layers),
+            (Slot::FinalNorm, 0),
+        ];
+        let candidates =
+            cases.map(|(slot, _)| base.with_block(&chain, &changed(&chain, &base, slot)).unwrap());
+        let candidates = candidates.each_ref();
+        let tokens: Vec<u32> = (0..20).map(|token| token * 7 % 40).collect();
+        let all: Vec<&[u32]> = windows(&tokens, 8).collect();
+        // Windows beside each other in one pass, and in parts of some tokens.
+        for pass_tokens in [1000, 8] {
+            let options =
+                ManagerOptions { threads: Some(2), persist_usage: false, ..ManagerOptions::default() };
+            let opened = MoEModelManager::open_snapshot(&chain, base.clone(), &options).unwrap();
+            let together = opened.together(&candidates);
+            together.window_losses(&all, pass_tokens).unwrap();
+            let (of_base, of_candidates) = together.layer_tokens();
+            assert_eq!(of_base, 19 * layers, "{pass_tokens}");
+            let expected = cases.map(|(_, own)| 19 * own);
+            assert_eq!(of_candidates, expected, "{pass_tokens}");
+        }
+    }
 
     #[test]
     fn windows_predict_each_token_but_the_first_once() {

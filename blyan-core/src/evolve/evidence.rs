@@ -11,12 +11,11 @@ use serde::de::DeserializeOwned;
 use super::dataset::DatasetRule;
 use super::{EvolveError, PolicyError, PublicKey, RoundError};
 use crate::chain::{Chain, ChainError, Draft, ParentView, ValidationError, Validator, Validators};
+pub(super) use crate::format::canonical::to_bytes as to_canonical_json;
+use crate::format::canonical::{self, MAX_JSON_BYTES, Unread};
 use crate::format::{BlockKind, ChainId, Header, ManifestError, Parent, SpecError};
 use crate::hash::BlockHash;
 use crate::storage::Payload;
-
-/// Longest canonical JSON that is read: some 200,000 names of blocks fit.
-pub const MAX_JSON_BYTES: usize = 32 << 20;
 
 /// The payload of a block of evidence. Kind, lane, name, version and parents of the block follow from
 /// it, so equal evidence is one block, whoever appends it.
@@ -224,31 +223,18 @@ impl From<ChainError> for InvalidEvidence {
     }
 }
 
-/// Canonical bytes: no white space, fields in the order of the type, every default written out.
-pub(super) fn to_canonical_json<T: Serialize>(value: &T) -> Vec<u8> {
-    // Structs of numbers, texts and lists: nothing in them can fail to serialize. A foreign body that
-    // can gives bytes that nobody reads.
-    serde_json::to_vec(value).unwrap_or_default()
-}
-
 /// Reads bytes that [`to_canonical_json`] wrote, and no others.
 pub(super) fn from_canonical_json<T: Serialize + DeserializeOwned>(
     kind: BlockKind,
     bytes: &[u8],
 ) -> Result<T, InvalidEvidence> {
-    if bytes.len() > MAX_JSON_BYTES {
-        let (len_bytes, limit_bytes) = (bytes.len(), MAX_JSON_BYTES);
-        return Err(InvalidEvidence::TooLong { kind, len_bytes, limit_bytes });
-    }
-    let value: T = serde_json::from_slice(bytes).map_err(|error| {
-        // Messages of the parser quote what they found.
-        let reason = error.to_string().chars().take(300).collect();
-        InvalidEvidence::Json { kind, reason }
-    })?;
-    if to_canonical_json(&value) != bytes {
-        return Err(InvalidEvidence::NotCanonical { kind });
-    }
-    Ok(value)
+    canonical::from_bytes(bytes).map_err(|error| match error {
+        Unread::TooLong { len_bytes } => {
+            InvalidEvidence::TooLong { kind, len_bytes, limit_bytes: MAX_JSON_BYTES }
+        }
+        Unread::Json { reason } => InvalidEvidence::Json { kind, reason },
+        Unread::NotCanonical => InvalidEvidence::NotCanonical { kind },
+    })
 }
 
 /// Refuses every version but 1.

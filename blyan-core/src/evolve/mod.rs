@@ -52,8 +52,9 @@ pub use audit::{Accusation, AuditReport, Lie, accuse, audit};
 pub use error::EvolveError;
 pub use evaluate::{
     DEFAULT_WINDOW, EvaluateError, EvaluateOptions, EvaluateProgress, Evaluation, evaluate, evaluate_model,
+    evaluate_together,
 };
-pub use evidence::{Evidence, InvalidEvidence, MAX_JSON_BYTES};
+pub use evidence::{Evidence, InvalidEvidence};
 pub use judge::{
     AcceptedSet, CandidateState, Chosen, Fault, FaultKind, Judgement, Reason, RoundState, Verdict, judge,
     publish, publish_release,
@@ -79,6 +80,7 @@ pub use reward::{
 pub use usage::{RecordedUse, UsageRecord, audit_usage, record_usage, run_of, uses};
 
 use crate::chain::Validators;
+pub use crate::format::canonical::MAX_JSON_BYTES;
 use crate::manager::Receipt;
 use evidence::Rule;
 

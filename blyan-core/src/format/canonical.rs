@@ -3,10 +3,21 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// Longest canonical JSON that is read: some 200,000 names of blocks fit.
+pub const MAX_JSON_BYTES: usize = 32 << 20;
+
 /// Bytes that are no payload of their kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CanonicalError {
+    /// More bytes than are read.
+    #[error("the {what} has {len_bytes} bytes: at most {MAX_JSON_BYTES} are read")]
+    TooLong {
+        /// The kind.
+        what: &'static str,
+        /// Length of the payload.
+        len_bytes: usize,
+    },
     /// Not the JSON of this kind.
     #[error("the {what} is not valid JSON of version 1: {reason}")]
     Json {
@@ -35,20 +46,45 @@ pub enum CanonicalError {
     },
 }
 
-/// The canonical bytes of a struct of texts and numbers.
-pub(super) fn to_bytes(value: &impl Serialize) -> Vec<u8> {
-    #[expect(clippy::expect_used, reason = "structs of texts and numbers always serialize")]
-    serde_json::to_vec(value).expect("a struct serializes")
+/// Why bytes are not the canonical JSON of a type; each layer has an error of its own that says so of a kind
+/// of block.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// More than [`MAX_JSON_BYTES`].
+    TooLong { len_bytes: usize },
+    /// Not the JSON of the type. What the parser said quotes what it found, so it is cut.
+    Json { reason: String },
+    /// Valid JSON, but not in its one canonical spelling.
+    NotCanonical,
 }
 
-/// Reads canonical bytes.
-pub(super) fn from_bytes<T: Serialize + DeserializeOwned>(
+/// The canonical bytes of a struct of numbers, texts, lists and names of blocks: no white space, fields in the
+/// order of the type, every default written out.
+pub(crate) fn to_bytes(value: &impl Serialize) -> Vec<u8> {
+    // Nothing in such a struct can fail to serialize. One from outside that can gives bytes that nobody reads.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+/// Reads bytes that [`to_bytes`] wrote, and no others.
+pub(crate) fn from_bytes<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Unread> {
+    if bytes.len() > MAX_JSON_BYTES {
+        return Err(Unread::TooLong { len_bytes: bytes.len() });
+    }
+    let value: T = serde_json::from_slice(bytes)
+        .map_err(|error| Unread::Json { reason: error.to_string().chars().take(300).collect() })?;
+    if to_bytes(&value) == bytes { Ok(value) } else { Err(Unread::NotCanonical) }
+}
+
+/// As [`from_bytes`], for a kind of payload of this layer.
+pub(super) fn read<T: Serialize + DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
 ) -> Result<T, CanonicalError> {
-    let value: T = serde_json::from_slice(bytes)
-        .map_err(|error| CanonicalError::Json { what, reason: error.to_string() })?;
-    if to_bytes(&value) == bytes { Ok(value) } else { Err(CanonicalError::NotCanonical { what }) }
+    from_bytes(bytes).map_err(|error| match error {
+        Unread::TooLong { len_bytes } => CanonicalError::TooLong { what, len_bytes },
+        Unread::Json { reason } => CanonicalError::Json { what, reason },
+        Unread::NotCanonical => CanonicalError::NotCanonical { what },
+    })
 }
 
 /// A field that makes no sense.

@@ -29,10 +29,6 @@ pub struct Migration {
 
 impl Migration {
     /// The canonical bytes.
-    ///
-    /// # Panics
-    ///
-    /// Never: texts and hashes always serialize.
     pub fn to_canonical_json(&self) -> Vec<u8> {
         canonical::to_bytes(self)
     }
@@ -43,7 +39,7 @@ impl Migration {
     ///
     /// [`CanonicalError`] naming what is wrong.
     pub fn from_canonical_json(bytes: &[u8]) -> Result<Self, CanonicalError> {
-        let migration: Self = canonical::from_bytes("migration", bytes)?;
+        let migration: Self = canonical::read("migration", bytes)?;
         migration.check()?;
         Ok(migration)
     }

@@ -28,10 +28,6 @@ impl Release {
     }
 
     /// The canonical bytes.
-    ///
-    /// # Panics
-    ///
-    /// Never: a number and a hash always serialize.
     pub fn to_canonical_json(&self) -> Vec<u8> {
         canonical::to_bytes(self)
     }
@@ -42,7 +38,7 @@ impl Release {
     ///
     /// [`CanonicalError`] naming what is wrong.
     pub fn from_canonical_json(bytes: &[u8]) -> Result<Self, CanonicalError> {
-        let release: Self = canonical::from_bytes("release", bytes)?;
+        let release: Self = canonical::read("release", bytes)?;
         if release.release_version != 1 {
             let version = release.release_version;
             return Err(canonical::invalid("release", "release_version", version, "1"));

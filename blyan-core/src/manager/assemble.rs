@@ -59,6 +59,15 @@ impl BlockSource for PinnedBlocks {
     }
 }
 
+fn pinned_blocks(
+    snapshot: &Snapshot,
+    payloads: &Arc<PayloadStore>,
+    record: Option<&Arc<TrustRecord>>,
+) -> Box<PinnedBlocks> {
+    let (payloads, record) = (Arc::clone(payloads), record.cloned());
+    Box::new(PinnedBlocks { payloads, snapshot: snapshot.clone(), record })
+}
+
 pub(super) fn decoder(
     snapshot: &Snapshot,
     payloads: &Arc<PayloadStore>,
@@ -66,9 +75,18 @@ pub(super) fn decoder(
     isa: Isa,
     threads: usize,
 ) -> Result<Decoder, ManagerError> {
-    let (payloads, record) = (Arc::clone(payloads), record.cloned());
-    let source = PinnedBlocks { payloads, snapshot: snapshot.clone(), record };
-    Decoder::new(Arc::clone(snapshot.spec()), Box::new(source), isa, threads).map_err(ManagerError::Threads)
+    let source = pinned_blocks(snapshot, payloads, record);
+    Decoder::new(Arc::clone(snapshot.spec()), source, isa, threads).map_err(ManagerError::Threads)
+}
+
+/// A decoder on another's threads.
+pub(super) fn decoder_beside(
+    other: &Decoder,
+    snapshot: &Snapshot,
+    payloads: &Arc<PayloadStore>,
+    record: Option<&Arc<TrustRecord>>,
+) -> Decoder {
+    other.beside(Arc::clone(snapshot.spec()), pinned_blocks(snapshot, payloads, record))
 }
 
 pub(super) fn usage_tracker(snapshot: &Snapshot, model: BlockHash, dir: Option<&Path>) -> UsageTracker {

@@ -482,7 +482,7 @@ impl MoEModelManager {
         for chunk in tokens.chunks(model.prefill_chunk) {
             let mut steps = [Step { tokens: chunk, cache: &mut cache, logits: Logits::All }];
             let output = model.decoder.forward(&mut steps);
-            let output = output.map_err(|error| model.name_block(error))?;
+            let output = output.map_err(|error| model.snapshot.name_block(error))?;
             all.extend(output.logits.into_iter().flatten());
         }
         Ok(all)
@@ -571,17 +571,6 @@ impl Model {
         match tokens.iter().find(|&&token| token as usize >= vocab_size) {
             Some(&token) => Err(ManagerError::Model(ModelError::UnknownToken { token, vocab_size })),
             None => Ok(()),
-        }
-    }
-
-    /// The model names a slot; who opened it knows the block.
-    fn name_block(&self, error: ModelError) -> ManagerError {
-        match error {
-            ModelError::Tensor { slot, source } => match self.snapshot.slots().get(&slot) {
-                Some(pinned) => ManagerError::Block { slot, block: pinned.block, source },
-                None => ManagerError::MissingSlots { slots: vec![slot] },
-            },
-            error => ManagerError::Model(error),
         }
     }
 

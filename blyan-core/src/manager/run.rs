@@ -116,7 +116,7 @@ pub(super) fn step(
     }
     let output = model.decoder.forward(&mut steps);
     drop(steps);
-    let output = output.map_err(|error| model.name_block(error))?;
+    let output = output.map_err(|error| model.snapshot.name_block(error))?;
     model.record_usage(&output.routing);
 
     let mut pieces = Vec::new();

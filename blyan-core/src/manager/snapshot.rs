@@ -9,6 +9,7 @@ use semver::Version;
 use crate::chain::{Block, Chain, Draft};
 use crate::format::{BlockKind, ChainId, Change, Manifest, ModelSpec, Parent, ParentRole, Slot};
 use crate::hash::{BlockHash, PayloadHash, SnapshotRoot};
+use crate::model::ModelError;
 
 use super::{ManagerError, find_model};
 
@@ -265,6 +266,17 @@ impl Snapshot {
             payload: self.manifest().to_canonical_json(),
             media_type: "application/json".to_owned(),
         })
+    }
+
+    /// A forward pass names a slot; the snapshot knows the block.
+    pub(super) fn name_block(&self, error: ModelError) -> ManagerError {
+        match error {
+            ModelError::Tensor { slot, source } => match self.slots.get(&slot) {
+                Some(pinned) => ManagerError::Block { slot, block: pinned.block, source },
+                None => ManagerError::MissingSlots { slots: vec![slot] },
+            },
+            error => ManagerError::Model(error),
+        }
     }
 
     /// The spec.

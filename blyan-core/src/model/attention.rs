@@ -14,6 +14,7 @@ use super::team::Team;
 use super::weights::AttentionWeights;
 
 /// The rotation of each token of a step, by its place in its sequence.
+#[derive(Debug, Clone)]
 pub(crate) struct Positions {
     /// New tokens of all sequences.
     pub(crate) tokens: usize,

@@ -55,13 +55,27 @@ pub struct StepOutput {
     pub routing: Vec<LayerRouting>,
 }
 
+/// A step under way: what its tokens have become below the layers that are still to come. A clone goes on
+/// through the layers of another model of the same spec.
+#[derive(Debug, Clone)]
+pub(crate) struct Pass {
+    positions: Positions,
+    /// (tokens, hidden_size)
+    states: Vec<f32>,
+    /// The next layer.
+    layer: usize,
+}
+
 /// A model of a spec, its weights coming from a [`BlockSource`] as they are needed.
 pub struct Decoder {
     spec: Arc<ModelSpec>,
     rope: Rope,
     residency: Residency,
     isa: Isa,
-    team: Team,
+    team: Arc<Team>,
+    /// Tokens that went through a layer, each once for each layer.
+    #[cfg(test)]
+    layer_tokens: std::sync::atomic::AtomicU64,
 }
 
 impl std::fmt::Debug for Decoder {
@@ -82,9 +96,26 @@ impl Decoder {
         isa: Isa,
         threads: usize,
     ) -> std::io::Result<Self> {
+        Ok(Self::of_team(spec, source, isa, Arc::new(Team::new(threads)?)))
+    }
+
+    /// Another model that computes with the same instructions on the same threads.
+    pub(crate) fn beside(&self, spec: Arc<ModelSpec>, source: Box<dyn BlockSource>) -> Self {
+        Self::of_team(spec, source, self.isa, Arc::clone(&self.team))
+    }
+
+    fn of_team(spec: Arc<ModelSpec>, source: Box<dyn BlockSource>, isa: Isa, team: Arc<Team>) -> Self {
         let rope = Rope::new(&spec.rope, spec.attention.head_dim);
         let residency = Residency::new(&spec, source);
-        Ok(Self { spec, rope, residency, isa, team: Team::new(threads)? })
+        Self {
+            spec,
+            rope,
+            residency,
+            isa,
+            team,
+            #[cfg(test)]
+            layer_tokens: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     /// The spec.
@@ -107,6 +138,12 @@ impl Decoder {
         self.residency.report()
     }
 
+    /// Tokens that went through a layer so far, each once for each layer.
+    #[cfg(test)]
+    pub(crate) fn layer_tokens(&self) -> u64 {
+        self.layer_tokens.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Computes the new tokens of every sequence and appends them to its cache. On an error no
     /// cache has changed.
     ///
@@ -114,18 +151,33 @@ impl Decoder {
     ///
     /// [`ModelError`]: no or unknown tokens, a full context, a missing or damaged block.
     pub fn forward(&self, steps: &mut [Step<'_>]) -> Result<StepOutput, ModelError> {
-        let (logits, routing) = self.forward_to(steps, |steps, residual| self.logits(steps, residual))?;
-        Ok(StepOutput { logits, routing })
+        self.check_all(steps)?;
+        if steps.is_empty() {
+            return Ok(StepOutput { logits: Vec::new(), routing: Vec::new() });
+        }
+        let _fp_env = FpEnv::enter();
+        let output = self.all_layers(steps).and_then(|(pass, routing)| {
+            let logits = self.logits(steps, &pass.states)?;
+            Ok(StepOutput { logits, routing })
+        });
+        end(steps, output)
     }
 
-    /// As [`Decoder::forward`], and gives for every new token the loss in nats of the token that
-    /// follows it, its target. Logits are made a part at a time: their memory is bounded, however many
-    /// tokens there are. `targets` has as many tokens as the steps together, in their order.
+    fn all_layers(&self, steps: &mut [Step<'_>]) -> Result<(Pass, Vec<LayerRouting>), ModelError> {
+        let mut pass = self.embedded(steps)?;
+        let routing = self.layers(&mut pass, steps, self.spec.layers.len())?;
+        Ok((pass, routing))
+    }
+
+    /// Begins a pass that ends with the losses of `targets`, the tokens that follow each new token of every
+    /// sequence: as many as the steps have together, in their order. [`Decoder::advance`] takes it as far as
+    /// somebody wants to see it, [`Decoder::losses`] to the end.
     ///
     /// # Errors
     ///
-    /// As [`Decoder::forward`], and for targets that are no tokens of the model or of another number.
-    pub(crate) fn losses(&self, steps: &mut [Step<'_>], targets: &[u32]) -> Result<Vec<f64>, ModelError> {
+    /// As [`Decoder::forward`], and for no sequences, targets that are no tokens of the model or of another
+    /// number.
+    pub(crate) fn begin(&self, steps: &[Step<'_>], targets: &[u32]) -> Result<Pass, ModelError> {
         let vocab_size = self.spec.vocab_size;
         if let Some(&token) = targets.iter().find(|&&token| token as usize >= vocab_size) {
             return Err(ModelError::UnknownToken { token, vocab_size });
@@ -135,33 +187,50 @@ impl Decoder {
             let (expected, actual) = (tokens, targets.len());
             return Err(KernelError::Length { argument: "targets", expected, actual }.into());
         }
-        Ok(self.forward_to(steps, |_, residual| self.losses_of(residual, targets))?.0)
+        if steps.is_empty() {
+            return Err(ModelError::NoTokens);
+        }
+        self.check_all(steps)?;
+        let _fp_env = FpEnv::enter();
+        self.embedded(steps)
     }
 
-    /// Runs the layers, hands their output to `finish`, and makes the new positions the caches' own if
-    /// all of it succeeds.
-    fn forward_to<T: Default>(
+    /// Takes a pass up to `layer`, which is not run. On an error the caches are good for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError`]: a missing or damaged block.
+    pub(crate) fn advance(
         &self,
+        pass: &mut Pass,
         steps: &mut [Step<'_>],
-        finish: impl FnOnce(&[Step<'_>], &[f32]) -> Result<T, ModelError>,
-    ) -> Result<(T, Vec<LayerRouting>), ModelError> {
-        for step in steps.iter() {
-            self.check(step)?;
-        }
-        if steps.is_empty() {
-            return Ok((T::default(), Vec::new()));
-        }
+        layer: usize,
+    ) -> Result<(), ModelError> {
         let _fp_env = FpEnv::enter();
-        let output = self.layers(steps);
-        let output = output.and_then(|(residual, routing)| Ok((finish(steps, &residual)?, routing)));
-        for step in steps {
-            if output.is_ok() {
-                step.cache.finish(step.tokens.len());
-            } else {
-                step.cache.drop_unfinished();
-            }
-        }
-        output
+        self.layers(pass, steps, layer).map(drop)
+    }
+
+    /// Takes a pass to its end and gives for every new token the loss in nats of its target. The new
+    /// positions are then in the caches, for the layers that this model ran. Logits are made a part at a
+    /// time: their memory is bounded, however many tokens there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::advance`].
+    pub(crate) fn losses(
+        &self,
+        mut pass: Pass,
+        steps: &mut [Step<'_>],
+        targets: &[u32],
+    ) -> Result<Vec<f64>, ModelError> {
+        let _fp_env = FpEnv::enter();
+        let output = self.layers(&mut pass, steps, self.spec.layers.len());
+        let output = output.and_then(|_| self.losses_of(&pass.states, targets));
+        end(steps, output)
+    }
+
+    fn check_all(&self, steps: &[Step<'_>]) -> Result<(), ModelError> {
+        steps.iter().try_for_each(|step| self.check(step))
     }
 
     fn check(&self, step: &Step<'_>) -> Result<(), ModelError> {
@@ -183,32 +252,44 @@ impl Decoder {
         Ok(())
     }
 
-    /// What the last layer leaves, (tokens, hidden_size), and which experts were used.
-    fn layers(&self, steps: &mut [Step<'_>]) -> Result<(Vec<f32>, Vec<LayerRouting>), ModelError> {
-        let (isa, team, spec) = (self.isa, &self.team, &*self.spec);
-        let positions = self.positions(steps);
-        let mut residual = self.embed(steps)?;
+    /// What stands before the first layer.
+    fn embedded(&self, steps: &[Step<'_>]) -> Result<Pass, ModelError> {
+        Ok(Pass { positions: self.positions(steps), states: self.embed(steps)?, layer: 0 })
+    }
+
+    /// Runs the layers of a pass up to `end`, and returns which experts they used.
+    fn layers(
+        &self,
+        pass: &mut Pass,
+        steps: &mut [Step<'_>],
+        end: usize,
+    ) -> Result<Vec<LayerRouting>, ModelError> {
+        let (isa, team, spec) = (self.isa, &*self.team, &*self.spec);
+        let Pass { positions, states, layer: next } = pass;
         let mut routing = Vec::new();
-        for (layer, layer_spec) in spec.layers.iter().enumerate() {
+        for (layer, layer_spec) in spec.layers.iter().enumerate().take(end).skip(*next) {
             let weights = self.residency.attention(spec, layer)?;
-            let normed = self.norm(&residual, &weights.input_layernorm)?;
+            let normed = self.norm(states, &weights.input_layernorm)?;
             let output = attention::forward(
                 (isa, team),
                 spec,
                 (layer, layer_spec),
                 weights,
                 normed,
-                &positions,
+                positions,
                 steps,
             )?;
-            isa.add(&mut residual, &output)?;
-            let normed = self.norm(&residual, &weights.post_attention_layernorm)?;
+            isa.add(states, &output)?;
+            let normed = self.norm(states, &weights.post_attention_layernorm)?;
             let (output, layer_routing) =
                 feed_forward::forward(isa, team, spec, layer, &self.residency, normed)?;
-            isa.add(&mut residual, &output)?;
+            isa.add(states, &output)?;
             routing.extend(layer_routing);
+            *next = layer + 1;
+            #[cfg(test)]
+            self.layer_tokens.fetch_add(positions.tokens as u64, std::sync::atomic::Ordering::Relaxed);
         }
-        Ok((residual, routing))
+        Ok(routing)
     }
 
     fn positions(&self, steps: &[Step<'_>]) -> Positions {
@@ -310,4 +391,16 @@ impl Decoder {
         }
         Ok(losses)
     }
+}
+
+/// Makes the new positions the caches' own if all of a step succeeded.
+fn end<T>(steps: &mut [Step<'_>], output: Result<T, ModelError>) -> Result<T, ModelError> {
+    for step in steps {
+        if output.is_ok() {
+            step.cache.finish(step.tokens.len());
+        } else {
+            step.cache.drop_unfinished();
+        }
+    }
+    output
 }

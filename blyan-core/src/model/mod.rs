@@ -14,6 +14,7 @@ mod team;
 mod weights;
 
 pub use feed_forward::LayerRouting;
+pub(crate) use forward::Pass;
 pub use forward::{Decoder, Logits, Step, StepOutput};
 pub use kv_cache::{KvCache, KvDType, UnknownKvDType};
 pub use residency::{BlockSource, ResidencyReport};

@@ -1,6 +1,7 @@
 //! Owns measuring candidates, and saying what was measured.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::{iter, slice};
 
 use ed25519_dalek::SigningKey;
 
@@ -13,12 +14,17 @@ use crate::evolve::loss::{LossBits, improves, worsens};
 use crate::evolve::round::{Candidate, Reveal, StepError, snapshot_of};
 use crate::evolve::{
     EvaluateError, EvaluateOptions, Evidence, EvolveError, Policy, PublicKey, Statement, evaluate,
+    evaluate_together,
 };
 use crate::format::BlockKind;
 use crate::hash::{BlockHash, SnapshotRoot};
 use crate::kernels::NUMERICS_VERSION;
 use crate::manager::{ManagerError, Snapshot};
 use crate::model::ModelError;
+
+/// Sets of candidates that are measured beside each other: the base runs once for so many, and so many models
+/// are open.
+const SETS_AT_ONCE: usize = 16;
 
 /// Measures models, each on each data once.
 pub(in crate::evolve) struct Measure<'a> {
@@ -37,6 +43,51 @@ impl<'a> Measure<'a> {
     ) -> Self {
         let options = EvaluateOptions { window: policy.window as usize, ..options.clone() };
         Self { chain, policy, options, known: BTreeMap::new() }
+    }
+
+    /// Measures what attestations of these sets of candidates of a reveal will say, beside each other: what
+    /// they share with their base is computed once.
+    pub(in crate::evolve) fn prepare(
+        &mut self,
+        reveal: &Reveal,
+        sets: &[BTreeSet<BlockHash>],
+    ) -> Result<(), EvolveError> {
+        for sets in sets.chunks(SETS_AT_ONCE) {
+            let mut changed = Vec::with_capacity(sets.len());
+            for candidates in sets {
+                let blocks: Vec<BlockHash> = candidates.iter().copied().collect();
+                changed.push(snapshot_of(self.chain, &blocks)?);
+            }
+            let Some(base) = changed.first().and_then(Snapshot::base) else { continue };
+            let base = Snapshot::of_model(self.chain, base)?;
+            for data in data_of(self.policy, reveal) {
+                self.measure_together(&base, &changed, &data)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn measure_together(
+        &mut self,
+        base: &Snapshot,
+        changed: &[Snapshot],
+        data: &BlockHash,
+    ) -> Result<(), EvolveError> {
+        let unknown = |model: &Snapshot| !self.known.contains_key(&(model.root(), *data));
+        let rest: Vec<&Snapshot> = changed.iter().filter(|model| unknown(model)).collect();
+        // One model beside a base that is known already shares nothing with anybody.
+        if rest.len() + usize::from(unknown(base)) < 2 {
+            return Ok(());
+        }
+        let tokens = self.tokens(data)?;
+        let found = evaluate_together(self.chain, base, &rest, &tokens, &self.options);
+        let found =
+            found.map(|(base, rest)| iter::once(base).chain(rest).map(|found| found.loss_bits).collect());
+        let bits: Vec<u64> = or_no_number(found, || vec![f64::NAN.to_bits(); 1 + rest.len()])?;
+        for (model, bits) in iter::once(base).chain(rest).zip(bits) {
+            self.known.insert((model.root(), *data), LossBits::of(f64::from_bits(bits)));
+        }
+        Ok(())
     }
 
     /// What a truthful attestation of these candidates says.
@@ -76,24 +127,28 @@ impl<'a> Measure<'a> {
         Ok(Tokens::read(self.chain, &tokens)?.into_ids())
     }
 
-    /// Tokens that the model does not have, or too few to predict one, make a loss of NaN: for everyone
-    /// the same, and never accepted.
     fn loss(&mut self, model: &Snapshot, data: &BlockHash, tokens: &[u32]) -> Result<LossBits, EvolveError> {
         let name = (model.root(), *data);
         if let Some(known) = self.known.get(&name) {
             return Ok(*known);
         }
-        let bits = match evaluate(self.chain, model, tokens, &self.options) {
-            Ok(evaluation) => evaluation.loss_bits,
-            Err(
-                EvaluateError::TooFewTokens { .. }
-                | EvaluateError::Manager(ManagerError::Model(ModelError::UnknownToken { .. })),
-            ) => f64::NAN.to_bits(),
-            Err(error) => return Err(error.into()),
-        };
+        let found = evaluate(self.chain, model, tokens, &self.options).map(|found| found.loss_bits);
+        let bits = or_no_number(found, || f64::NAN.to_bits())?;
         let loss = LossBits::of(f64::from_bits(bits));
         self.known.insert(name, loss);
         Ok(loss)
+    }
+}
+
+/// Tokens that the model does not have, or too few to predict one, make a loss of NaN: for everyone the
+/// same, and never accepted.
+fn or_no_number<T>(found: Result<T, EvaluateError>, none: impl FnOnce() -> T) -> Result<T, EvolveError> {
+    match found {
+        Err(
+            EvaluateError::TooFewTokens { .. }
+            | EvaluateError::Manager(ManagerError::Model(ModelError::UnknownToken { .. })),
+        ) => Ok(none()),
+        found => Ok(found?),
     }
 }
 
@@ -150,19 +205,22 @@ pub fn attest(
     options: &EvaluateOptions<'_>,
 ) -> Result<BlockHash, EvolveError> {
     let bench = Bench::new(chain, key, reveal)?;
-    let candidates = candidates.iter().copied().collect();
-    let body =
-        Measure::new(chain, &bench.policy, options).attestation((reveal, &bench.reveal), &candidates)?;
+    let candidates = BTreeSet::from_iter(candidates.iter().copied());
+    let mut measure = Measure::new(chain, &bench.policy, options);
+    measure.prepare(&bench.reveal, slice::from_ref(&candidates))?;
+    let body = measure.attestation((reveal, &bench.reveal), &candidates)?;
     Statement::sign(key, body)?.append(chain)
 }
 
 /// Attests each candidate of a reveal that is no copy, and then those that are good enough together in one
 /// model, as far as they change different slots, the better first. Every validator attests the same
-/// sets, since all find the same bits.
+/// sets, since all find the same bits. The candidates are measured beside each other: what they share with
+/// their base is computed once.
 ///
 /// # Errors
 ///
-/// As [`attest`]; attestations that were appended before the failure stay.
+/// As [`attest`]; nothing was appended if one of the candidates cannot be measured, and those of single
+/// candidates stay if that is so of all together.
 pub fn attest_all(
     chain: &Chain,
     key: &SigningKey,
@@ -171,14 +229,16 @@ pub fn attest_all(
 ) -> Result<Vec<BlockHash>, EvolveError> {
     let bench = Bench::new(chain, key, reveal)?;
     let mut measure = Measure::new(chain, &bench.policy, options);
+    let is_copy = |candidate: &BlockHash| {
+        let judged = bench.state.candidates.get(candidate).map(|judged| &judged.verdict);
+        matches!(judged, Some(Verdict::Refused(Reason::Copy { .. })))
+    };
+    let candidates = bench.reveal.candidates.iter().filter(|candidate| !is_copy(candidate));
+    let sets: Vec<BTreeSet<BlockHash>> = candidates.clone().map(|one| BTreeSet::from([*one])).collect();
+    measure.prepare(&bench.reveal, &sets)?;
     let (mut appended, mut good) = (Vec::new(), Vec::new());
-    for candidate in &bench.reveal.candidates {
-        let judged = bench.state.candidates.get(candidate);
-        let copy = |verdict: &Verdict| matches!(verdict, Verdict::Refused(Reason::Copy { .. }));
-        if judged.is_some_and(|judged| copy(&judged.verdict)) {
-            continue;
-        }
-        let body = measure.attestation((reveal, &bench.reveal), &BTreeSet::from([*candidate]))?;
+    for (candidate, set) in candidates.zip(&sets) {
+        let body = measure.attestation((reveal, &bench.reveal), set)?;
         let worse = |losses: &Losses| worsens(losses.base, losses.candidate, bench.policy.tolerance_ppm);
         if let Some(split) = body.losses.first()
             && improves(split.base, split.candidate, bench.policy.threshold_ppm)
