@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod seeds;
 #[path = "../../fuzz/src/lib.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a library of its own in the fuzz package")]
 mod targets;
@@ -13,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blyan_core::chain::{BundleOptions, Validators};
+use blyan_core::chain::Validators;
 use blyan_core::import::{self, ImportOptions};
 use blyan_core::manager::{GenerateOptions, ManagerOptions, MoEModelManager, SamplingOptions};
 use blyan_core::storage::{Access, DirMedium};
 use blyan_core::{
-    BlockHash, BlockKind, Chain, ChainId, DType, Draft, Manifest, ParentRole, Shape, SignatureRecord, tensor,
+    BlockKind, Chain, ChainId, DType, Draft, Manifest, ParentRole, Shape, SignatureRecord, tensor,
 };
 
 /// No input of the corpus needs a tenth of this, on a slow and busy machine.
@@ -69,58 +70,6 @@ macro_rules! corpus {
             assert_eq!(folders, expected);
         }
     };
-}
-
-/// Bundles that are one, and such that are well-formed to the last checksum and still none.
-fn bundles(write: &dyn Fn(&str, &[u8])) {
-    let chain = Chain::in_memory().unwrap();
-    let note = |name: &str, payload: Vec<u8>| Draft::new(ChainId::Dataset, BlockKind(5000), name, payload);
-    let root = chain.append(note("root", b"root".to_vec())).unwrap();
-    let child = note("child", vec![7; 5000]).with_parent(root, ParentRole::Dependency);
-    let child = chain.append(child).unwrap();
-    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
-    chain.add_signature(&child, SignatureRecord::sign(&key, &child, 1)).unwrap();
-    let bundle = |blocks: Option<Vec<BlockHash>>| {
-        let mut bytes = Vec::new();
-        chain.bundle(&mut bytes, &BundleOptions { blocks, ..BundleOptions::default() }).unwrap();
-        bytes
-    };
-    let whole = bundle(None);
-    write("bundle/valid-notes", &whole);
-    write("bundle/missing-parent", &bundle(Some(vec![child])));
-    write("bundle/cut", &whole[..whole.len() - 1]);
-    write("bundle/trailing", &[&whole[..], b"x"].concat());
-    let sealed = |records: &[u8], counts: [u64; 3]| {
-        let mut bytes = [b"BLYANBND\x01\x00", records, b"\x04"].concat();
-        bytes.extend(counts.map(u64::to_le_bytes).concat());
-        let hash = *blake3::hash(&bytes).as_bytes();
-        [&bytes[..], &hash].concat()
-    };
-    let stray = [&[1][..], &3u64.to_le_bytes(), b"abc"].concat();
-    write("bundle/valid-empty", &sealed(b"", [0; 3]));
-    write("bundle/stray-payload", &sealed(&stray, [0, 1, 0]));
-    write("bundle/payload-twice", &sealed(&stray.repeat(2), [0, 2, 0]));
-    write("bundle/other-counts", &sealed(b"", [1 << 63; 3]));
-    write("bundle/unknown-record", &sealed(&[5], [0; 3]));
-    write("bundle/huge-payload", &sealed(&[&[1][..], &u64::MAX.to_le_bytes()].concat(), [0, 1, 0]));
-    write("bundle/long-payload", &sealed(&[&[1][..], &(1u64 << 20).to_le_bytes()].concat(), [0, 1, 0]));
-    write("bundle/huge-header", &sealed(&[&[2][..], &u32::MAX.to_le_bytes()].concat(), [1, 0, 0]));
-    write("bundle/long-header", &sealed(&[&[2][..], &(8u32 << 20).to_le_bytes()].concat(), [1, 0, 0]));
-    write("bundle/forged-signature", &sealed(&[&[3][..], &[1; 136]].concat(), [0, 0, 1]));
-    write("bundle/other-version", b"BLYANBND\x02\x00");
-    write("bundle/nothing", b"");
-    // A block of a kind that has a validator, and is not what it says.
-    let lawless = Chain::open_with(
-        Arc::new(blyan_core::storage::MemoryMedium::new()),
-        Access::ReadWrite,
-        Validators::new(),
-    );
-    let lawless = lawless.unwrap();
-    lawless.append(note("beside", b"a good one".to_vec())).unwrap();
-    lawless.append(Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", "{}")).unwrap();
-    let mut bytes = Vec::new();
-    lawless.bundle(&mut bytes, &BundleOptions::default()).unwrap();
-    write("bundle/no-spec", &bytes);
 }
 
 /// Writes the valid inputs that only the library can make: after a change of a format run this test
@@ -177,8 +126,14 @@ fn seeds() {
     let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
     chain.add_signature(&last[3], SignatureRecord::sign(&key, &last[3], 1)).unwrap();
     drop(chain);
-    bundles(&write);
+    seeds::bundles(&write);
+    seeds::deltas(&write);
+    seeds::statements(&write);
+    seeds::datasets(&write);
     write("index/valid-chain", &fs::read(dir.path().join("index.redb")).unwrap());
 }
 
-corpus! { header payload spec manifest config index receipt tokenizer chat_template gguf bundle }
+corpus! {
+    header payload spec manifest config index receipt tokenizer chat_template gguf bundle
+    release migration delta policy statement tokens dataset ballot
+}

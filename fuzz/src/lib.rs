@@ -9,13 +9,21 @@ use std::fs;
 use std::sync::Arc;
 
 use blyan_core::chain::{BundleOptions, ChainError, UnbundleOptions, Validators};
+use blyan_core::evolve::dataset::{Audit, Dataset, Ruling, Tally, Tokens, Vote};
+use blyan_core::evolve::{
+    Accusation, Attestation, Candidate, Claim, Closing, Evidence, InvalidEvidence, Policy, Reveal, Round,
+    Statement, UsageRecord,
+};
+use blyan_core::format::{Migration, Release};
 use blyan_core::import::{self, ImportError, ImportOptions};
 use blyan_core::manager::chat::{ChatError, ChatRequest, ChatTemplates};
 use blyan_core::manager::text::Tokenizer;
 use blyan_core::manager::{ManagerOptions, MoEModelManager, Receipt};
 use blyan_core::storage::{Access, DirMedium, StorageError};
+use blyan_core::tensor::{check_delta, merge_delta, write};
 use blyan_core::{
-    BlockKind, Chain, ChainId, DType, Draft, Header, Manifest, ModelSpec, Payload, TensorBlock, VerifyOptions,
+    BlockKind, Chain, ChainId, DType, Draft, Header, Manifest, ModelSpec, Payload, Shape, TensorBlock,
+    VerifyOptions,
 };
 use serde_json::json;
 
@@ -26,7 +34,7 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 pub type Target = (&'static str, fn(&[u8]) -> Outcome);
 
 /// Every target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 19] = [
     ("header", header),
     ("payload", payload),
     ("spec", spec),
@@ -38,6 +46,14 @@ pub const TARGETS: [Target; 11] = [
     ("chat_template", chat_template),
     ("gguf", gguf),
     ("bundle", bundle),
+    ("release", release),
+    ("migration", migration),
+    ("delta", delta),
+    ("policy", policy),
+    ("statement", statement),
+    ("tokens", tokens),
+    ("dataset", dataset),
+    ("ballot", ballot),
 ];
 
 /// A block header.
@@ -261,6 +277,139 @@ pub fn bundle(bytes: &[u8]) -> Outcome {
     let report = other.unbundle(&mut &again[..], &options)?;
     assert_eq!((report.root, report.blocks_new), (chain.root()?, chain.len()?));
     Ok(())
+}
+
+/// The payload of a release block.
+pub fn release(bytes: &[u8]) -> Outcome {
+    let release = Release::from_canonical_json(bytes)?;
+    assert_eq!(release.to_canonical_json(), bytes);
+    Ok(())
+}
+
+/// The payload of a migration block.
+pub fn migration(bytes: &[u8]) -> Outcome {
+    let migration = Migration::from_canonical_json(bytes)?;
+    assert_eq!(migration.to_canonical_json(), bytes);
+    Ok(migration.check()?)
+}
+
+/// What deltas are added to: a matrix of every kind, and a vector.
+fn base_of_deltas() -> Result<Vec<u8>, Box<dyn Error>> {
+    let ones = |bytes: &[u8], count: usize| bytes.repeat(count);
+    let [float, rows, groups, norm] = [[4, 3], [4, 32], [4, 1], [1, 3]].map(Shape::new);
+    let vector = Shape::new([3]);
+    let (one, one_bf16, one_f16) = (1f32.to_le_bytes(), [0x80, 0x3f], [0x00, 0x3c]);
+    Ok(write(&[
+        ("f32.weight", DType::F32, &float, &ones(&one, 12)),
+        ("bf16.weight", DType::BF16, &float, &ones(&one_bf16, 12)),
+        ("f16.weight", DType::F16, &float, &ones(&one_f16, 12)),
+        ("fp8.weight", DType::F8E4M3, &float, &[0x38; 12]),
+        ("fp8.weight_scale", DType::F32, &groups, &ones(&one, 4)),
+        ("int8.weight", DType::I8, &float, &[100; 12]),
+        ("int8.weight_scale", DType::F32, &groups, &ones(&one, 4)),
+        ("int4.weight", DType::I4, &rows, &[0x7f; 64]),
+        ("int4.weight_scale", DType::BF16, &groups, &ones(&one_bf16, 4)),
+        ("row.weight", DType::F32, &norm, &ones(&one, 3)),
+        ("norm.weight", DType::F32, &vector, &ones(&one, 3)),
+    ])?)
+}
+
+/// The payload of a delta block, for a base with a matrix of every kind.
+pub fn delta(bytes: &[u8]) -> Outcome {
+    let base = base_of_deltas()?;
+    check_delta(&base, bytes)?;
+    // A sum that its type does not hold is found only now.
+    let merged = merge_delta(&base, bytes)?;
+    let [before, after] = [base, merged].map(|payload| TensorBlock::from_payload(Payload::from(payload)));
+    let (before, after) = (before?, after?);
+    assert_eq!(before.tensors().count(), after.tensors().count());
+    for ((name, before), (same, after)) in before.tensors().zip(after.tensors()) {
+        assert_eq!((name, before.dtype(), before.shape()), (same, after.dtype(), after.shape()));
+        assert!(after.to_f32_vec().iter().all(|value| value.is_finite()), "{name}");
+    }
+    Ok(())
+}
+
+/// A payload of one kind of evidence: what is accepted has one spelling, and makes a block of its kind.
+fn evidence<T: Evidence>(bytes: &[u8]) -> Outcome {
+    let evidence = T::from_payload(bytes)?;
+    assert_eq!(evidence.to_payload(), bytes);
+    let draft = evidence.draft();
+    assert_eq!((draft.lane, draft.kind), (T::LANE, T::KIND));
+    assert_eq!(draft.payload, bytes);
+    // There may be more parents than a block can have.
+    let header = draft.header()?;
+    assert_eq!(header.hash()?, draft.hash()?);
+    Ok(())
+}
+
+/// The payload of a policy block.
+pub fn policy(bytes: &[u8]) -> Outcome {
+    evidence::<Policy>(bytes)
+}
+
+/// A signed statement of any kind: it is of one at most.
+pub fn statement(bytes: &[u8]) -> Outcome {
+    let kinds: [fn(&[u8]) -> Outcome; 10] = [
+        evidence::<Statement<Round>>,
+        evidence::<Statement<Claim>>,
+        evidence::<Statement<Closing>>,
+        evidence::<Statement<Candidate>>,
+        evidence::<Statement<Reveal>>,
+        evidence::<Statement<Attestation>>,
+        evidence::<Statement<Accusation>>,
+        evidence::<Statement<UsageRecord>>,
+        evidence::<Statement<Audit>>,
+        evidence::<Statement<Vote>>,
+    ];
+    first_accepted(&kinds, bytes)
+}
+
+/// The payload of a tokens block.
+pub fn tokens(bytes: &[u8]) -> Outcome {
+    let tokens = Tokens::from_payload(bytes)?;
+    assert_eq!(tokens.ids().len() * 4, bytes.len());
+    evidence::<Tokens>(bytes)
+}
+
+/// The payload of a dataset block; alone, and as what is said about tokens that it may fit or not.
+pub fn dataset(bytes: &[u8]) -> Outcome {
+    evidence::<Dataset>(bytes)?;
+    let chain = Chain::in_memory()?;
+    chain.append(Tokens::new(vec![1, 2, 3])?.draft())?;
+    if let Err(error) = Dataset::from_payload(bytes)?.append(&chain) {
+        assert_eq!(chain.len()?, 1);
+        return Err(error.into());
+    }
+    assert!(chain.verify(&VerifyOptions::full())?.is_ok());
+    Ok(())
+}
+
+/// The payload of a tally or a ruling block.
+pub fn ballot(bytes: &[u8]) -> Outcome {
+    first_accepted(&[evidence::<Tally>, evidence::<Ruling>], bytes)
+}
+
+/// Accepted by one of several readers, or why not: by the one that understood most of it.
+fn first_accepted(readers: &[fn(&[u8]) -> Outcome], bytes: &[u8]) -> Outcome {
+    let (mut accepted, mut refused) = (0, None);
+    for reader in readers {
+        match reader(bytes) {
+            Ok(()) => accepted += 1,
+            Err(error) => {
+                let foreign =
+                    matches!(error.downcast_ref::<InvalidEvidence>(), Some(InvalidEvidence::Json { .. }));
+                if refused.is_none() || !foreign {
+                    refused = Some(error);
+                }
+            }
+        }
+    }
+    assert!(accepted <= 1, "bytes of {accepted} kinds");
+    match refused {
+        Some(error) if accepted == 0 => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Runs a target for libFuzzer, whose own panic hook ends the process even where the library catches
