@@ -28,8 +28,8 @@
  *   struct of options begins with its size: fill it with its `_init` function, then change fields. One
  *   that is shorter than the library's gets defaults for the rest; one that is longer is refused if it
  *   asks for what the library does not know. NULL is all defaults. A struct for results is passed with
- *   its `sizeof`, and gets as much. Structs without either (hashes, texts, prompts, parents, signatures,
- *   pairs) never change.
+ *   its `sizeof`, and gets as much. Structs without either (hashes, keys, texts, bytes, prompts, parents,
+ *   slots and pieces that are given, signatures, pairs) never change.
  *
  *   `blyan_abi_version()` must equal `BLYAN_ABI_VERSION`; a shared library of another one has another
  *   file name.
@@ -46,11 +46,12 @@
  * Threads
  *
  *   All handles may move between threads, and different handles may be used at once. Chains, models,
- *   snapshots, tensors, receipts, flags and every list may be used by any number of threads at once.
- *   Walks, writers, streams and sessions belong to one thread at a time: a second call at the same time
- *   gets `BLYAN_STATUS_BUSY`. Freeing a handle while a call uses it is the program's error. The last
- *   error is the thread's own. Callbacks may call the library, but not with the handle whose call they
- *   are in, if that is for one thread at a time. After fork, a child may only use what it opens itself.
+ *   snapshots, tensors, receipts, flags, keys, judgements, ledgers and every list may be used by any
+ *   number of threads at once. Walks, writers, streams and sessions belong to one thread at a time: a
+ *   second call at the same time gets `BLYAN_STATUS_BUSY`. Freeing a handle while a call uses it is the
+ *   program's error. The last error is the thread's own. Callbacks may call the library, but not with the
+ *   handle whose call they are in, if that is for one thread at a time. After fork, a child may only use
+ *   what it opens itself.
  */
 
 
@@ -153,12 +154,38 @@ enum blyan_status
     BLYAN_STATUS_COLLECTED = 33,
     // Not a bundle, a damaged one, or one that needs blocks which are not there.
     BLYAN_STATUS_BUNDLE = 34,
+    // Evidence that is not valid: a statement that contradicts itself or what it names, or a key that may
+    // not make it. What only the chain finds out when it is appended is `BLYAN_STATUS_REFUSED`.
+    BLYAN_STATUS_EVIDENCE = 35,
+    // A step that cannot be taken with what is on the chain: too early, too late, twice, or for nothing.
+    BLYAN_STATUS_STEP = 36,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum blyan_status blyan_status;
 #else
 typedef int32_t blyan_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How far a contribution is.
+enum blyan_contribute_stage
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // It is claimed; the candidate follows when the round is closed.
+    BLYAN_CONTRIBUTE_STAGE_CLAIMED = 0,
+    // The candidate is shown; the round's owner goes on.
+    BLYAN_CONTRIBUTE_STAGE_PROPOSED = 1,
+    // The split is shown, and judges the candidate.
+    BLYAN_CONTRIBUTE_STAGE_REVEALED = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blyan_contribute_stage blyan_contribute_stage;
+#else
+typedef int32_t blyan_contribute_stage;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -307,6 +334,55 @@ typedef int32_t blyan_role;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// Where a dataset stands under a policy.
+enum blyan_stage
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Proposed; no audit counts yet.
+    BLYAN_STAGE_PENDING = 0,
+    // A validator found that the policy's model can read it.
+    BLYAN_STAGE_AUDITED = 1,
+    // Enough votes were counted.
+    BLYAN_STAGE_VOTED = 2,
+    // The count is for it.
+    BLYAN_STAGE_ACCEPTED = 3,
+    // The count is against it, or it has a twin that is accepted.
+    BLYAN_STAGE_REJECTED = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blyan_stage blyan_stage;
+#else
+typedef int32_t blyan_stage;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How good a dataset is held to be.
+enum blyan_tier
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Checked text of known origin.
+    BLYAN_TIER_GOLD = 0,
+    // Good text that nobody read as a whole.
+    BLYAN_TIER_SILVER = 1,
+    // Anything else worth trying.
+    BLYAN_TIER_EXPERIMENTAL = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blyan_tier blyan_tier;
+#else
+typedef int32_t blyan_tier;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What an audit found.
+typedef struct blyan_audit_report blyan_audit_report;
+
 // A block of a chain: what it says about itself, without its payload.
 typedef struct blyan_block blyan_block;
 
@@ -325,6 +401,9 @@ typedef struct blyan_cancel blyan_cancel;
 // What was opened from it (models, blocks, tensors, payloads) stays usable after it is freed.
 typedef struct blyan_chain blyan_chain;
 
+// The claims of a round, by block.
+typedef struct blyan_claims blyan_claims;
+
 // Pairs of experts that worked together.
 typedef struct blyan_co_uses blyan_co_uses;
 
@@ -334,6 +413,9 @@ typedef struct blyan_collect_report blyan_collect_report;
 // How two models differ.
 typedef struct blyan_comparison blyan_comparison;
 
+// Datasets, and where each stands under a policy.
+typedef struct blyan_dataset_states blyan_dataset_states;
+
 // Leaves in which two receipts differ; none if a receipt is true.
 typedef struct blyan_differences blyan_differences;
 
@@ -342,6 +424,9 @@ typedef struct blyan_experts blyan_experts;
 
 // What an export wrote.
 typedef struct blyan_export_report blyan_export_report;
+
+// What was extracted, or would be.
+typedef struct blyan_extract_report blyan_extract_report;
 
 // A finished generation.
 typedef struct blyan_generation blyan_generation;
@@ -354,6 +439,15 @@ typedef struct blyan_hashes blyan_hashes;
 
 // What an import appended, or would append.
 typedef struct blyan_import_report blyan_import_report;
+
+// What the blocks of a policy come to.
+typedef struct blyan_judgement blyan_judgement;
+
+// An ed25519 key that signs what its owner says.
+typedef struct blyan_key blyan_key;
+
+// What rewards are computed from: what was adopted under a policy, and what was used.
+typedef struct blyan_ledger blyan_ledger;
 
 // A model opened from a chain. Any number of threads may use it at once. It holds no lock of the chain
 // and goes on working when the chain is closed.
@@ -371,6 +465,9 @@ typedef struct blyan_releases blyan_releases;
 // A sequence of generations, each of which goes on where the last one stopped; for one thread at a
 // time. While a stream has it, its calls give `BLYAN_STATUS_BUSY`.
 typedef struct blyan_session blyan_session;
+
+// What keys earned of a pool, by key.
+typedef struct blyan_shares blyan_shares;
 
 // The signatures beside a block.
 typedef struct blyan_signatures blyan_signatures;
@@ -809,6 +906,423 @@ typedef struct {
     const blyan_hash *block;
 } blyan_error;
 
+// How far an evaluation is. Attesting and auditing are several of them, one after the other.
+typedef struct {
+    // Predicted tokens so far.
+    uint64_t tokens;
+    // Predicted tokens in all.
+    uint64_t total_tokens;
+    // Mean loss so far, in nats.
+    double loss;
+    // Predicted tokens a second so far.
+    double tokens_per_second;
+} blyan_evaluate_progress;
+
+// Hears how far an evaluation is. Returns 0 to go on; anything else ends the call with
+// `BLYAN_STATUS_STOPPED`. What `progress` points to is gone when it returns.
+typedef int32_t (*blyan_evaluate_progress_fn)(void *user, const blyan_evaluate_progress *progress);
+
+// How to evaluate. Only the window changes the result. Fill it with `blyan_evaluate_options_init` first.
+typedef struct {
+    // `sizeof(blyan_evaluate_options)`.
+    size_t size;
+    // Tokens that a window predicts, each beginning with an empty cache; 256 by default. Attesting and
+    // auditing do not look at it: the policy has its own.
+    uint64_t window;
+    // Tokens that go through the model at once, 1024 by default.
+    uint64_t pass_tokens;
+    // Threads that compute; by default `BLYAN_NONE`: all cores. Not looked at for a model that is open.
+    uint64_t threads;
+    // Instruction set, as for `blyan_model_options`. Not looked at for a model that is open.
+    blyan_str isa;
+    // Called after each pass; may be NULL.
+    blyan_evaluate_progress_fn on_progress;
+    // Given to `on_progress`.
+    void *user;
+    // Ends it when set; may be NULL. If `on_progress` ends it, this is set, too.
+    const blyan_cancel *cancel;
+} blyan_evaluate_options;
+
+// What an audit found, in numbers.
+typedef struct {
+    // Attestations that were computed again.
+    uint64_t checked;
+    // Number of those that do not recompute; `blyan_audit_report_lie` names them.
+    size_t lies_len;
+    // Number of attestations of another version of the arithmetic, which this library cannot compute.
+    size_t other_numerics_len;
+} blyan_audit_info;
+
+// An ed25519 public key: the only name that a contributor, validator or voter has.
+typedef struct {
+    // The bytes.
+    uint8_t bytes[32];
+} blyan_public_key;
+
+// An attestation that does not recompute.
+typedef struct {
+    // The attestation.
+    blyan_hash attestation;
+    // Who signed it.
+    blyan_public_key key;
+    // The accusation, if one was appended.
+    blyan_hash accusation;
+    // Not 0 if `accusation` is one.
+    int32_t has_accusation;
+    // 0.
+    int32_t reserved;
+} blyan_lie;
+
+// A slot and the new block for it.
+typedef struct {
+    // Name of the slot, such as "layer3.expert7".
+    blyan_str slot;
+    // The block.
+    blyan_hash block;
+} blyan_slot_block;
+
+// Where a contribution is after a call, or would be.
+typedef struct {
+    // Its claim block.
+    blyan_hash claim;
+    // Its candidate block, once the round is closed.
+    blyan_hash candidate;
+    // The block that was appended.
+    blyan_hash appended;
+    // Bytes of its payload.
+    uint64_t appended_bytes;
+    // A `blyan_contribute_stage`.
+    int32_t stage;
+    // Not 0 if `candidate` is one.
+    int32_t has_candidate;
+    // Not 0 if `appended` is one: not while there is nothing to do but wait.
+    int32_t has_appended;
+    // 0.
+    int32_t reserved;
+} blyan_contribution;
+
+// A dataset to propose: a text and the snapshot whose tokenizer reads it, or token ids. Fill it with
+// `blyan_dataset_draft_init` first.
+typedef struct {
+    // `sizeof(blyan_dataset_draft)`.
+    size_t size;
+    // Name of the dataset and of its block: 1 to 128 bytes of `[a-z0-9_.-]`.
+    blyan_str name;
+    // SemVer version; by default NULL: "1.0.0".
+    blyan_str version;
+    // SPDX license expression.
+    blyan_str license;
+    // Where it comes from, for people.
+    blyan_str source;
+    // The text; by default NULL. Not beside `tokens` and what belongs to them.
+    blyan_str text;
+    // Reads the text; needed with one.
+    const blyan_snapshot *snapshot;
+    // Token ids.
+    const uint32_t *tokens;
+    // Number of token ids.
+    size_t tokens_len;
+    // The tokenizer block that the ids belong to; by default NULL: they are no text.
+    const blyan_hash *tokenizer;
+    // BLAKE3 of the text that the ids were made from; by default NULL.
+    const blyan_hash *text_hash;
+    // The dataset that this one takes the place of, of the same name and a lower version; by default NULL.
+    const blyan_hash *predecessor;
+    // Every id is lower; needed with ids.
+    uint32_t vocab_size;
+    // A `blyan_tier`; by default `BLYAN_TIER_EXPERIMENTAL`.
+    int32_t tier;
+} blyan_dataset_draft;
+
+// A dataset and where it stands under a policy. Texts live as long as the list.
+typedef struct {
+    // The dataset block.
+    blyan_hash dataset;
+    // Its tokens block.
+    blyan_hash tokens;
+    // The best tally.
+    blyan_hash tally;
+    // The ruling on it.
+    blyan_hash ruling;
+    // The accepted twin, if that is why this dataset is rejected.
+    blyan_hash duplicate_of;
+    // Its name.
+    blyan_str name;
+    // Its version.
+    blyan_str version;
+    // Number of tokens.
+    uint64_t num_tokens;
+    // Number of audits that count.
+    size_t audits_len;
+    // Number of votes that count.
+    size_t votes_len;
+    // A `blyan_stage`.
+    int32_t stage;
+    // A `blyan_tier`.
+    int32_t tier;
+    // Not 0 if `tally` is one.
+    int32_t has_tally;
+    // Not 0 if `ruling` is one.
+    int32_t has_ruling;
+    // Not 0 if `duplicate_of` is one.
+    int32_t has_duplicate_of;
+    // 0.
+    int32_t reserved;
+} blyan_dataset_state;
+
+// What an evaluation gives.
+typedef struct {
+    // Names the model.
+    blyan_hash model_root;
+    // Mean loss in nats of a predicted token; NaN or infinite for a model that computes no probabilities.
+    // The same bits on every machine.
+    double loss;
+    // e to the loss.
+    double perplexity;
+    // Predicted tokens.
+    uint64_t tokens;
+    // Windows, a shorter one at the end included.
+    uint64_t windows;
+    // Predicted tokens a second; no part of the result.
+    double tokens_per_second;
+    // How long it took; no part of the result.
+    double elapsed_s;
+    // Version of the arithmetic.
+    uint32_t numerics_version;
+    // 0.
+    uint32_t reserved;
+} blyan_evaluation;
+
+// Where to take weights from, and how: a checkpoint, or a model of a chain. Fill it with
+// `blyan_extract_options_init` first.
+typedef struct {
+    // `sizeof(blyan_extract_options)`.
+    size_t size;
+    // Path of a checkpoint folder or a GGUF file; by default NULL. Not beside `source`.
+    blyan_str checkpoint;
+    // A chain, which may be the one that is appended to; by default NULL.
+    const blyan_chain *source;
+    // The model block of `source`; needed with it.
+    const blyan_hash *model;
+    // Keys of config.json that are unknown but known not to change the arithmetic.
+    const blyan_str *ignore_config_keys;
+    // Number of these keys.
+    size_t ignore_config_keys_len;
+    // Ends it when set; may be NULL.
+    const blyan_cancel *cancel;
+    // Type of the projections, a `blyan_dtype`; `BLYAN_DTYPE_KEEP` by default.
+    int32_t dtype;
+    // Not 0: append nothing, only report what would be.
+    int32_t dry_run;
+} blyan_extract_options;
+
+// What to take: all or some rows of a slot's weights.
+typedef struct {
+    // The slot of the source.
+    blyan_str source;
+    // The slot that the weights are to fill; NULL: the same.
+    blyan_str target;
+    // Rows of its gate_proj and up_proj, which are columns of its down_proj, in the order in which the new
+    // expert has them; NULL: all.
+    const size_t *rows;
+    // Number of rows.
+    size_t rows_len;
+} blyan_extract_piece;
+
+// What was extracted, or would be, in numbers.
+typedef struct {
+    // Number of blocks, one for each piece; `blyan_extract_report_block` names them.
+    size_t blocks_len;
+    // Blocks that the chain did not hold.
+    uint64_t blocks_new;
+    // Blocks that it held.
+    uint64_t blocks_known;
+    // Bytes of payloads that it did not hold.
+    uint64_t payload_bytes_new;
+    // Bytes of payloads that it held, or that appeared twice.
+    uint64_t payload_bytes_known;
+} blyan_extract_info;
+
+// A block that was extracted. The slot's name lives as long as the report.
+typedef struct {
+    // The slot that it fills.
+    blyan_str slot;
+    // The block: the target's own, if that has exactly these weights.
+    blyan_hash block;
+    // Its payload.
+    blyan_hash payload;
+    // Length of the payload.
+    uint64_t payload_bytes;
+    // Not 0 if the chain did not hold the block.
+    int32_t new_block;
+    // Not 0 if the chain did not hold the payload.
+    int32_t new_payload;
+} blyan_extracted_block;
+
+// What the blocks of a policy come to, in numbers.
+typedef struct {
+    // The policy.
+    blyan_hash policy;
+    // Number of rounds; `blyan_judgement_round` tells of them.
+    size_t rounds_len;
+    // Number of candidates; `blyan_judgement_candidate` tells of them.
+    size_t candidates_len;
+    // Number of faults: what keys did that nobody may do. `blyan_judgement_json` names them.
+    size_t faults_len;
+} blyan_judgement_info;
+
+// How far a round is. Texts live as long as the judgement.
+typedef struct {
+    // The round.
+    blyan_hash round;
+    // The model that its candidates improve.
+    blyan_hash base;
+    // The round that it follows.
+    blyan_hash previous;
+    // Who opened it.
+    blyan_public_key owner;
+    // Why nothing can be accepted in it, as a word that does not change, such as "round_void"; empty if
+    // something can.
+    blyan_str refused;
+    // The same for people.
+    blyan_str message;
+    // Number of closings; more than one void it.
+    size_t closings_len;
+    // Number of reveals; more than one void it.
+    size_t reveals_len;
+    // Number of sets of candidates that were accepted in it, alone or together.
+    size_t accepted_len;
+    // Not 0 if `previous` is one.
+    int32_t has_previous;
+    // 0.
+    int32_t reserved;
+} blyan_round_state;
+
+// A candidate and what became of it. Texts live as long as the judgement.
+typedef struct {
+    // The candidate.
+    blyan_hash candidate;
+    // Its round.
+    blyan_hash round;
+    // The claim that committed to it.
+    blyan_hash claim;
+    // The model that it improves.
+    blyan_hash base;
+    // Who proposed it.
+    blyan_public_key author;
+    // Why it is not accepted, or not yet, as a word that does not change, such as "not_better"; empty if it
+    // is.
+    blyan_str refused;
+    // The same for people.
+    blyan_str message;
+    // The base's loss on the split, as it is attested; NaN if it is not accepted.
+    double base_loss;
+    // The loss with it on the split, as it is attested; NaN if it is not accepted.
+    double loss;
+    // Number of validators whose attestations agree and count; 0 if it is not accepted.
+    size_t validators_len;
+    // Not 0 if it is accepted.
+    int32_t accepted;
+    // 0.
+    int32_t reserved;
+} blyan_candidate_state;
+
+// The model that the fork choice takes.
+typedef struct {
+    // The model block, whether it was appended or not; `blyan_judgement_publish` appends it.
+    blyan_hash model;
+    // Names the model.
+    blyan_hash root;
+    // What is left of the first model's loss, as a product of ratios; rounded.
+    double score;
+    // The same in units of 2^-62, exactly: what decides.
+    uint64_t score_units;
+    // Number of sets of candidates that were accepted on the way to it.
+    size_t steps_len;
+} blyan_chosen;
+
+// Whose word counts on a model, and how much improvement is enough. Fill it with `blyan_policy_init` first.
+typedef struct {
+    // `sizeof(blyan_policy)`.
+    size_t size;
+    // The model block that everything begins with.
+    const blyan_hash *model;
+    // The policy that this one takes the place of; by default NULL.
+    const blyan_hash *predecessor;
+    // Keys whose audits, rounds and attestations count, in any order.
+    const blyan_public_key *validators;
+    // Number of these keys.
+    size_t validators_len;
+    // Keys whose votes on datasets count, in any order.
+    const blyan_public_key *voters;
+    // Number of these keys.
+    size_t voters_len;
+    // Dataset blocks on which no candidate may be worse, in any order.
+    const blyan_hash *datasets;
+    // Number of these blocks.
+    size_t datasets_len;
+    // Validators that must attest the same bits; by default 0: all of them.
+    uint32_t required;
+    // Least improvement of the loss, relative to it, in parts per million; 10000 by default.
+    uint32_t threshold_ppm;
+    // Most that the loss on any dataset may get worse, relative to it, in parts per million; 1000 by
+    // default.
+    uint32_t tolerance_ppm;
+    // Votes that a tally needs; 1 by default.
+    uint32_t quorum;
+    // Share of the counted votes that must be for a dataset, in parts per million; 500001 by default.
+    uint32_t approval_ppm;
+    // Tokens that an evaluation window predicts; 256 by default.
+    uint32_t window;
+    // Tiers of datasets that may be voted on: the sum of `1 << tier` for each; by default all.
+    uint32_t tiers;
+    // 0.
+    uint32_t reserved;
+} blyan_policy;
+
+// What one key earned.
+typedef struct {
+    // The key.
+    blyan_public_key author;
+    // Its part of the pool.
+    uint64_t units;
+    // Sum of the weights of its contributions: the lower 64 bits.
+    uint64_t weight_low;
+    // The upper 64 bits.
+    uint64_t weight_high;
+} blyan_share;
+
+// How a model is opened. Fill it with `blyan_model_options_init` first.
+typedef struct {
+    // `sizeof(blyan_model_options)`.
+    size_t size;
+    // The model block; by default NULL: what `name` says, or else the chain's only model.
+    const blyan_hash *model;
+    // Threads that compute; by default `BLYAN_NONE`: all cores. It never changes a result.
+    uint64_t threads;
+    // Most tokens in one forward pass, 512 by default. It never changes a result.
+    uint64_t prefill_chunk;
+    // Instruction set: "scalar", "avx2", "avx512" or "neon"; by default NULL: what the environment
+    // variable BLYAN_ISA says, or else the best of this CPU. It never changes a result.
+    blyan_str isa;
+    // A `blyan_kv_cache`.
+    int32_t kv_cache;
+    // Not 0, as by default: usage is kept in the chain's directory.
+    int32_t persist_usage;
+    // Not 0: payload files that were verified before and did not change since are not hashed again in
+    // this process. SECURITY.md says what that gives up. By default 0.
+    int32_t trust_verified;
+    // Nothing; keeps the size a multiple of 8 bytes.
+    int32_t reserved;
+    // The model by a name, as `blyan_chain_find_model` takes it; by default NULL. Not beside `model`.
+    blyan_str name;
+    // Blocks to try, each in the slot that its name says, at most one a slot. Nothing is appended; receipts
+    // name the model block that the result would be published as.
+    const blyan_hash *overlay;
+    // Number of these blocks.
+    size_t overlay_len;
+} blyan_model_options;
+
 // How to export a model. Fill it with `blyan_export_options_init` first.
 typedef struct {
     // `sizeof(blyan_export_options)`.
@@ -867,6 +1381,28 @@ typedef struct {
     int32_t reserved;
 } blyan_generation_info;
 
+// Bytes: lent, never owned.
+typedef struct {
+    // First byte.
+    const void *data;
+    // Number of bytes.
+    size_t len;
+} blyan_bytes;
+
+// What one layer gets when a model grows.
+typedef struct {
+    // Payloads of the new experts, in the order of their numbers after the layer's last.
+    const blyan_bytes *experts;
+    // Number of new experts.
+    size_t experts_len;
+    // Payload of the router that knows them: one row more for each.
+    blyan_bytes router;
+    // The layer.
+    uint32_t layer;
+    // 0.
+    uint32_t reserved;
+} blyan_layer_growth;
+
 // How to import a checkpoint. Fill it with `blyan_import_options_init` first.
 typedef struct {
     // `sizeof(blyan_import_options)`.
@@ -915,37 +1451,6 @@ typedef struct {
 // Hears log messages, from any thread and from several at once. `level` is a `blyan_log_level`,
 // `target` the part of the library; both texts are gone when it returns.
 typedef void (*blyan_log_fn)(void *user, int32_t level, blyan_str target, blyan_str message);
-
-// How a model is opened. Fill it with `blyan_model_options_init` first.
-typedef struct {
-    // `sizeof(blyan_model_options)`.
-    size_t size;
-    // The model block; by default NULL: what `name` says, or else the chain's only model.
-    const blyan_hash *model;
-    // Threads that compute; by default `BLYAN_NONE`: all cores. It never changes a result.
-    uint64_t threads;
-    // Most tokens in one forward pass, 512 by default. It never changes a result.
-    uint64_t prefill_chunk;
-    // Instruction set: "scalar", "avx2", "avx512" or "neon"; by default NULL: what the environment
-    // variable BLYAN_ISA says, or else the best of this CPU. It never changes a result.
-    blyan_str isa;
-    // A `blyan_kv_cache`.
-    int32_t kv_cache;
-    // Not 0, as by default: usage is kept in the chain's directory.
-    int32_t persist_usage;
-    // Not 0: payload files that were verified before and did not change since are not hashed again in
-    // this process. SECURITY.md says what that gives up. By default 0.
-    int32_t trust_verified;
-    // Nothing; keeps the size a multiple of 8 bytes.
-    int32_t reserved;
-    // The model by a name, as `blyan_chain_find_model` takes it; by default NULL. Not beside `model`.
-    blyan_str name;
-    // Blocks to try, each in the slot that its name says, at most one a slot. Nothing is appended; receipts
-    // name the model block that the result would be published as.
-    const blyan_hash *overlay;
-    // Number of these blocks.
-    size_t overlay_len;
-} blyan_model_options;
 
 // What a model is and how it runs. Texts live as long as the model's handle.
 typedef struct {
@@ -1454,6 +1959,45 @@ blyan_status blyan_comparison_tensor(const blyan_comparison *comparison,
 // Frees a comparison; nothing for NULL.
 void blyan_comparison_free(blyan_comparison *comparison);
 
+// Appends a delta of a weight block, and gives its hash. The payload is a safetensors file: for a matrix
+// x.weight of the base it holds x.lora_A.weight (r, columns) and x.lora_B.weight (rows, r), or x.delta
+// (`BLYAN_DTYPE_I8`) with its x.delta_scale; docs/format.md.
+blyan_status blyan_delta_append(const blyan_chain *chain,
+                                const blyan_hash *base,
+                                const void *payload,
+                                size_t payload_len,
+                                blyan_hash *block);
+
+// Appends the block that a delta makes of its base, and gives its hash: an ordinary block of weights for the
+// same slot, with the next patch version.
+blyan_status blyan_delta_merge(const blyan_chain *chain,
+                               const blyan_hash *delta,
+                               blyan_hash *block);
+
+// The hash of the payload that merging a delta would give; appends nothing.
+blyan_status blyan_delta_merged_hash(const blyan_chain *chain,
+                                     const blyan_hash *delta,
+                                     blyan_hash *payload);
+
+// The payload of a merged block: as stored, or made again from base and delta where it is missing or
+// damaged. Writes nothing.
+blyan_status blyan_delta_merged_payload(const blyan_chain *chain,
+                                        const blyan_hash *block,
+                                        blyan_payload **payload);
+
+// Makes sure that a merged block's payload is in the chain, and tells whether it had to be made again.
+blyan_status blyan_delta_materialise(const blyan_chain *chain,
+                                     const blyan_hash *block,
+                                     bool *made);
+
+// Adds the payload of a delta to that of a base, without any chain: each tensor in the base's type, what the
+// delta does not name as it was. `BLYAN_STATUS_TENSOR` if they do not fit.
+blyan_status blyan_delta_apply(const void *base,
+                               size_t base_len,
+                               const void *delta,
+                               size_t delta_len,
+                               blyan_payload **payload);
+
 // The last error of the calling thread: that of the last call that returned neither `BLYAN_STATUS_OK`
 // nor `BLYAN_STATUS_END`; NULL if there was none. Calls that succeed leave it as it is.
 //
@@ -1463,6 +2007,404 @@ const blyan_error *blyan_last_error(void);
 // Name of a status in lower case, such as "not_found"; "unknown" for a number that is none. Ends with
 // NUL, lives forever.
 const char *blyan_status_name(int32_t status);
+
+// Measures candidates of a reveal as a validator, and appends what was found: all of `candidates` in one
+// model, or, if that is NULL, each that is no copy and then those that are good enough together. Gives the
+// attestations; those that were appended before a failure stay. `options` may be NULL.
+//
+// It is the careful validator of docs/evolution.md: `BLYAN_STATUS_STEP` in a round that is void, on a base
+// that is not chosen beside it, and with a split that another round has shown.
+blyan_status blyan_attest(const blyan_chain *chain,
+                          const blyan_key *key,
+                          const blyan_hash *reveal,
+                          const blyan_hash *candidates,
+                          size_t candidates_len,
+                          const blyan_evaluate_options *options,
+                          blyan_hashes **attestations);
+
+// Computes every attestation under a policy again. With a key, appends an accusation for each that does not
+// recompute and is not the key's own; `key` may be NULL, and then nothing is. `options` may be NULL.
+blyan_status blyan_audit(const blyan_chain *chain,
+                         const blyan_hash *policy,
+                         const blyan_key *key,
+                         const blyan_evaluate_options *options,
+                         blyan_audit_report **report);
+
+// What an audit found, in numbers; `size` is `sizeof *info`.
+blyan_status blyan_audit_report_describe(const blyan_audit_report *report,
+                                         blyan_audit_info *info,
+                                         size_t size);
+
+// One of the attestations that do not recompute; `size` is `sizeof *lie`.
+blyan_status blyan_audit_report_lie(const blyan_audit_report *report,
+                                    size_t index,
+                                    blyan_lie *lie,
+                                    size_t size);
+
+// Appends an accusation of one of these attestations, under the policy of the audit, and gives its block.
+blyan_status blyan_audit_report_accuse(const blyan_audit_report *report,
+                                       size_t index,
+                                       const blyan_chain *chain,
+                                       const blyan_hash *policy,
+                                       const blyan_key *key,
+                                       blyan_hash *accusation);
+
+// All that an audit found as JSON: also what was attested and what is true, as the bits of losses.
+blyan_status blyan_audit_report_json(const blyan_audit_report *report, blyan_text **json);
+
+// Frees a report; nothing for NULL.
+void blyan_audit_report_free(blyan_audit_report *report);
+
+// Takes the next step with new blocks in a round: claims them while it is open, shows them as a candidate
+// when it is closed, and says how far it is otherwise. What can earn nothing, such as a copy, is
+// `BLYAN_STATUS_STEP` before anything is appended; with `dry_run`, nothing is. `size` is `sizeof
+// *contribution`.
+blyan_status blyan_contribute(const blyan_chain *chain,
+                              const blyan_key *key,
+                              const blyan_hash *round,
+                              const blyan_slot_block *blocks,
+                              size_t blocks_len,
+                              bool dry_run,
+                              blyan_contribution *contribution,
+                              size_t size);
+
+// Token ids of a text as a snapshot's own tokenizer gives them, without special tokens.
+blyan_status blyan_snapshot_tokenize(const blyan_snapshot *snapshot,
+                                     const blyan_chain *chain,
+                                     const char *text,
+                                     size_t text_len,
+                                     blyan_tokens **tokens);
+
+// Fills a draft with its defaults; `size` is `sizeof *draft`.
+blyan_status blyan_dataset_draft_init(blyan_dataset_draft *draft, size_t size);
+
+// Proposes a dataset: appends its tokens and what is said about them, together, and gives the dataset block.
+// The same draft is the same block.
+blyan_status blyan_dataset_propose(const blyan_chain *chain,
+                                   const blyan_dataset_draft *draft,
+                                   blyan_hash *dataset);
+
+// Audits a dataset as a validator of the policy: counts what is in it, and appends that, signed.
+blyan_status blyan_dataset_audit(const blyan_chain *chain,
+                                 const blyan_hash *policy,
+                                 const blyan_hash *dataset,
+                                 const blyan_key *key,
+                                 blyan_hash *audit);
+
+// Computes an audit of a dataset again, its text too; `BLYAN_STATUS_STEP` if it does not say what is there.
+blyan_status blyan_dataset_check_audit(const blyan_chain *chain,
+                                       const blyan_hash *audit);
+
+// Votes on an audited dataset as a voter of the policy. A vote cannot be taken back: the same again is the
+// same block, the other way is `BLYAN_STATUS_STEP`.
+blyan_status blyan_dataset_vote(const blyan_chain *chain,
+                                const blyan_hash *policy,
+                                const blyan_hash *dataset,
+                                const blyan_key *key,
+                                bool approve,
+                                blyan_hash *vote);
+
+// Counts every vote on a dataset that may be counted, and appends that. Anyone can.
+blyan_status blyan_dataset_tally(const blyan_chain *chain,
+                                 const blyan_hash *policy,
+                                 const blyan_hash *dataset,
+                                 blyan_hash *tally);
+
+// Appends what follows from the best tally: the dataset is accepted, or rejected. Anyone can.
+blyan_status blyan_dataset_rule(const blyan_chain *chain,
+                                const blyan_hash *policy,
+                                const blyan_hash *dataset,
+                                blyan_hash *ruling);
+
+// Where a dataset stands under a policy, as a list of one; `dataset` may be NULL for all, by height, then
+// hash. A function of the set of blocks, whatever their order.
+blyan_status blyan_dataset_list(const blyan_chain *chain,
+                                const blyan_hash *policy,
+                                const blyan_hash *dataset,
+                                blyan_dataset_states **states);
+
+// Number of datasets; 0 for NULL.
+size_t blyan_dataset_states_len(const blyan_dataset_states *states);
+
+// One of the datasets; `size` is `sizeof *state`.
+blyan_status blyan_dataset_states_get(const blyan_dataset_states *states,
+                                      size_t index,
+                                      blyan_dataset_state *state,
+                                      size_t size);
+
+// Everything that is known of the datasets, as a JSON array: what was proposed, audits, votes, keys that
+// said two things, twins.
+blyan_status blyan_dataset_states_json(const blyan_dataset_states *states,
+                                       blyan_text **json);
+
+// Frees a list of datasets; nothing for NULL.
+void blyan_dataset_states_free(blyan_dataset_states *states);
+
+// Fills options with their defaults; `size` is `sizeof *options`.
+blyan_status blyan_evaluate_options_init(blyan_evaluate_options *options, size_t size);
+
+// Mean loss of a snapshot on tokens, at least 2 of them; `options` may be NULL, `size` is `sizeof
+// *evaluation`.
+blyan_status blyan_snapshot_evaluate(const blyan_snapshot *snapshot,
+                                     const blyan_chain *chain,
+                                     const uint32_t *tokens,
+                                     size_t tokens_len,
+                                     const blyan_evaluate_options *options,
+                                     blyan_evaluation *evaluation,
+                                     size_t size);
+
+// As `blyan_snapshot_evaluate`, of a model that is open.
+blyan_status blyan_model_evaluate(const blyan_model *model,
+                                  const uint32_t *tokens,
+                                  size_t tokens_len,
+                                  const blyan_evaluate_options *options,
+                                  blyan_evaluation *evaluation,
+                                  size_t size);
+
+// Fills options with their defaults; `size` is `sizeof *options`.
+blyan_status blyan_extract_options_init(blyan_extract_options *options, size_t size);
+
+// Makes blocks of single slots' weights for `target`, a model block whose blocks they follow, or a spec
+// block for a model that is not there yet. Nothing is appended if it fails or is stopped.
+blyan_status blyan_extract(const blyan_chain *chain,
+                           const blyan_hash *target,
+                           const blyan_extract_piece *pieces,
+                           size_t pieces_len,
+                           const blyan_extract_options *options,
+                           blyan_extract_report **report);
+
+// What was extracted, in numbers; `size` is `sizeof *info`.
+blyan_status blyan_extract_report_describe(const blyan_extract_report *report,
+                                           blyan_extract_info *info,
+                                           size_t size);
+
+// One of the blocks, in the order of the pieces; `size` is `sizeof *block`.
+blyan_status blyan_extract_report_block(const blyan_extract_report *report,
+                                        size_t index,
+                                        blyan_extracted_block *block,
+                                        size_t size);
+
+// Frees a report; nothing for NULL.
+void blyan_extract_report_free(blyan_extract_report *report);
+
+// Judges everything that was said under a policy. A function of the set of blocks, whatever their order;
+// blocks that are not valid are passed over.
+blyan_status blyan_judge(const blyan_chain *chain,
+                         const blyan_hash *policy,
+                         blyan_judgement **judgement);
+
+// What the blocks of a policy come to, in numbers; `size` is `sizeof *info`.
+blyan_status blyan_judgement_describe(const blyan_judgement *judgement,
+                                      blyan_judgement_info *info,
+                                      size_t size);
+
+// One of the rounds, by block; `size` is `sizeof *state`.
+blyan_status blyan_judgement_round(const blyan_judgement *judgement,
+                                   size_t index,
+                                   blyan_round_state *state,
+                                   size_t size);
+
+// One of the candidates, by block; `size` is `sizeof *state`.
+blyan_status blyan_judgement_candidate(const blyan_judgement *judgement,
+                                       size_t index,
+                                       blyan_candidate_state *state,
+                                       size_t size);
+
+// The model that the fork choice takes; with `without`, a round, what it would take without that round and
+// those that came after it. `without` may be NULL, `size` is `sizeof *chosen`.
+blyan_status blyan_judgement_chosen(const blyan_judgement *judgement,
+                                    const blyan_hash *without,
+                                    blyan_chosen *chosen,
+                                    size_t size);
+
+// All of a judgement as JSON: rounds and candidates by block, with accepted sets, losses as bits, validators
+// and reasons; faults; the chosen model and the steps to it.
+blyan_status blyan_judgement_json(const blyan_judgement *judgement,
+                                  blyan_text **json);
+
+// Appends the chosen model's block, and those on the way to it, if they are not there yet, and gives it.
+blyan_status blyan_judgement_publish(const blyan_judgement *judgement,
+                                     const blyan_chain *chain,
+                                     blyan_hash *model);
+
+// As `blyan_judgement_publish`, and names the model: gives it and its release block.
+blyan_status blyan_judgement_release(const blyan_judgement *judgement,
+                                     const blyan_chain *chain,
+                                     const char *name,
+                                     size_t name_len,
+                                     const char *version,
+                                     size_t version_len,
+                                     blyan_hash *model,
+                                     blyan_hash *release);
+
+// Frees a judgement; nothing for NULL.
+void blyan_judgement_free(blyan_judgement *judgement);
+
+// The key of `BLYAN_SECRET_KEY_SIZE` secret bytes, which the program draws from the system's source of
+// randomness and keeps: salts follow from them, so whoever has the key can go on with what it began.
+blyan_status blyan_key_from_secret(const uint8_t *secret_key,
+                                   size_t secret_key_size,
+                                   blyan_key **key);
+
+// The public key that verifies what a key signs.
+blyan_status blyan_key_public(const blyan_key *key, blyan_public_key *public_key);
+
+// Frees a key; nothing for NULL.
+void blyan_key_free(blyan_key *key);
+
+// Writes 64 lowercase hexadecimal digits and a NUL; `size` must be `BLYAN_HASH_HEX_SIZE`.
+blyan_status blyan_public_key_to_hex(const blyan_public_key *public_key, char *hex, size_t size);
+
+// Reads 64 lowercase hexadecimal digits.
+blyan_status blyan_public_key_from_hex(const char *hex,
+                                       size_t hex_len,
+                                       blyan_public_key *public_key);
+
+// Fills a policy with its defaults; `size` is `sizeof *policy`.
+blyan_status blyan_policy_init(blyan_policy *policy, size_t size);
+
+// Appends a policy, and gives its block.
+blyan_status blyan_policy_append(const blyan_chain *chain,
+                                 const blyan_policy *policy,
+                                 blyan_hash *block);
+
+// The policy in a block, all of it checked again, as its canonical JSON.
+blyan_status blyan_policy_json(const blyan_chain *chain,
+                               const blyan_hash *policy,
+                               blyan_text **json);
+
+// Reads the ledger of a policy. A function of the set of blocks.
+blyan_status blyan_ledger_open(const blyan_chain *chain,
+                               const blyan_hash *policy,
+                               blyan_ledger **ledger);
+
+// Periods so far: one more than the highest that a round has; 0 for NULL.
+uint64_t blyan_ledger_periods(const blyan_ledger *ledger);
+
+// Divides a pool of whole units among the keys whose contributions were used in a period. Those without
+// weight are not listed; the sum is the pool at most. docs/rewards.md has the formula.
+blyan_status blyan_ledger_rewards(const blyan_ledger *ledger,
+                                  uint64_t period,
+                                  uint64_t pool,
+                                  blyan_shares **shares);
+
+// Number of shares; 0 for NULL.
+size_t blyan_shares_len(const blyan_shares *shares);
+
+// One of the shares; `size` is `sizeof *share`.
+blyan_status blyan_shares_get(const blyan_shares *shares,
+                              size_t index,
+                              blyan_share *share,
+                              size_t size);
+
+// Frees a list of shares; nothing for NULL.
+void blyan_shares_free(blyan_shares *shares);
+
+// What each contribution counts in a period, by the period it was adopted in and its claim, as a JSON array:
+// author, claim, gain, credit and tokens.
+blyan_status blyan_ledger_credits_json(const blyan_ledger *ledger,
+                                       uint64_t period,
+                                       blyan_text **json);
+
+// Frees a ledger; nothing for NULL.
+void blyan_ledger_free(blyan_ledger *ledger);
+
+// Opens a round as a validator of the policy, and gives its block: commits to the tokens of `split`, which
+// nobody may know and which later judge what is proposed meanwhile. Appends the model that it improves,
+// which is chosen now, if that is no block yet.
+blyan_status blyan_round_open(const blyan_chain *chain,
+                              const blyan_key *key,
+                              const blyan_hash *policy,
+                              const uint32_t *split,
+                              size_t split_len,
+                              blyan_hash *round);
+
+// Claims a candidate in a round without showing it, and gives the claim's block. The candidate's blocks need
+// not be on the chain, and had better not be with others until the round is closed.
+blyan_status blyan_round_claim(const blyan_chain *chain,
+                               const blyan_key *key,
+                               const blyan_hash *round,
+                               const blyan_slot_block *blocks,
+                               size_t blocks_len,
+                               blyan_hash *claim);
+
+// The claims of a round that are on the chain.
+blyan_status blyan_round_claims(const blyan_chain *chain,
+                                const blyan_hash *round,
+                                blyan_claims **claims);
+
+// Number of claims; 0 for NULL.
+size_t blyan_claims_len(const blyan_claims *claims);
+
+// One of the claims: its block, and the key that made it.
+blyan_status blyan_claims_get(const blyan_claims *claims,
+                              size_t index,
+                              blyan_hash *claim,
+                              blyan_public_key *author);
+
+// Frees a list of claims; nothing for NULL.
+void blyan_claims_free(blyan_claims *claims);
+
+// Closes a round as its owner, and gives the closing's block: lists the claims that are on the chain.
+// Nothing is shown before that.
+blyan_status blyan_round_close(const blyan_chain *chain,
+                               const blyan_key *key,
+                               const blyan_hash *round,
+                               blyan_hash *closing);
+
+// Shows a candidate that was claimed, once its round is closed, and gives its block. The candidate's blocks
+// must be on the chain.
+blyan_status blyan_round_propose(const blyan_chain *chain,
+                                 const blyan_key *key,
+                                 const blyan_hash *claim,
+                                 const blyan_slot_block *blocks,
+                                 size_t blocks_len,
+                                 blyan_hash *candidate);
+
+// Shows the split of a round as its owner, and gives the reveal's block: it judges the candidates that are
+// there.
+blyan_status blyan_round_reveal(const blyan_chain *chain,
+                                const blyan_key *key,
+                                const blyan_hash *round,
+                                const uint32_t *split,
+                                size_t split_len,
+                                blyan_hash *reveal);
+
+// The model that candidates of one base make of it, in memory only.
+blyan_status blyan_snapshot_of_candidates(const blyan_chain *chain,
+                                          const blyan_hash *candidates,
+                                          size_t candidates_len,
+                                          blyan_snapshot **snapshot);
+
+// Appends a receipt as a block that depends on its model, and gives it. Whoever has the chain can run it
+// again, so this publishes the prompt and the text.
+blyan_status blyan_receipt_append(const blyan_receipt *receipt,
+                                  const blyan_chain *chain,
+                                  blyan_hash *block);
+
+// Runs receipt blocks again as a validator, and appends what they used; it counts in the period that
+// `reveal` ends. `BLYAN_STATUS_STEP` for one that does not recompute. `options` say how to run and may be
+// NULL.
+blyan_status blyan_record_usage(const blyan_chain *chain,
+                                const blyan_hash *policy,
+                                const blyan_hash *reveal,
+                                const blyan_hash *receipts,
+                                size_t receipts_len,
+                                const blyan_key *key,
+                                const blyan_model_options *options,
+                                blyan_hash *record);
+
+// Runs the receipts of a record again, and gives those that it is wrong about. `options` may be NULL.
+blyan_status blyan_audit_usage(const blyan_chain *chain,
+                               const blyan_hash *record,
+                               const blyan_model_options *options,
+                               blyan_hashes **wrong);
+
+// Runs that count under a policy, since enough validators recorded the same, as a JSON array: receipt,
+// reveal, model, run, and the tokens that went through each block.
+blyan_status blyan_recorded_uses_json(const blyan_chain *chain,
+                                      const blyan_hash *policy,
+                                      blyan_text **json);
 
 // Fills options with their defaults; `size` is `sizeof *options`.
 blyan_status blyan_export_options_init(blyan_export_options *options, size_t size);
@@ -1537,6 +2479,16 @@ blyan_status blyan_generation_receipt(const blyan_generation *generation, blyan_
 
 // Frees a generation; nothing for NULL.
 void blyan_generation_free(blyan_generation *generation);
+
+// Appends a spec with more experts, the new experts and routers, and all other blocks of the model under
+// that spec, and gives the grown model, which can be tried and published. Payloads are shared, so what did
+// not change costs some 300 bytes a block. `BLYAN_STATUS_INVALID_ARGUMENT` for a layer that has no router,
+// is named twice or gets nothing.
+blyan_status blyan_snapshot_grow(const blyan_snapshot *snapshot,
+                                 const blyan_chain *chain,
+                                 const blyan_layer_growth *growth,
+                                 size_t growth_len,
+                                 blyan_snapshot **grown);
 
 // Writes 64 lowercase hexadecimal digits and a NUL; `size` must be `BLYAN_HASH_HEX_SIZE`.
 blyan_status blyan_hash_to_hex(const blyan_hash *hash, char *hex, size_t size);
