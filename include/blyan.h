@@ -906,15 +906,16 @@ typedef struct {
     const blyan_hash *block;
 } blyan_error;
 
-// How far an evaluation is. Attesting and auditing are several of them, one after the other.
+// How far an evaluation is. Attesting and auditing are several of them, one after the other; in each, base and
+// candidates run beside each other.
 typedef struct {
     // Predicted tokens so far.
     uint64_t tokens;
     // Predicted tokens in all.
     uint64_t total_tokens;
-    // Mean loss so far, in nats.
+    // Mean loss so far, in nats; of the base, where candidates run beside it.
     double loss;
-    // Predicted tokens a second so far.
+    // Predicted tokens a second so far, by each model if there are several.
     double tokens_per_second;
 } blyan_evaluate_progress;
 

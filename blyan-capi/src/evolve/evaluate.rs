@@ -16,7 +16,8 @@ use crate::model::{blyan_model, count, optional_count};
 use crate::snapshot::blyan_snapshot;
 use crate::text::{BLYAN_NONE, BLYAN_NUL, blyan_str};
 
-/// How far an evaluation is. Attesting and auditing are several of them, one after the other.
+/// How far an evaluation is. Attesting and auditing are several of them, one after the other; in each, base and
+/// candidates run beside each other.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct blyan_evaluate_progress {
@@ -24,9 +25,9 @@ pub struct blyan_evaluate_progress {
     pub tokens: u64,
     /// Predicted tokens in all.
     pub total_tokens: u64,
-    /// Mean loss so far, in nats.
+    /// Mean loss so far, in nats; of the base, where candidates run beside it.
     pub loss: f64,
-    /// Predicted tokens a second so far.
+    /// Predicted tokens a second so far, by each model if there are several.
     pub tokens_per_second: f64,
 }
 
