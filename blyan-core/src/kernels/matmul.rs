@@ -229,16 +229,15 @@ impl<S: Simd> Dot<S> for IntDot {
     type Prepared<'a> = &'a [u8; 2 * LANES];
     type Wide = S::Shorts;
     type Loaded = S::Shorts;
-    type Sum = S::Ints;
-    type Acc = S::Ints;
+    type Sum = S::Sums;
+    type Acc = S::Sums;
     type Total = i64;
 
     const STEP: usize = 2 * LANES;
     const PARTS: usize = 1;
     const PART: usize = 2 * LANES;
 
-    /// A lane takes two products a step, each at most 128 × 32767; four lanes are added before they
-    /// widen, and 32 bits hold 512 such products.
+    /// As many steps as [`Simd::total_each`] is exact for.
     const BLOCK: usize = 64;
 
     #[inline(always)]
@@ -250,8 +249,8 @@ impl<S: Simd> Dot<S> for IntDot {
         input.quantized_token(token).0
     }
     #[inline(always)]
-    fn zero(s: S) -> S::Ints {
-        s.zero_ints()
+    fn zero(s: S) -> S::Sums {
+        s.zero_sums()
     }
     #[inline(always)]
     fn prepare(_: S, weights: &[u8; 2 * LANES]) -> &[u8; 2 * LANES] {
@@ -266,22 +265,22 @@ impl<S: Simd> Dot<S> for IntDot {
         s.load_shorts(values)
     }
     #[inline(always)]
-    fn begin(_: S, acc: S::Ints, _: &[i16; 2 * LANES]) -> S::Ints {
+    fn begin(_: S, acc: S::Sums, _: &[i16; 2 * LANES]) -> S::Sums {
         acc
     }
     #[inline(always)]
     fn spread(_: S, (): &()) {}
     #[inline(always)]
-    fn end(_: S, _: S::Ints, sum: S::Ints, (): ()) -> S::Ints {
+    fn end(_: S, _: S::Sums, sum: S::Sums, (): ()) -> S::Sums {
         sum
     }
     #[inline(always)]
-    fn add(s: S, acc: S::Ints, wide: S::Shorts, values: S::Shorts) -> S::Ints {
+    fn add(s: S, acc: S::Sums, wide: S::Shorts, values: S::Shorts) -> S::Sums {
         s.add_products(acc, wide, values)
     }
     #[inline(always)]
-    fn flush(s: S, totals: &mut [i64; 4], acc: [S::Ints; 4]) {
-        for (total, sum) in totals.iter_mut().zip(s.sum_ints_each(acc)) {
+    fn flush(s: S, totals: &mut [i64; 4], acc: [S::Sums; 4]) {
+        for (total, sum) in totals.iter_mut().zip(s.total_each(acc)) {
             *total += sum;
         }
     }
@@ -298,7 +297,7 @@ impl<S: Simd> Dot<S> for IntDot {
 impl AnyDot for IntDot {
     #[inline(always)]
     fn cover<S: Simd>(s: S, products: &mut Products<'_, '_, Self>) {
-        s.cover(products);
+        s.cover_sums(products);
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) trait Simd: Copy {
     type Shorts: Copy;
     /// 16 i32.
     type Ints: Copy;
+    /// i32 in as few registers as a sum of 32 products takes, however many to a lane.
+    type Sums: Copy;
     /// 64 E4M3 after what is done to all of them at once.
     type F8s<'a>: Copy;
 
@@ -65,28 +67,31 @@ pub(super) trait Simd: Copy {
     /// [`Simd::sum`] of each, which together take fewer steps.
     fn sum_each(self, x: [Self::Floats; 4]) -> [f32; 4];
 
-    fn zero_ints(self) -> Self::Ints;
+    fn zero_sums(self) -> Self::Sums;
     fn load_shorts(self, x: &[i16; 2 * LANES]) -> Self::Shorts;
     fn widen_i8_to_i16(self, bytes: &[u8; 2 * LANES]) -> Self::Shorts;
     /// Of each 32-bit word, the nibbles at `4 × n` and `16 + 4 × n` bits, unsigned, for n below 4.
     fn nibbles(self, words: &[u8; 4 * LANES], n: usize) -> Self::Shorts;
     fn load_ints(self, x: &[i32; LANES]) -> Self::Ints;
-    /// Adds 32 products to 16 lanes, two to each.
-    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints;
+    /// Adds 32 products of an i8 and an i16, each at most 128 × 32767. [`Simd::total_each`] is exact if this was
+    /// done 64 times at most.
+    fn add_products(self, acc: Self::Sums, w: Self::Shorts, x: Self::Shorts) -> Self::Sums;
     /// Adds 32 products to 16 lanes, two neighbours to each.
     fn add_pairs(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints;
     /// Of integers below 2^24 in magnitude.
     fn ints_to_floats(self, x: Self::Ints) -> Self::Floats;
     /// Four BF16, each in four lanes.
     fn spread_bf16(self, bytes: &[u8; 8]) -> Self::Floats;
-    /// The sum of all lanes of each. Four lanes of one of them must fit 32 bits.
-    fn sum_ints_each(self, x: [Self::Ints; 4]) -> [i64; 4];
+    /// The sum of all lanes of each.
+    fn total_each(self, x: [Self::Sums; 4]) -> [i64; 4];
 
     /// Asks for the cache line at an address, which need not be mapped.
     fn prefetch(self, at: *const u8);
 
     /// Covers a grid with the tiles that this set's registers hold, see [`cover!`].
     fn cover(self, grid: &mut impl Grid<Self>);
+    /// The same where sums are [`Simd::Sums`].
+    fn cover_sums(self, grid: &mut impl Grid<Self>);
     /// The same where each result has two sums.
     fn cover_twofold(self, grid: &mut impl Grid<Self>);
 }

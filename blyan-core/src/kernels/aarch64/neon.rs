@@ -172,6 +172,7 @@ impl Simd for Neon {
     type Mask = Four<uint32x4_t>;
     type Shorts = Four<int16x8_t>;
     type Ints = Four<int32x4_t>;
+    type Sums = Four<int32x4_t>;
     type F8s<'a> = &'a [u8; 4 * LANES];
 
     #[inline(always)]
@@ -309,7 +310,7 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn zero_ints(self) -> Self::Ints {
+    fn zero_sums(self) -> Self::Sums {
         intrinsics!([vdupq_n_s32(0); 4])
     }
     #[inline(always)]
@@ -321,7 +322,7 @@ impl Simd for Neon {
         each!(vld1q_s16, parts(x))
     }
     #[inline(always)]
-    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints {
+    fn add_products(self, acc: Self::Sums, w: Self::Shorts, x: Self::Shorts) -> Self::Sums {
         let low = each!(vmlal_s16, acc, each!(vget_low_s16, w), each!(vget_low_s16, x));
         each!(vmlal_high_s16, low, w, x)
     }
@@ -357,7 +358,7 @@ impl Simd for Neon {
         each!(vdupq_n_f32, [wide(a, b), wide(c, d), wide(e, f), wide(g, h)])
     }
     #[inline(always)]
-    fn sum_ints_each(self, x: [Self::Ints; 4]) -> [i64; 4] {
+    fn total_each(self, x: [Self::Sums; 4]) -> [i64; 4] {
         each!(sum_lanes, x)
     }
 
@@ -371,6 +372,10 @@ impl Simd for Neon {
     fn cover(self, grid: &mut impl Grid<Self>) {
         // 4 sums take 16 of 32 registers; the rest holds a row's and a column's operands.
         simd::cover!(self, grid, 4 x 1, 2 x [], 2);
+    }
+    #[inline(always)]
+    fn cover_sums(self, grid: &mut impl Grid<Self>) {
+        self.cover(grid);
     }
     #[inline(always)]
     fn cover_twofold(self, grid: &mut impl Grid<Self>) {

@@ -74,6 +74,7 @@ impl Simd for Avx2 {
     type Mask = Pair<__m256>;
     type Shorts = Pair<__m256i>;
     type Ints = Pair<__m256i>;
+    type Sums = __m256i;
     type F8s<'a> = &'a [u8; 4 * LANES];
 
     #[inline(always)]
@@ -255,8 +256,8 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn zero_ints(self) -> Self::Ints {
-        intrinsics!((_mm256_setzero_si256(), _mm256_setzero_si256()))
+    fn zero_sums(self) -> __m256i {
+        intrinsics!(_mm256_setzero_si256())
     }
     #[inline(always)]
     fn widen_i8_to_i16(self, bytes: &[u8; 2 * LANES]) -> Self::Shorts {
@@ -270,11 +271,11 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn add_products(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints {
+    fn add_products(self, acc: __m256i, w: Self::Shorts, x: Self::Shorts) -> __m256i {
+        // Four products to a lane, so that a sum takes one register and not two.
         intrinsics! {
-            let a = _mm256_madd_epi16(w.0, x.0);
-            let b = _mm256_madd_epi16(w.1, x.1);
-            (_mm256_add_epi32(acc.0, a), _mm256_add_epi32(acc.1, b))
+            let acc = _mm256_add_epi32(acc, _mm256_madd_epi16(w.0, x.0));
+            _mm256_add_epi32(acc, _mm256_madd_epi16(w.1, x.1))
         }
     }
     #[inline(always)]
@@ -300,7 +301,11 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn add_pairs(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints {
-        self.add_products(acc, w, x)
+        intrinsics! {
+            let a = _mm256_madd_epi16(w.0, x.0);
+            let b = _mm256_madd_epi16(w.1, x.1);
+            (_mm256_add_epi32(acc.0, a), _mm256_add_epi32(acc.1, b))
+        }
     }
     #[inline(always)]
     fn ints_to_floats(self, x: Self::Ints) -> Self::Floats {
@@ -325,27 +330,25 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn sum_ints_each(self, x: [Self::Ints; 4]) -> [i64; 4] {
-        let mut sums = [0; 4];
+    fn total_each(self, [a, b, c, d]: [__m256i; 4]) -> [i64; 4] {
+        let mut totals = [0; 4];
         intrinsics! {
-            let [a, b, c, d] = [x[0], x[1], x[2], x[3]];
-            // Halves of 128 bits each: the sums of two lanes of a, a, b, b, then of four.
-            let ab = (_mm256_hadd_epi32(a.0, b.0), _mm256_hadd_epi32(a.1, b.1));
-            let cd = (_mm256_hadd_epi32(c.0, d.0), _mm256_hadd_epi32(c.1, d.1));
-            let (first, second) = (_mm256_hadd_epi32(ab.0, cd.0), _mm256_hadd_epi32(ab.1, cd.1));
-            let widened = [
-                _mm256_cvtepi32_epi64(_mm256_castsi256_si128(first)),
-                _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(first)),
-                _mm256_cvtepi32_epi64(_mm256_castsi256_si128(second)),
-                _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(second)),
-            ];
-            let sum = _mm256_add_epi64(
-                _mm256_add_epi64(widened[0], widened[1]),
-                _mm256_add_epi64(widened[2], widened[3]),
+            // 64 steps put 256 products of at most 128 × 32767 into a lane: the sum of two lanes, and no more, fits
+            // 31 bits. Two lanes each of a, a, b, b and of c, c, d, d, in both halves of 128 bits.
+            let (ab, cd) = (_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+            let ab = _mm256_add_epi64(
+                _mm256_cvtepi32_epi64(_mm256_castsi256_si128(ab)),
+                _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(ab)),
             );
-            _mm256_storeu_si256(sums.as_mut_ptr().cast(), sum);
+            let cd = _mm256_add_epi64(
+                _mm256_cvtepi32_epi64(_mm256_castsi256_si128(cd)),
+                _mm256_cvtepi32_epi64(_mm256_extracti128_si256::<1>(cd)),
+            );
+            let acbd = _mm256_add_epi64(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
+            let all = _mm256_permute4x64_epi64::<0b11_01_10_00>(acbd);
+            _mm256_storeu_si256(totals.as_mut_ptr().cast(), all);
         }
-        sums
+        totals
     }
 
     #[inline(always)]
@@ -357,6 +360,11 @@ impl Simd for Avx2 {
     fn cover(self, grid: &mut impl Grid<Self>) {
         // 4 sums take 8 of 16 registers; the rest holds a row's and a column's operands.
         simd::cover!(self, grid, 4 x 1, 2 x [], 2);
+    }
+    #[inline(always)]
+    fn cover_sums(self, grid: &mut impl Grid<Self>) {
+        // 8 sums take 8 of 16 registers, two rows' weights 4, and a column's activations 2.
+        simd::cover!(self, grid, 4 x 1, 2 x [2, 3], 4);
     }
     #[inline(always)]
     fn cover_twofold(self, grid: &mut impl Grid<Self>) {

@@ -71,6 +71,7 @@ impl Simd for Avx512 {
     type Mask = __mmask16;
     type Shorts = __m512i;
     type Ints = __m512i;
+    type Sums = __m512i;
     type F8s<'a> = (__m512i, __m512i);
 
     #[inline(always)]
@@ -236,7 +237,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn zero_ints(self) -> __m512i {
+    fn zero_sums(self) -> __m512i {
         intrinsics!(_mm512_setzero_si512())
     }
     #[inline(always)]
@@ -292,7 +293,7 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn sum_ints_each(self, [a, b, c, d]: [__m512i; 4]) -> [i64; 4] {
+    fn total_each(self, [a, b, c, d]: [__m512i; 4]) -> [i64; 4] {
         let mut sums = [0; 4];
         intrinsics! {
             // Within each 128 bits: a0+a2 b0+b2 a1+a3 b1+b3, then the sums of a, b, c, d.
@@ -317,6 +318,10 @@ impl Simd for Avx512 {
     fn cover(self, grid: &mut impl Grid<Self>) {
         // 24 of 32 registers hold sums, 6 a row's weights each, one a token's activations.
         simd::cover!(self, grid, 4 x 1, 6 x [2, 3], 4);
+    }
+    #[inline(always)]
+    fn cover_sums(self, grid: &mut impl Grid<Self>) {
+        self.cover(grid);
     }
     #[inline(always)]
     fn cover_twofold(self, grid: &mut impl Grid<Self>) {
