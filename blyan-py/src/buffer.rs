@@ -78,12 +78,15 @@ pub(crate) fn bytes_of(given: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
         let bytes = bytes.as_bytes();
         return Ok(py.detach(|| bytes.to_vec()));
     }
-    let buffer = PyUntypedBuffer::get(given)?;
-    if buffer.suboffsets().is_some() {
-        // Arrays of pointers to arrays; numpy makes none.
-        let memory = py.import("builtins")?.getattr("memoryview")?.call1((given,))?;
-        return memory.call_method0("tobytes")?.extract();
-    }
+    let buffer = match PyUntypedBuffer::get(given) {
+        Ok(buffer) if buffer.suboffsets().is_none() => buffer,
+        // An array of pointers to arrays, which numpy never makes; a single item, which has no shape; or no
+        // buffer at all, of which Python's own error tells.
+        _ => {
+            let memory = py.import("builtins")?.getattr("memoryview")?.call1((given,))?;
+            return memory.call_method0("tobytes")?.extract();
+        }
+    };
     let source = Source {
         start: buffer.buf_ptr().cast::<u8>().cast_const(),
         shape: buffer.shape(),

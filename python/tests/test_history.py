@@ -290,18 +290,21 @@ def test_a_delta_is_merged_to_the_sum_that_anybody_gets(copy: blyan.Chain) -> No
     file = payload_file(copy.path, merged.payload_hash)
     kept = file.read_bytes()
     assert blyan.restore_merged(copy, merged) is False
+    copy.close()
     file.unlink()
-    assert bytes(blyan.merged_payload(copy, merged)) == kept and not file.exists()
-    assert blyan.restore_merged(copy, merged) is True and file.read_bytes() == kept
-    for call in (blyan.merge_delta, blyan.merged_hash):
+    # Another handle: this one still has the payload mapped.
+    with blyan.Chain(copy.path) as again:
+        assert bytes(blyan.merged_payload(again, merged)) == kept and not file.exists()
+        assert blyan.restore_merged(again, merged) is True and file.read_bytes() == kept
+        for call in (blyan.merge_delta, blyan.merged_hash):
+            with pytest.raises(exceptions.DeltaError) as refused:
+                call(again, base)
+            assert (refused.value.code, refused.value.block) == ("not_a_delta", base.hash)
         with pytest.raises(exceptions.DeltaError) as refused:
-            call(copy, base)
-        assert (refused.value.code, refused.value.block) == ("not_a_delta", base.hash)
-    with pytest.raises(exceptions.DeltaError) as refused:
-        blyan.append_delta(copy, delta, payload)
-    assert refused.value.code == "no_base"
-    nothing = blyan.write_tensors({"up_proj.lora_A.weight": a})
-    length = len(copy)
-    with pytest.raises(exceptions.BlyanError):
-        blyan.append_delta(copy, base, nothing)
-    assert len(copy) == length
+            blyan.append_delta(again, delta, payload)
+        assert refused.value.code == "no_base"
+        nothing = blyan.write_tensors({"up_proj.lora_A.weight": a})
+        length = len(again)
+        with pytest.raises(exceptions.BlyanError):
+            blyan.append_delta(again, base, nothing)
+        assert len(again) == length
