@@ -385,7 +385,7 @@ def page(stored: dict) -> str:
         "found.",
         "- Prefill: operations are those of the matrix products without the head and without attention; the limit is "
         "`vpdpbusd` for int8 and int4, `vpmaddwd` on a CPU without it, an f32 FMA for floats.",
-        "- Every model is warmed up by 512 tokens first, until every block that is chosen was verified and touched. A peer's open "
+        "- Every model is warmed up by 512 tokens first; blyan by three times as many at most, until no new block is touched. A peer's open "
         "starts at its library's load call, as blyan's starts at `Chain::open_read_only`: not at the process's start.",
         "- 16 sequences: blyan's time is that of `generate_batch` less that of the same call for one token; the others "
         "are timed from the end of their prefill.",
