@@ -2,6 +2,8 @@
 //
 //     evolve MODEL_DIR EMPTY_DIR
 
+#include "check.hpp"
+
 #include <blyan.hpp>
 
 #include <algorithm>
@@ -14,30 +16,6 @@
 namespace {
 
 namespace evolve = blyan::evolve;
-
-int failures = 0;
-
-void expect(bool holds, int line, const char *what)
-{
-    if (!holds) {
-        failures++;
-        std::cerr << "evolve.cpp:" << line << ": " << what << "\n";
-    }
-}
-
-#define EXPECT(condition) expect((condition), __LINE__, #condition)
-
-template <class Call>
-blyan_status status_of(Call call)
-{
-    try {
-        call();
-    } catch (const blyan::error &error) {
-        EXPECT(!std::string(error.what()).empty());
-        return error.status();
-    }
-    return BLYAN_STATUS_OK;
-}
 
 struct mine {};
 
