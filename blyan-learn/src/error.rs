@@ -62,7 +62,7 @@ pub enum LearnError {
         found: Vec<usize>,
     },
     /// Too little text.
-    #[error("{found} tokens are too few: at least {needed} make one sequence and its next token")]
+    #[error("{found} tokens are too few: expected at least {needed}")]
     FewTokens {
         /// Tokens given.
         found: usize,

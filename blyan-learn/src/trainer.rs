@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use blyan_core::format::FeedForward;
-use blyan_core::manager::Snapshot;
+use blyan_core::manager::{ManagerError, Snapshot};
 use blyan_core::{BlockHash, Chain, DType, ModelSpec, PayloadHash, Slot};
 use rand_chacha::rand_core::Rng;
 
@@ -158,6 +158,15 @@ impl Trainer {
         tokens: impl Into<Arc<[u32]>>,
         mut options: TrainOptions,
     ) -> Result<Self, LearnError> {
+        if !deviation.is_finite() || deviation < 0.0 {
+            let value = format!("{deviation:?}");
+            return Err(LearnError::Option {
+                option: "deviation",
+                value,
+                expected: "0 or a positive number",
+            });
+        }
+        spec.check().map_err(ManagerError::from)?;
         options.slots = spec.required_slots();
         options.form = Form::Full;
         let name = PayloadHash::of(&spec.to_canonical_json());
@@ -344,9 +353,12 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// [`LearnError::UnknownToken`], or candle's.
+    /// [`LearnError::FewTokens`] for none, [`LearnError::UnknownToken`], or candle's.
     pub fn logits(&self, sequence: &[u32]) -> Result<Vec<f32>, LearnError> {
         check_tokens(&self.decoder.spec, sequence)?;
+        if sequence.is_empty() {
+            return Err(LearnError::FewTokens { found: 0, needed: 1 });
+        }
         self.pool.install(|| {
             let output = self.decoder.forward(sequence, 1, Mode::Evaluate)?;
             Ok(with_floats(&output.logits()?, |logits| Ok(logits.to_vec()))?)

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use blyan_core::import::{self, ImportOptions};
-use blyan_core::manager::{ManagerOptions, MoEModelManager, Snapshot, delta};
+use blyan_core::manager::{ManagerError, ManagerOptions, MoEModelManager, Snapshot, delta};
 use blyan_core::model::KvDType;
-use blyan_core::{Chain, DType, ParentRole, Slot, TensorBlock};
+use blyan_core::{Chain, DType, ModelSpec, ParentRole, Slot, TensorBlock};
 use blyan_learn::{AdamW, Ended, Form, LearnError, Schedule, TrainOptions, Trainer};
 
 fn imported(dtype: Option<DType>) -> (Chain, Snapshot) {
@@ -252,6 +252,18 @@ fn options_that_make_no_sense_are_named() {
         error(unknown, &|_| {}),
         LearnError::UnknownToken { index: 17, token: 256, vocab_size: 256 }
     ));
+    let trainer = Trainer::new(&chain, &snapshot, good, options(Form::Full)).unwrap();
+    assert!(matches!(trainer.logits(&[]), Err(LearnError::FewTokens { found: 0, needed: 1 })));
+    assert!(matches!(trainer.loss(&[1]), Err(LearnError::FewTokens { found: 1, needed: 2 })));
+    for deviation in [f64::NAN, f64::INFINITY, -0.1] {
+        let spec = snapshot.spec().clone();
+        let error = Trainer::from_nothing(spec, deviation, text(200), options(Form::Full)).unwrap_err();
+        assert!(matches!(error, LearnError::Option { option: "deviation", .. }), "{error}");
+    }
+    let mut spec = ModelSpec::clone(snapshot.spec());
+    spec.vocab_size = 0;
+    let error = Trainer::from_nothing(spec.into(), 0.02, text(200), options(Form::Full)).unwrap_err();
+    assert!(matches!(error, LearnError::Manager(ManagerError::Spec(_))), "{error}");
 }
 
 #[test]
