@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use blyan_core::evolve::DEFAULT_WINDOW;
 use blyan_core::import::dtype_of_option;
 use blyan_core::kernels::{Isa, KernelError};
 use blyan_core::manager::SamplingOptions;
@@ -358,9 +359,11 @@ Examples:
   blyan diff tiny@1.0.0 tiny@1.0.1
   blyan diff tiny                 a release and the newest model
   blyan diff 53b64b82 9e12461a --no-weights --json
+  blyan diff tiny --text page.txt       and what each of both loses on a text
 
 How far a tensor moved is the norm of the difference over the norm before. The
-same on every machine.";
+loss is the mean over the text's tokens, in nats. Both are the same on every
+machine.";
 
 #[derive(Debug, Args)]
 #[command(after_help = DIFF)]
@@ -373,9 +376,17 @@ pub(crate) struct Diff {
     #[arg(value_name = "AFTER")]
     pub(crate) after: Option<String>,
 
-    /// Only compare blocks: read no weights.
+    /// Do not tell how far tensors moved.
     #[arg(long)]
     pub(crate) no_weights: bool,
+
+    /// Measure the loss of both on this text, in the tokens of the model before; - is the standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
+
+    /// Tokens that a window of the text predicts, each beginning with an empty cache.
+    #[arg(long, value_name = "N", requires = "text", default_value_t = DEFAULT_WINDOW)]
+    pub(crate) window: usize,
 }
 
 const RELEASE: &str = "\

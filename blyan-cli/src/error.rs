@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use blyan_core::chain::ChainError;
+use blyan_core::evolve::{EvaluateError, EvolveError};
 use blyan_core::import::{ExportError, ImportError};
 use blyan_core::manager::ManagerError;
 use blyan_core::tensor::TensorError;
@@ -68,6 +69,7 @@ impl CliError {
                 blyan_core::Error::Export(_) => "export",
                 blyan_core::Error::Manager(_) => "model",
                 blyan_core::Error::Usage(_) => "counts",
+                blyan_core::Error::Evolve(_) => "evaluation",
                 _ => "other",
             },
             Self::File { .. } => "file",
@@ -113,7 +115,17 @@ macro_rules! from_core {
     };
 }
 
-from_core!(ChainError, ImportError, ExportError, ManagerError, TensorError, UsageError);
+from_core!(ChainError, ImportError, ExportError, ManagerError, TensorError, UsageError, EvolveError);
+
+impl From<EvaluateError> for CliError {
+    fn from(error: EvaluateError) -> Self {
+        match error {
+            EvaluateError::Cancelled => Self::Interrupted,
+            EvaluateError::Manager(error) => error.into(),
+            error => EvolveError::from(error).into(),
+        }
+    }
+}
 
 impl From<blyan_core::Error> for CliError {
     fn from(error: blyan_core::Error) -> Self {

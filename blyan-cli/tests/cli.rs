@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use blyan_cli::Streams;
+use blyan_core::evolve::{self, EvaluateOptions};
 use blyan_core::format::Change;
 use blyan_core::import::{self, ImportOptions};
 use blyan_core::manager::CompareOptions;
@@ -230,6 +231,25 @@ fn a_model_evolves_on_the_command_line() {
     assert!(text(&path, ["diff", "tiny", "latest"]).contains("1 slots differ"));
     assert_eq!(document(&path, ["diff", "tiny", "--no-weights"])["slots"][0]["tensors"], json!([]));
     assert_eq!(text(&path, ["diff", "tiny", "tiny"]), "the same model\n");
+
+    // What both lose on a text is what an evaluation of each says.
+    let page = dir.path().join("page.txt");
+    let words = "In the beginning God created the heaven and the earth.";
+    std::fs::write(&page, words).unwrap();
+    let page = page.to_str().unwrap();
+    let measured = document(&path, ["diff", "tiny", "--text", page, "--window", "8"]);
+    for (model, side) in [("tiny", "before"), ("latest", "after")] {
+        let chain = Chain::open_read_only(&path).unwrap();
+        let snapshot = Snapshot::named(&chain, model).unwrap();
+        let tokens = evolve::dataset::tokenize(&chain, &snapshot, words).unwrap();
+        let options = EvaluateOptions { window: 8, ..EvaluateOptions::default() };
+        let expected = evolve::evaluate(&chain, &snapshot, &tokens, &options).unwrap();
+        let loss = &measured["loss"];
+        assert_eq!(loss[format!("{side}_bits")], json!(format!("{:016x}", expected.loss_bits)));
+        assert_eq!((&loss[side], &loss["tokens"]), (&json!(expected.loss()), &json!(expected.tokens)));
+    }
+    assert_eq!(diff["loss"], Value::Null);
+    assert!(text(&path, ["diff", "tiny", "tiny", "--text", page]).contains("(+0.00 %)"));
 
     // What they lack goes over in one file, and again through a pipe.
     let theirs = dir.path().join("theirs");

@@ -1,10 +1,14 @@
 //! `blyan diff`.
 
 use blyan_core::Chain;
-use blyan_core::manager::{CompareOptions, Distance, SlotDiff, SnapshotDiff, TensorDiff, compare};
+use blyan_core::evolve::dataset::tokenize;
+use blyan_core::evolve::{EvaluateOptions, EvaluateProgress, loss_diff};
+use blyan_core::manager::{
+    CompareOptions, Distance, LossDiff, SlotDiff, Snapshot, SnapshotDiff, TensorDiff, compare,
+};
 use serde_json::{Value, json};
 
-use super::{Context, bytes};
+use super::{Context, bytes, read_input};
 use crate::arguments::Diff;
 use crate::error::CliError;
 use crate::names;
@@ -21,8 +25,9 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Diff) -> Result<(),
         progress: Some(&show),
         cancel: Some(context.cancel),
     };
-    let diff = compare(&chain, &before, &after, &options)?;
+    let mut diff = compare(&chain, &before, &after, &options)?;
     drop(bar);
+    diff.loss = measure(context, arguments, (&chain, &before, &after))?;
     let models = [before.model_block(&chain)?, after.model_block(&chain)?];
     if context.json {
         return context.streams.json(&json!({
@@ -30,9 +35,40 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Diff) -> Result<(),
             "after": {"model": models[1], "root": diff.after, "spec": diff.after_spec},
             "slots": diff.slots.iter().map(slot).collect::<Value>(),
             "new_payload_bytes": diff.new_payload_bytes,
+            "loss": diff.loss.map(|loss| json!({
+                "before": loss.before(), "after": loss.after(),
+                "before_bits": format!("{:016x}", loss.before_bits),
+                "after_bits": format!("{:016x}", loss.after_bits),
+                "tokens": loss.tokens, "window": arguments.window,
+            })),
         }));
     }
     text(context, &chain, &diff)
+}
+
+/// What both lose on the text that was given, if one was.
+fn measure(
+    context: &Context<'_, '_>,
+    arguments: &Diff,
+    (chain, before, after): (&Chain, &Snapshot, &Snapshot),
+) -> Result<Option<LossDiff>, CliError> {
+    let Some(path) = &arguments.text else { return Ok(None) };
+    let text = String::from_utf8(read_input(path)?)
+        .map_err(|error| CliError::Content { path: path.clone(), reason: format!("no UTF-8: {error}") })?;
+    let tokens = tokenize(chain, before, &text)?;
+    let bar = Progress::new(context.streams.terminal);
+    let show = |progress: EvaluateProgress| {
+        bar.set(progress.tokens, progress.total_tokens, || {
+            format!("{:.0} tokens/s", progress.tokens_per_second)
+        });
+    };
+    let options = EvaluateOptions {
+        window: arguments.window,
+        cancel: Some(context.cancel),
+        progress: Some(&show),
+        ..EvaluateOptions::default()
+    };
+    Ok(Some(loss_diff(chain, before, after, &tokens, &options)?))
 }
 
 fn distance(distance: Option<&Distance>) -> Value {
@@ -66,8 +102,17 @@ fn slot(slot: &SlotDiff) -> Value {
 
 fn text(context: &mut Context<'_, '_>, chain: &Chain, diff: &SnapshotDiff) -> Result<(), CliError> {
     if diff.slots.is_empty() {
-        return context.streams.line("the same model");
+        context.streams.line("the same model")?;
+    } else {
+        slots(context, chain, diff)?;
     }
+    let Some(loss) = &diff.loss else { return Ok(()) };
+    let (before, after, tokens) = (loss.before(), loss.after(), loss.tokens);
+    let change = 100.0 * (after - before) / before;
+    context.streams.line(format!("loss on {tokens} tokens: {before:.4} -> {after:.4} ({change:+.2} %)"))
+}
+
+fn slots(context: &mut Context<'_, '_>, chain: &Chain, diff: &SnapshotDiff) -> Result<(), CliError> {
     let mut rows = Vec::new();
     for slot in &diff.slots {
         let side = |pinned: Option<blyan_core::manager::PinnedBlock>| match pinned {

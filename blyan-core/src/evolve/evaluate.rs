@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::chain::Chain;
 use crate::hash::SnapshotRoot;
 use crate::kernels::{FpEnv, NUMERICS_VERSION, math};
-use crate::manager::{ManagerError, ManagerOptions, MoEModelManager, Snapshot};
+use crate::manager::{LossDiff, ManagerError, ManagerOptions, MoEModelManager, Snapshot};
 
 /// Tokens that a window predicts unless something else is asked for.
 pub const DEFAULT_WINDOW: usize = 256;
@@ -192,6 +192,24 @@ pub fn evaluate_together(
         ..ManagerOptions::default()
     };
     run(&MoEModelManager::open_snapshot(chain, base.clone(), &manager)?, candidates, tokens, options)
+}
+
+/// What two models lose on the same tokens: what a comparison can be given as its
+/// [`SnapshotDiff::loss`](crate::manager::SnapshotDiff::loss). The bits that [`evaluate`] finds for each.
+///
+/// # Errors
+///
+/// [`EvaluateError`] for either model, such as tokens that one of them does not know.
+pub fn loss_diff(
+    chain: &Chain,
+    before: &Snapshot,
+    after: &Snapshot,
+    tokens: &[u32],
+    options: &EvaluateOptions<'_>,
+) -> Result<LossDiff, EvaluateError> {
+    let (base, others) = evaluate_together(chain, before, &[after], tokens, options)?;
+    let after_bits = others.first().map_or(base.loss_bits, |other| other.loss_bits);
+    Ok(LossDiff { before_bits: base.loss_bits, after_bits, tokens: base.tokens })
 }
 
 /// Mean loss of an open model over the windows of `tokens`; `options.threads` and `options.isa` are

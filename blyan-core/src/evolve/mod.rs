@@ -52,7 +52,7 @@ pub use audit::{Accusation, AuditReport, Lie, accuse, audit};
 pub use error::EvolveError;
 pub use evaluate::{
     DEFAULT_WINDOW, EvaluateError, EvaluateOptions, EvaluateProgress, Evaluation, evaluate, evaluate_model,
-    evaluate_together,
+    evaluate_together, loss_diff,
 };
 pub use evidence::{Evidence, InvalidEvidence};
 pub use judge::{

@@ -41,7 +41,8 @@ pub struct SnapshotDiff {
     pub slots: Vec<SlotDiff>,
     /// Bytes of payloads that only the right has, each once: what has to be sent to who has the left.
     pub new_payload_bytes: u64,
-    /// Measured losses of both. Nothing here measures: the caller fills it in, if it has.
+    /// Losses of both on the same tokens. A comparison measures none: [`evolve::loss_diff`](crate::evolve::loss_diff)
+    /// does, or those of an attestation are put here.
     pub loss: Option<LossDiff>,
 }
 
@@ -54,6 +55,18 @@ pub struct LossDiff {
     pub after_bits: u64,
     /// Tokens that were predicted.
     pub tokens: u64,
+}
+
+impl LossDiff {
+    /// Of the model on the left, in nats per predicted token.
+    pub fn before(&self) -> f64 {
+        f64::from_bits(self.before_bits)
+    }
+
+    /// Of the model on the right.
+    pub fn after(&self) -> f64 {
+        f64::from_bits(self.after_bits)
+    }
 }
 
 /// How one slot differs.
