@@ -11,8 +11,8 @@ use std::sync::Arc;
 use blyan_core::chain::{BundleOptions, ChainError, UnbundleOptions, Validators};
 use blyan_core::evolve::dataset::{Audit, Dataset, Ruling, Tally, Tokens, Vote};
 use blyan_core::evolve::{
-    Accusation, Attestation, Candidate, Claim, Closing, Evidence, InvalidEvidence, Policy, Reveal, Round,
-    Statement, UsageRecord,
+    Accusation, AnyStatement, Attestation, Candidate, Claim, Closing, Evidence, InvalidEvidence, Policy,
+    Reveal, Round, Statement, UsageRecord,
 };
 use blyan_core::format::{Migration, Release};
 use blyan_core::import::{self, ImportError, ImportOptions};
@@ -348,8 +348,11 @@ pub fn policy(bytes: &[u8]) -> Outcome {
     evidence::<Policy>(bytes)
 }
 
-/// A signed statement of any kind: it is of one at most.
+/// A signed statement of any kind: it is of one of ours at most.
 pub fn statement(bytes: &[u8]) -> Outcome {
+    if let Ok(said) = AnyStatement::from_json(BlockKind(5000), bytes) {
+        assert_eq!(said.to_json().as_bytes(), bytes);
+    }
     let kinds: [fn(&[u8]) -> Outcome; 10] = [
         evidence::<Statement<Round>>,
         evidence::<Statement<Claim>>,

@@ -70,7 +70,7 @@ impl Body for Accusation {
 }
 
 /// An attestation that does not recompute.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Lie {
     /// The attestation.
     pub attestation: BlockHash,

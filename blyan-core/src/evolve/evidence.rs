@@ -167,6 +167,12 @@ pub enum InvalidEvidence {
         /// What is needed.
         expected: BlockKind,
     },
+    /// A kind that no statement has, or that is an application's own where the library would have to know it.
+    #[error("this library knows no statements of kind {kind}")]
+    ForeignKind {
+        /// The kind.
+        kind: BlockKind,
+    },
     /// A signature that is not of this body, kind and key.
     #[error("the signature of the {kind} by {key} is not valid")]
     Signature {

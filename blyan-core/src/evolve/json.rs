@@ -9,8 +9,8 @@ use serde_json::json;
 use super::dataset::DatasetState;
 use super::key::to_hex;
 use super::{
-    AcceptedSet, AuditReport, CandidateState, Chosen, Credit, Fault, FaultKind, Judgement, Lie, Reason,
-    RecordedUse, RoundState, Share, Verdict,
+    AcceptedSet, AnyStatement, AuditReport, CandidateState, Chosen, Credit, Fault, FaultKind, Judgement, Lie,
+    Reason, RecordedUse, RoundState, Share, Verdict,
 };
 use crate::hash::BlockHash;
 
@@ -26,6 +26,15 @@ macro_rules! json_of {
 }
 
 json_of! {
+    // With the payload of its block, which is the text that was signed.
+    AnyStatement: statement => json!({
+        "kind": statement.kind().to_string(),
+        "body": statement.body(),
+        "key": statement.key(),
+        "signature": to_hex(statement.signature()),
+        "payload": statement.to_json(),
+    });
+
     DatasetState: state => json!({
         "block": state.block,
         "dataset": state.dataset,

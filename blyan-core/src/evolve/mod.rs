@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod any_statement;
 mod attest;
 mod audit;
 pub mod dataset;
@@ -47,6 +48,7 @@ mod ledger;
 mod reward;
 mod usage;
 
+pub use any_statement::AnyStatement;
 pub use attest::{Attestation, Losses, attest, attest_all};
 pub use audit::{Accusation, AuditReport, Lie, accuse, audit};
 pub use error::EvolveError;

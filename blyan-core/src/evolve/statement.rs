@@ -66,10 +66,41 @@ struct StatementJson<B> {
 
 /// What is signed: `derive_key("blyan statement 1")` over the kind (u16 LE), the body's canonical
 /// bytes, the key.
-fn message<B: Body>(body: &B, key: &PublicKey) -> [u8; 32] {
+fn message(kind: BlockKind, body: &impl Serialize, key: &PublicKey) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("blyan statement 1");
-    hasher.update(&B::KIND.0.to_le_bytes()).update(&to_canonical_json(body)).update(key.as_bytes());
+    hasher.update(&kind.0.to_le_bytes()).update(&to_canonical_json(body)).update(key.as_bytes());
     *hasher.finalize().as_bytes()
+}
+
+/// The key's name, and its signature of a body of a kind.
+pub(super) fn sign(kind: BlockKind, key: &SigningKey, body: &impl Serialize) -> (PublicKey, [u8; 64]) {
+    let public = PublicKey::of(key);
+    (public, key.sign(&message(kind, body, &public)).to_bytes())
+}
+
+/// The payload of a body that was signed.
+pub(super) fn to_payload(body: &impl Serialize, key: PublicKey, signature: &[u8; 64]) -> Vec<u8> {
+    to_canonical_json(&StatementJson { statement_version: 1, body, key, signature: to_hex(signature) })
+}
+
+/// Reads and verifies a payload of a kind, by the strict rules that leave every implementation one answer
+/// (RFC 8032 without the cofactor, small-order keys refused).
+pub(super) fn from_payload<B: Serialize + DeserializeOwned>(
+    kind: BlockKind,
+    bytes: &[u8],
+) -> Result<(B, PublicKey, [u8; 64]), InvalidEvidence> {
+    let json: StatementJson<B> = from_canonical_json(kind, bytes)?;
+    check_version(kind, json.statement_version)?;
+    let signature = from_hex(&json.signature)
+        .map_err(|error| InvalidEvidence::Json { kind, reason: format!("signature: {error}") })?;
+    let valid = json.key.verifying().is_some_and(|key| {
+        let message = message(kind, &json.body, &json.key);
+        key.verify_strict(&message, &Signature::from_bytes(&signature)).is_ok()
+    });
+    if !valid {
+        return Err(InvalidEvidence::Signature { kind, key: json.key });
+    }
+    Ok((json.body, json.key, signature))
 }
 
 impl<B: Body> Statement<B> {
@@ -80,9 +111,8 @@ impl<B: Body> Statement<B> {
     /// [`InvalidEvidence`] if the body contradicts itself.
     pub fn sign(key: &SigningKey, body: B) -> Result<Self, InvalidEvidence> {
         body.check()?;
-        let public = PublicKey::of(key);
-        let signature = key.sign(&message(&body, &public)).to_bytes();
-        Ok(Self { body, key: public, signature })
+        let (key, signature) = sign(B::KIND, key, &body);
+        Ok(Self { body, key, signature })
     }
 
     /// What is said.
@@ -105,32 +135,14 @@ impl<B: Body> Evidence for Statement<B> {
     const KIND: BlockKind = B::KIND;
     const LANE: ChainId = B::LANE;
 
-    /// Reads and verifies, by the strict rules that leave every implementation one answer (RFC 8032
-    /// without the cofactor, small-order keys refused).
     fn from_payload(bytes: &[u8]) -> Result<Self, InvalidEvidence> {
-        let json: StatementJson<B> = from_canonical_json(B::KIND, bytes)?;
-        check_version(B::KIND, json.statement_version)?;
-        let signature = from_hex(&json.signature).map_err(|error| InvalidEvidence::Json {
-            kind: B::KIND,
-            reason: format!("signature: {error}"),
-        })?;
-        let valid = json.key.verifying().is_some_and(|key| {
-            key.verify_strict(&message(&json.body, &json.key), &Signature::from_bytes(&signature)).is_ok()
-        });
-        if !valid {
-            return Err(InvalidEvidence::Signature { kind: B::KIND, key: json.key });
-        }
-        json.body.check()?;
-        Ok(Self { body: json.body, key: json.key, signature })
+        let (body, key, signature) = from_payload::<B>(B::KIND, bytes)?;
+        body.check()?;
+        Ok(Self { body, key, signature })
     }
 
     fn to_payload(&self) -> Vec<u8> {
-        to_canonical_json(&StatementJson {
-            statement_version: 1,
-            body: &self.body,
-            key: self.key,
-            signature: to_hex(&self.signature),
-        })
+        to_payload(&self.body, self.key, &self.signature)
     }
 
     fn name(&self) -> String {
@@ -271,8 +283,7 @@ mod tests {
         let wrong = Remark { count: 7, ..remark() };
         let key = SigningKey::from_bytes(&[1; 32]);
         assert!(Statement::sign(&key, wrong.clone()).is_err());
-        let public = PublicKey::of(&key);
-        let signature = key.sign(&message(&wrong, &public)).to_bytes();
+        let (public, signature) = sign(Remark::KIND, &key, &wrong);
         let forged = Statement { body: wrong, key: public, signature };
         assert!(matches!(
             Statement::<Remark>::from_payload(&forged.to_payload()),
