@@ -46,12 +46,12 @@
  * Threads
  *
  *   All handles may move between threads, and different handles may be used at once. Chains, models,
- *   snapshots, tensors, receipts, flags, keys, judgements, ledgers and every list may be used by any
- *   number of threads at once. Walks, writers, streams and sessions belong to one thread at a time: a
- *   second call at the same time gets `BLYAN_STATUS_BUSY`. Freeing a handle while a call uses it is the
- *   program's error. The last error is the thread's own. Callbacks may call the library, but not with the
- *   handle whose call they are in, if that is for one thread at a time. After fork, a child may only use
- *   what it opens itself.
+ *   snapshots, tensors, receipts, flags, keys, statements, judgements, ledgers and every list may be
+ *   used by any number of threads at once. Walks, writers, streams, sessions and trainers belong to one
+ *   thread at a time: a second call at the same time gets `BLYAN_STATUS_BUSY`. Freeing a handle while a
+ *   call uses it is the program's error. The last error is the thread's own. Callbacks may call the
+ *   library, but not with the handle whose call they are in, if that is for one thread at a time. After
+ *   fork, a child may only use what it opens itself.
  */
 
 
@@ -122,7 +122,7 @@ enum blyan_status
     BLYAN_STATUS_READ_ONLY = 17,
     // The file system refuses.
     BLYAN_STATUS_IO = 18,
-    // A checkpoint that cannot be imported.
+    // A checkpoint that cannot be imported, or that a run of training cannot go on from.
     BLYAN_STATUS_CHECKPOINT = 19,
     // A model that cannot be exported so, or not to that folder.
     BLYAN_STATUS_EXPORT = 20,
@@ -159,6 +159,8 @@ enum blyan_status
     BLYAN_STATUS_EVIDENCE = 35,
     // A step that cannot be taken with what is on the chain: too early, too late, twice, or for nothing.
     BLYAN_STATUS_STEP = 36,
+    // The loss of a step of training is no number: lower the learning rate.
+    BLYAN_STATUS_DIVERGED = 37,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -243,6 +245,29 @@ enum blyan_finish_reason
 typedef enum blyan_finish_reason blyan_finish_reason;
 #else
 typedef int32_t blyan_finish_reason;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// In what form slots are trained and written.
+enum blyan_form
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // All tensors of a slot, written in the types of its block.
+    BLYAN_FORM_FULL = 0,
+    // Low-rank factors of each of its matrices, written as a delta block in F32 and as the block that the
+    // delta gives.
+    BLYAN_FORM_LOW_RANK = 1,
+    // All of its matrices; what they gained is written as a delta block of 8 bits, and as the block that
+    // the delta gives.
+    BLYAN_FORM_INT8 = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum blyan_form blyan_form;
+#else
+typedef int32_t blyan_form;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -419,6 +444,9 @@ typedef struct blyan_dataset_states blyan_dataset_states;
 // Leaves in which two receipts differ; none if a receipt is true.
 typedef struct blyan_differences blyan_differences;
 
+// What evaluating a base and candidates gives.
+typedef struct blyan_evaluations blyan_evaluations;
+
 // Experts with what is known of each.
 typedef struct blyan_experts blyan_experts;
 
@@ -433,6 +461,9 @@ typedef struct blyan_generation blyan_generation;
 
 // Several generations.
 typedef struct blyan_generations blyan_generations;
+
+// Gradients of every tensor that learns, by slot and name.
+typedef struct blyan_gradients blyan_gradients;
 
 // A list of hashes that the caller owns.
 typedef struct blyan_hashes blyan_hashes;
@@ -478,6 +509,9 @@ typedef struct blyan_slot_changes blyan_slot_changes;
 // One model: a spec and a block for each slot. It never changes; a change makes another one.
 typedef struct blyan_snapshot blyan_snapshot;
 
+// What one key says, signed. The signature of whatever a handle has is valid.
+typedef struct blyan_statement blyan_statement;
+
 // A generation under way, for one thread at a time. Nothing is computed but in `blyan_stream_next`.
 typedef struct blyan_stream blyan_stream;
 
@@ -489,6 +523,13 @@ typedef struct blyan_text blyan_text;
 
 // A list of token ids that the caller owns.
 typedef struct blyan_tokens blyan_tokens;
+
+// Blocks that were trained, by slot.
+typedef struct blyan_trained_blocks blyan_trained_blocks;
+
+// A run of training, for one thread at a time. It holds all weights as floats, and nothing of the chain that
+// it began from. On one machine, one seed and one number of threads give the same bits.
+typedef struct blyan_trainer blyan_trainer;
 
 // What a verification found.
 typedef struct blyan_verify_report blyan_verify_report;
@@ -576,9 +617,9 @@ typedef struct {
 
 // How far a call is.
 typedef struct {
-    // Blocks done, or slots compared; 0 for an export.
+    // Blocks done, slots compared, or tokens predicted; 0 for an export.
     uint64_t blocks;
-    // Blocks to do, or slots to compare; 0 for an export.
+    // Blocks to do, slots to compare, or tokens to predict; 0 for an export.
     uint64_t total_blocks;
     // Bytes of payloads done; 0 for a comparison.
     uint64_t bytes;
@@ -625,9 +666,13 @@ typedef struct {
     uint64_t payloads;
     // Signatures.
     uint64_t signatures;
-    // Bytes of the file.
+    // Bytes of the file or stream.
     uint64_t bytes;
 } blyan_bundle_info;
+
+// Takes the next bytes of a stream. Returns 0 to go on; anything else ends the call with
+// `BLYAN_STATUS_STOPPED`. The bytes are gone when it returns.
+typedef int32_t (*blyan_write_fn)(void *user, const void *data, size_t len);
 
 // How to take in a bundle. Fill it with `blyan_unbundle_options_init` first.
 typedef struct {
@@ -656,6 +701,11 @@ typedef struct {
     // Bytes of payloads that were written: new ones, damaged ones repaired, collected ones back again.
     uint64_t payload_bytes_new;
 } blyan_unbundle_info;
+
+// Gives the next bytes of a stream: puts up to `capacity` of them into `data` and their number into `len`,
+// which is 0 and stays so at the end. Returns 0 to go on; anything else ends the call with
+// `BLYAN_STATUS_STOPPED`.
+typedef int32_t (*blyan_read_fn)(void *user, void *data, size_t capacity, size_t *len);
 
 // How a chain is opened. Fill it with `blyan_chain_options_init` first.
 typedef struct {
@@ -818,7 +868,14 @@ typedef struct {
     int32_t distances;
     // 0.
     int32_t reserved;
-    // Called after each changed slot; may be NULL.
+    // Tokens on which the losses of both are measured; NULL for none.
+    const uint32_t *tokens;
+    // Number of tokens, at least 2.
+    size_t tokens_len;
+    // Tokens that a window of them predicts, as for `blyan_evaluate_options`; 256 by default.
+    uint64_t window;
+    // Called after each changed slot, with slots as blocks, then while losses are measured, with tokens as
+    // blocks; may be NULL.
     blyan_progress_fn on_progress;
     // Given to `on_progress`.
     void *user;
@@ -840,6 +897,12 @@ typedef struct {
     size_t slots_len;
     // Bytes of payloads that only the model after has: what has to be sent to who has the one before.
     uint64_t new_payload_bytes;
+    // Mean loss before, in nats of a predicted token, the same bits on every machine.
+    double before_loss;
+    // Mean loss after.
+    double after_loss;
+    // Predicted tokens; 0 if no losses were measured.
+    uint64_t loss_tokens;
 } blyan_comparison_info;
 
 // How one slot differs. The name lives as long as the comparison.
@@ -1293,6 +1356,18 @@ typedef struct {
     uint64_t weight_high;
 } blyan_share;
 
+// Who says a statement.
+typedef struct {
+    // The key.
+    blyan_public_key key;
+    // Its ed25519 signature of what docs/format.md says.
+    uint8_t signature[64];
+    // Kind of the block.
+    uint32_t kind;
+    // 0.
+    uint32_t reserved;
+} blyan_statement_info;
+
 // How a model is opened. Fill it with `blyan_model_options_init` first.
 typedef struct {
     // `sizeof(blyan_model_options)`.
@@ -1448,6 +1523,124 @@ typedef struct {
     // Number of files that are no part of the model; `blyan_import_report_ignored_file` names them.
     size_t ignored_files_len;
 } blyan_import_info;
+
+// Gradient of one tensor. Texts and values live as long as the list.
+typedef struct {
+    // The slot.
+    blyan_str slot;
+    // Name of the tensor in the slot's block; of a low-rank factor its name in a delta.
+    blyan_str tensor;
+    // The derivatives of the loss, as floats in the order of the tensor's elements.
+    const float *values;
+    // Number of elements.
+    size_t values_len;
+} blyan_gradient;
+
+// What to train and how. Fill it with `blyan_train_options_init` first, and name slots.
+typedef struct {
+    // `sizeof(blyan_train_options)`.
+    size_t size;
+    // Names of the slots that learn: experts, routers, or any other slot of weights, such as
+    // "layer3.expert7". All others stay as they are.
+    const blyan_str *slots;
+    // Number of these slots.
+    size_t slots_len;
+    // A `blyan_form`; `BLYAN_FORM_FULL` by default.
+    int32_t form;
+    // 0.
+    int32_t reserved;
+    // Rank of the factors, needed for `BLYAN_FORM_LOW_RANK` and 0, as by default, for other forms.
+    uint64_t rank;
+    // Steps of the whole run, 100 by default; the learning rate ends with the last.
+    uint64_t steps;
+    // Sequences of a step, 8 by default.
+    uint64_t batch;
+    // Tokens of a sequence that are predicted, 256 by default.
+    uint64_t sequence;
+    // Largest learning rate, 1e-4 by default.
+    double learning_rate;
+    // Share of it that the last step has, 0.1 by default: the rate falls to that along a cosine.
+    double learning_rate_floor;
+    // Steps in which the rate rises from 0 in a straight line, 0 by default.
+    uint64_t warmup_steps;
+    // AdamW's decay of the mean of gradients, 0.9 by default.
+    double beta1;
+    // Decay of the mean of their squares, 0.95 by default.
+    double beta2;
+    // Added to the root of the latter, 1e-8 by default.
+    double eps;
+    // Share of a matrix's weights that a step takes away, times the learning rate; 0 by default.
+    double weight_decay;
+    // Largest norm of all gradients together, 1 by default; larger ones are scaled down. 0: none are.
+    double clip;
+    // Weight of the loss that balances the load of experts; 0, as by default, for none.
+    double balance;
+    // Chooses the sequences, and what a model from nothing begins with; 0 by default.
+    uint64_t seed;
+    // Threads that compute; by default `BLYAN_NONE`: all cores. The bits of a run may depend on it.
+    uint64_t threads;
+} blyan_train_options;
+
+// A block that was trained to take another's place. The slot's name lives as long as the list.
+typedef struct {
+    // The slot.
+    blyan_str slot;
+    // The block in it when training began.
+    blyan_hash base;
+    // The block that takes the base's place.
+    blyan_hash block;
+    // The delta block that was learnt, in the forms that have one.
+    blyan_hash delta;
+    // Not 0 if `delta` is one.
+    int32_t has_delta;
+    // 0.
+    int32_t reserved;
+} blyan_trained_block;
+
+// A slot and the bytes of the block for it.
+typedef struct {
+    // Name of the slot, such as "tokenizer".
+    blyan_str slot;
+    // The bytes.
+    blyan_bytes bytes;
+} blyan_slot_bytes;
+
+// What a run is and how far.
+typedef struct {
+    // Steps done.
+    uint64_t steps_done;
+    // Steps of the whole run.
+    uint64_t steps;
+    // Numbers that learn.
+    uint64_t trained_parameters;
+    // Number of token ids; the width of a row of logits.
+    uint64_t vocab_size;
+} blyan_trainer_info;
+
+// What one step did.
+typedef struct {
+    // Number of the step, from 0.
+    uint64_t step;
+    // Steps of the whole run.
+    uint64_t steps;
+    // Mean loss over the step's tokens before it changed anything, in nats.
+    double loss;
+    // The loss that balances the load of experts, without its weight; 0 if it has none. 1 for each use of
+    // a token is perfect balance.
+    double balance;
+    // Norm of all gradients together before clipping.
+    double gradient_norm;
+    // Learning rate.
+    double learning_rate;
+    // Tokens predicted.
+    uint64_t tokens;
+    // How long it took.
+    double elapsed_s;
+} blyan_step_report;
+
+// Hears of each step when it is done, on the thread that made the call. Returns 0 to go on; anything else
+// ends the call with `BLYAN_STATUS_STOPPED`. What `report` points to is gone when it returns.
+typedef int32_t (*blyan_step_fn)(void *user, const blyan_step_report *report);
 
 // Hears log messages, from any thread and from several at once. `level` is a `blyan_log_level`,
 // `target` the part of the library; both texts are gone when it returns.
@@ -1766,6 +1959,15 @@ blyan_status blyan_chain_bundle_file(const blyan_chain *chain,
                                      blyan_bundle_info *info,
                                      size_t size);
 
+// As `blyan_chain_bundle_file`, into a stream: `write` is called with `user` for each part of it. What was
+// written when the call fails has no end, and no chain takes it in.
+blyan_status blyan_chain_bundle(const blyan_chain *chain,
+                                blyan_write_fn write,
+                                void *user,
+                                const blyan_bundle_options *options,
+                                blyan_bundle_info *info,
+                                size_t size);
+
 // Fills options with their defaults; `size` is `sizeof *options`.
 blyan_status blyan_unbundle_options_init(blyan_unbundle_options *options, size_t size);
 
@@ -1777,6 +1979,15 @@ blyan_status blyan_chain_unbundle_file(const blyan_chain *chain,
                                        const blyan_unbundle_options *options,
                                        blyan_unbundle_info *info,
                                        size_t size);
+
+// As `blyan_chain_unbundle_file`, from a stream, which is read to its end: `read` is called with `user` for each
+// part of it. A long one is kept in a temporary file meanwhile.
+blyan_status blyan_chain_unbundle(const blyan_chain *chain,
+                                  blyan_read_fn read,
+                                  void *user,
+                                  const blyan_unbundle_options *options,
+                                  blyan_unbundle_info *info,
+                                  size_t size);
 
 // A flag that is not set.
 blyan_status blyan_cancel_new(blyan_cancel **cancel);
@@ -1878,6 +2089,15 @@ blyan_status blyan_chain_root(const blyan_chain *chain, blyan_hash *root);
 
 // Fills options with their defaults; `size` is `sizeof *options`.
 blyan_status blyan_chat_options_init(blyan_chat_options *options, size_t size);
+
+// Names of a model's chat templates, as a JSON array.
+blyan_status blyan_model_chat_templates_json(const blyan_model *model, blyan_text **json);
+
+// A special token's text, such as that of "bos_token"; `BLYAN_STATUS_NOT_FOUND` if the model has none.
+blyan_status blyan_model_special_token(const blyan_model *model,
+                                       const char *name,
+                                       size_t name_len,
+                                       blyan_text **token);
 
 // What the model's chat template makes of a conversation: `messages` is a JSON array of objects with
 // "role", "content" and whatever else the template reads. `options` may be NULL.
@@ -2096,6 +2316,12 @@ blyan_status blyan_dataset_audit(const blyan_chain *chain,
 blyan_status blyan_dataset_check_audit(const blyan_chain *chain,
                                        const blyan_hash *audit);
 
+// What an honest validator finds in a dataset under a policy, as the JSON of an audit's body. Appends nothing.
+blyan_status blyan_dataset_recompute_json(const blyan_chain *chain,
+                                          const blyan_hash *policy,
+                                          const blyan_hash *dataset,
+                                          blyan_text **json);
+
 // Votes on an audited dataset as a voter of the policy. A vote cannot be taken back: the same again is the
 // same block, the other way is `BLYAN_STATUS_STEP`.
 blyan_status blyan_dataset_vote(const blyan_chain *chain,
@@ -2153,6 +2379,29 @@ blyan_status blyan_snapshot_evaluate(const blyan_snapshot *snapshot,
                                      const blyan_evaluate_options *options,
                                      blyan_evaluation *evaluation,
                                      size_t size);
+
+// Evaluates a base and candidates for its place: for each the same bits as `blyan_snapshot_evaluate`, but what
+// they share with the base is computed once. `options` may be NULL.
+blyan_status blyan_snapshot_evaluate_together(const blyan_snapshot *base,
+                                              const blyan_chain *chain,
+                                              const blyan_snapshot *const *candidates,
+                                              size_t candidates_len,
+                                              const uint32_t *tokens,
+                                              size_t tokens_len,
+                                              const blyan_evaluate_options *options,
+                                              blyan_evaluations **evaluations);
+
+// Number of evaluations, one more than there were candidates; 0 for NULL.
+size_t blyan_evaluations_len(const blyan_evaluations *evaluations);
+
+// One of the evaluations: the base's at 0, then those of the candidates; `size` is `sizeof *evaluation`.
+blyan_status blyan_evaluations_get(const blyan_evaluations *evaluations,
+                                   size_t index,
+                                   blyan_evaluation *evaluation,
+                                   size_t size);
+
+// Frees a list of evaluations; nothing for NULL.
+void blyan_evaluations_free(blyan_evaluations *evaluations);
 
 // As `blyan_snapshot_evaluate`, of a model that is open.
 blyan_status blyan_model_evaluate(const blyan_model *model,
@@ -2371,17 +2620,88 @@ blyan_status blyan_round_reveal(const blyan_chain *chain,
                                 size_t split_len,
                                 blyan_hash *reveal);
 
+// Names what a candidate changes: the base, and the new block of each slot. docs/format.md has the bytes of
+// this and of both commitments.
+blyan_status blyan_candidate_root(const blyan_hash *base,
+                                  const blyan_slot_block *blocks,
+                                  size_t blocks_len,
+                                  blyan_hash *root);
+
+// What a claim commits to a candidate with: the candidate shows its salt, 32 bytes.
+blyan_status blyan_claim_commitment(const blyan_hash *salt,
+                                    const blyan_public_key *author,
+                                    const blyan_hash *root,
+                                    blyan_hash *commitment);
+
+// What a round commits to its split with: `tokens` is the payload hash of the tokens; the reveal shows the
+// salt, 32 bytes.
+blyan_status blyan_split_commitment(const blyan_hash *salt,
+                                    const blyan_hash *tokens,
+                                    blyan_hash *commitment);
+
 // The model that candidates of one base make of it, in memory only.
 blyan_status blyan_snapshot_of_candidates(const blyan_chain *chain,
                                           const blyan_hash *candidates,
                                           size_t candidates_len,
                                           blyan_snapshot **snapshot);
 
+// Says something. `body` is JSON: of a kind of this library (claim, candidate, attestation, accusation, audit,
+// vote, round, closing, reveal, `usage_record`) the fields of its body in docs/format.md, in any order; of an
+// application's kind (4096 and up) whatever it agreed on, in the order in which it stands there. Numbers are
+// integers of 64 bits. Appends nothing.
+blyan_status blyan_statement_sign(const blyan_key *key,
+                                  uint16_t kind,
+                                  const char *body,
+                                  size_t body_len,
+                                  blyan_statement **statement);
+
+// Reads the payload of a statement of a kind and verifies its signature, without what it names;
+// `BLYAN_STATUS_EVIDENCE` if it is not valid.
+blyan_status blyan_statement_from_json(uint16_t kind,
+                                       const char *json,
+                                       size_t json_len,
+                                       blyan_statement **statement);
+
+// The statement in a block. Of a kind of this library all of it is checked again, against the blocks that it
+// names too; of an application's kind the signature is.
+blyan_status blyan_statement_open(const blyan_chain *chain,
+                                  const blyan_hash *block,
+                                  blyan_statement **statement);
+
+// Who says a statement; `size` is `sizeof *info`.
+blyan_status blyan_statement_describe(const blyan_statement *statement,
+                                      blyan_statement_info *info,
+                                      size_t size);
+
+// The payload of a statement's block, canonical JSON: its body, the key and the signature.
+blyan_status blyan_statement_to_json(const blyan_statement *statement, blyan_text **json);
+
+// Appends a statement's block, and gives it; `BLYAN_STATUS_EVIDENCE` for an application's kind, whose block
+// only the application can draft.
+blyan_status blyan_statement_append(const blyan_statement *statement,
+                                    const blyan_chain *chain,
+                                    blyan_hash *block);
+
+// Frees a statement; nothing for NULL.
+void blyan_statement_free(blyan_statement *statement);
+
 // Appends a receipt as a block that depends on its model, and gives it. Whoever has the chain can run it
 // again, so this publishes the prompt and the text.
 blyan_status blyan_receipt_append(const blyan_receipt *receipt,
                                   const blyan_chain *chain,
                                   blyan_hash *block);
+
+// Names what a receipt's run read: receipts that differ in anything else are of one run, which counts once.
+blyan_status blyan_receipt_run(const blyan_receipt *receipt,
+                               blyan_hash *run);
+
+// Runs a receipt's inputs again, and gives the tokens that went through each block of weights as a JSON object;
+// of an expert those that were routed to it. Empty if it cannot be run; whether the receipt is true is for
+// `blyan_receipt_replay`. `options` may be NULL.
+blyan_status blyan_receipt_uses_json(const blyan_receipt *receipt,
+                                     const blyan_chain *chain,
+                                     const blyan_model_options *options,
+                                     blyan_text **json);
 
 // Runs receipt blocks again as a validator, and appends what they used; it counts in the period that
 // `reveal` ends. `BLYAN_STATUS_STEP` for one that does not recompute. `options` say how to run and may be
@@ -2552,6 +2872,127 @@ blyan_status blyan_import_report_ignored_file(const blyan_import_report *report,
 
 // Frees a report; nothing for NULL.
 void blyan_import_report_free(blyan_import_report *report);
+
+// Loss of one sequence of at least 2 tokens, all but the first predicted, with the loss that balances experts
+// times its weight, and the gradients of that. Changes nothing.
+blyan_status blyan_trainer_gradients(const blyan_trainer *trainer,
+                                     const uint32_t *tokens,
+                                     size_t tokens_len,
+                                     double *loss,
+                                     blyan_gradients **gradients);
+
+// Number of gradients; 0 for NULL.
+size_t blyan_gradients_len(const blyan_gradients *gradients);
+
+// One of the gradients, in slot order; `size` is `sizeof *gradient`.
+blyan_status blyan_gradients_get(const blyan_gradients *gradients,
+                                 size_t index,
+                                 blyan_gradient *gradient,
+                                 size_t size);
+
+// Frees a list of gradients; nothing for NULL.
+void blyan_gradients_free(blyan_gradients *gradients);
+
+// Fills options with their defaults; `size` is `sizeof *options`.
+blyan_status blyan_train_options_init(blyan_train_options *options, size_t size);
+
+// Appends a candidate for each slot that was trained, and gives them in slot order; a slot whose weights
+// round to the base's has none. The chain must hold the blocks that training began with. Those that were
+// appended before a failure stay. `BLYAN_STATUS_TENSOR` for weights beyond the range of a block's type,
+// `BLYAN_STATUS_INVALID_ARGUMENT` for a run from nothing.
+blyan_status blyan_trainer_append_candidates(const blyan_trainer *trainer,
+                                             const blyan_chain *chain,
+                                             blyan_trained_blocks **blocks);
+
+// Number of blocks; 0 for NULL.
+size_t blyan_trained_blocks_len(const blyan_trained_blocks *blocks);
+
+// One of the blocks; `size` is `sizeof *block`.
+blyan_status blyan_trained_blocks_get(const blyan_trained_blocks *blocks,
+                                      size_t index,
+                                      blyan_trained_block *block,
+                                      size_t size);
+
+// Frees a list of blocks; nothing for NULL.
+void blyan_trained_blocks_free(blyan_trained_blocks *blocks);
+
+// Appends the whole model of a run from nothing, and gives its model block: weights as `dtype`, which is
+// `BLYAN_DTYPE_F32`, `BLYAN_DTYPE_BF16` or `BLYAN_DTYPE_F16`, and `texts`, its tokenizer and other files.
+// Nothing is appended if it fails. `BLYAN_STATUS_NOT_FOUND` for a run that began with a snapshot.
+blyan_status blyan_trainer_append_model(const blyan_trainer *trainer,
+                                        const blyan_chain *chain,
+                                        int32_t dtype,
+                                        const blyan_slot_bytes *texts,
+                                        size_t texts_len,
+                                        blyan_hash *model);
+
+// Begins a run with the blocks of a snapshot; at least one sequence and the token after it are needed.
+// `BLYAN_STATUS_NOT_FOUND` for a slot that the model has no weights in.
+blyan_status blyan_trainer_new(const blyan_chain *chain,
+                               const blyan_snapshot *snapshot,
+                               const uint32_t *tokens,
+                               size_t tokens_len,
+                               const blyan_train_options *options,
+                               blyan_trainer **trainer);
+
+// Begins a run with nothing but a spec: canonical JSON, as `blyan_snapshot_spec_json` gives it. All of its
+// slots are trained in full, whatever the options say of slots and form; matrices begin normal with this
+// deviation, for which 0.02 is usual. `options` may be NULL.
+blyan_status blyan_trainer_from_nothing(const char *spec,
+                                        size_t spec_len,
+                                        double deviation,
+                                        const uint32_t *tokens,
+                                        size_t tokens_len,
+                                        const blyan_train_options *options,
+                                        blyan_trainer **trainer);
+
+// Frees a run; nothing for NULL.
+void blyan_trainer_free(blyan_trainer *trainer);
+
+// What a run is and how far; `size` is `sizeof *info`.
+blyan_status blyan_trainer_describe(const blyan_trainer *trainer,
+                                    blyan_trainer_info *info,
+                                    size_t size);
+
+// Does the steps that are left. `on_step` hears of each, with `user`; it may be NULL. `cancel`, which may be
+// NULL, too, ends the run before the next step when it is set: that is no error, but `finished` is false
+// then. If `on_step` ends the run, `cancel` is set. Either way another call goes on.
+// `BLYAN_STATUS_DIVERGED` leaves the run as it was before the step that failed.
+blyan_status blyan_trainer_run(const blyan_trainer *trainer,
+                               blyan_step_fn on_step,
+                               void *user,
+                               const blyan_cancel *cancel,
+                               bool *finished);
+
+// Does one step, also after the last, with the learning rate at its floor; `size` is `sizeof *report`.
+blyan_status blyan_trainer_step(const blyan_trainer *trainer,
+                                blyan_step_report *report,
+                                size_t size);
+
+// Mean loss of at least 2 tokens in nats, in windows as long as a sequence of the run. A guide while
+// training: what counts is `blyan_snapshot_evaluate` of the candidate.
+blyan_status blyan_trainer_loss(const blyan_trainer *trainer,
+                                const uint32_t *tokens,
+                                size_t tokens_len,
+                                double *loss);
+
+// Logits of every position of one sequence, (tokens, vocab_size), row-major; `logits_len` must be
+// `tokens_len * vocab_size`.
+blyan_status blyan_trainer_logits(const blyan_trainer *trainer,
+                                  const uint32_t *tokens,
+                                  size_t tokens_len,
+                                  float *logits,
+                                  size_t logits_len);
+
+// The whole state of a run. Resumed on the same machine with the same threads, it goes on to the same bits.
+blyan_status blyan_trainer_checkpoint(const blyan_trainer *trainer,
+                                      blyan_payload **checkpoint);
+
+// Goes on from a checkpoint of the same run: the same base, tokens and options but for threads.
+// `BLYAN_STATUS_CHECKPOINT` for one that is damaged or of another run; the run is then as it was.
+blyan_status blyan_trainer_resume(const blyan_trainer *trainer,
+                                  const void *checkpoint,
+                                  size_t checkpoint_len);
 
 // Sets the callback that hears messages up to a level, a `blyan_log_level`; NULL ends it, and nothing is
 // heard then, as from the start. When this returns, the callback before is not running any more and is

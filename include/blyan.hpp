@@ -4,7 +4,7 @@
 // blyan::error. Views (tensor, payload::bytes) live as long as the object that they were asked of.
 // Callbacks may throw: the exception comes out of the call that they were in.
 //
-// Growth, deltas and evidence are in blyan_evolve.hpp, which this includes.
+// Growth, deltas and evidence are in blyan_evolve.hpp, training in blyan_learn.hpp: this includes both.
 
 #ifndef BLYAN_HPP
 #define BLYAN_HPP
@@ -16,9 +16,12 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <ios>
+#include <istream>
 #include <iterator>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -550,12 +553,81 @@ struct bundle_options {
     bool ancestors = true;
     progress_fn on_progress;
     const blyan::cancel *cancel = nullptr;
+
+    // For C; points into this.
+    blyan_bundle_options raw() const
+    {
+        blyan_bundle_options raw;
+        detail::check(blyan_bundle_options_init(&raw, sizeof raw));
+        detail::some(blocks, raw.blocks, raw.blocks_len);
+        raw.known = known.data();
+        raw.known_len = known.size();
+        raw.ancestors = ancestors;
+        return raw;
+    }
 };
 struct unbundle_options {
     std::optional<std::uint64_t> max_payload_bytes;
     progress_fn on_progress;
     const blyan::cancel *cancel = nullptr;
+
+    // For C.
+    blyan_unbundle_options raw() const
+    {
+        blyan_unbundle_options raw;
+        detail::check(blyan_unbundle_options_init(&raw, sizeof raw));
+        raw.max_payload_bytes = max_payload_bytes.value_or(raw.max_payload_bytes);
+        return raw;
+    }
 };
+
+namespace detail {
+
+// A stream of C++ behind a function of C; what it throws waits here until the call is over.
+template <class Stream>
+struct streamed {
+    Stream &stream;
+    std::exception_ptr thrown;
+
+    template <class Work>
+    std::int32_t run(Work work) noexcept
+    {
+        try {
+            work();
+            if (stream.bad())
+                throw std::ios_base::failure("the stream of a bundle failed");
+            return 0;
+        } catch (...) {
+            thrown = std::current_exception();
+            return 1;
+        }
+    }
+    void rethrow() const
+    {
+        if (thrown)
+            std::rethrow_exception(thrown);
+    }
+};
+
+inline std::int32_t write_bytes(void *user, const void *data, std::size_t len) noexcept
+{
+    auto *self = static_cast<streamed<std::ostream> *>(user);
+    return self->run([&] {
+        self->stream.write(static_cast<const char *>(data), static_cast<std::streamsize>(len));
+    });
+}
+inline std::int32_t read_bytes(void *user, void *data, std::size_t capacity, std::size_t *len) noexcept
+{
+    auto *self = static_cast<streamed<std::istream> *>(user);
+    return self->run([&] {
+        // Its end is no failure.
+        *len = static_cast<std::size_t>(self->stream.rdbuf()->sgetn(static_cast<char *>(data),
+                                                                    static_cast<std::streamsize>(capacity)));
+    });
+}
+
+} // namespace detail
+
 struct collect_options {
     std::optional<std::vector<hash>> roots; // none: releases, and models that no other follows
     bool dry_run = false;
@@ -782,12 +854,7 @@ public:
 
     blyan_bundle_info bundle_file(std::string_view file, const bundle_options &options = {}) const
     {
-        blyan_bundle_options raw;
-        detail::check(blyan_bundle_options_init(&raw, sizeof raw));
-        detail::some(options.blocks, raw.blocks, raw.blocks_len);
-        raw.known = options.known.data();
-        raw.known_len = options.known.size();
-        raw.ancestors = options.ancestors;
+        blyan_bundle_options raw = options.raw();
         const blyan_str given = detail::text(file);
         blyan_bundle_info info{};
         detail::watch(raw, options.on_progress, options.cancel, [&] {
@@ -795,15 +862,41 @@ public:
         });
         return info;
     }
+    // Into a stream.
+    blyan_bundle_info bundle(std::ostream &to, const bundle_options &options = {}) const
+    {
+        blyan_bundle_options raw = options.raw();
+        detail::streamed<std::ostream> stream{to, nullptr};
+        blyan_bundle_info info{};
+        detail::watch(raw, options.on_progress, options.cancel, [&] {
+            const blyan_status status =
+                blyan_chain_bundle(get(), detail::write_bytes, &stream, &raw, &info, sizeof info);
+            stream.rethrow();
+            return status;
+        });
+        return info;
+    }
     blyan_unbundle_info unbundle_file(std::string_view file, const unbundle_options &options = {})
     {
-        blyan_unbundle_options raw;
-        detail::check(blyan_unbundle_options_init(&raw, sizeof raw));
-        raw.max_payload_bytes = options.max_payload_bytes.value_or(raw.max_payload_bytes);
+        blyan_unbundle_options raw = options.raw();
         const blyan_str given = detail::text(file);
         blyan_unbundle_info info{};
         detail::watch(raw, options.on_progress, options.cancel, [&] {
             return blyan_chain_unbundle_file(get(), given.data, given.len, &raw, &info, sizeof info);
+        });
+        return info;
+    }
+    // From a stream, which is read to its end.
+    blyan_unbundle_info unbundle(std::istream &from, const unbundle_options &options = {})
+    {
+        blyan_unbundle_options raw = options.raw();
+        detail::streamed<std::istream> stream{from, nullptr};
+        blyan_unbundle_info info{};
+        detail::watch(raw, options.on_progress, options.cancel, [&] {
+            const blyan_status status =
+                blyan_chain_unbundle(get(), detail::read_bytes, &stream, &raw, &info, sizeof info);
+            stream.rethrow();
+            return status;
         });
         return info;
     }
@@ -949,6 +1042,9 @@ struct comparison : blyan_comparison_info {
 };
 struct compare_options {
     bool distances = false;
+    // Tokens on which the losses of both are measured, in windows of so many; none if empty.
+    std::vector<std::uint32_t> tokens;
+    std::uint64_t window = 256;
     progress_fn on_progress;
     const blyan::cancel *cancel = nullptr;
 };
@@ -1018,12 +1114,15 @@ public:
         }
         return changes;
     }
-    // As diff, with what the change costs in bytes and how far the weights moved.
+    // As diff, with what the change costs in bytes, how far the weights moved and what both lose on tokens.
     comparison compare(const chain &chain, const snapshot &after, const compare_options &options = {}) const
     {
         blyan_compare_options raw;
         detail::check(blyan_compare_options_init(&raw, sizeof raw));
         raw.distances = options.distances;
+        raw.tokens = options.tokens.empty() ? nullptr : options.tokens.data();
+        raw.tokens_len = options.tokens.size();
+        raw.window = options.window;
         const auto found = detail::watched<detail::handle<blyan_comparison, blyan_comparison_free>>(
             raw, options.on_progress, options.cancel,
             [&](auto *out) { return blyan_chain_compare(chain.get(), get(), after.get(), &raw, out); });
@@ -1542,6 +1641,19 @@ public:
         });
     }
 
+    // Names of its chat templates, as a JSON array.
+    std::string chat_templates_json() const
+    {
+        return detail::make_text([&](auto *out) { return blyan_model_chat_templates_json(get(), out); });
+    }
+    // Such as that of "bos_token".
+    std::string special_token(std::string_view name) const
+    {
+        const blyan_str given = detail::text(name);
+        return detail::make_text(
+            [&](auto *out) { return blyan_model_special_token(get(), given.data, given.len, out); });
+    }
+
     // (tokens, vocab_size), row-major.
     std::vector<float> logits(const std::vector<std::uint32_t> &tokens) const
     {
@@ -1637,5 +1749,6 @@ struct std::hash<blyan::hash> {
 };
 
 #include "blyan_evolve.hpp"
+#include "blyan_learn.hpp"
 
 #endif // BLYAN_HPP

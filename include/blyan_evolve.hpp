@@ -238,6 +238,12 @@ inline void check_dataset_audit(const chain &chain, const hash &audit)
 {
     detail::check(blyan_dataset_check_audit(chain.get(), &audit));
 }
+// What an honest validator finds in a dataset, as the JSON of an audit's body.
+inline std::string recompute_dataset_audit_json(const chain &chain, const hash &policy, const hash &dataset)
+{
+    return detail::make_text(
+        [&](auto *out) { return blyan_dataset_recompute_json(chain.get(), &policy, &dataset, out); });
+}
 inline hash vote(chain &chain, const hash &policy, const hash &dataset, const key &key, bool approve)
 {
     return detail::block([&](auto *out) {
@@ -351,6 +357,83 @@ inline evaluation evaluate(const model &model, const std::vector<std::uint32_t> 
     });
     return found;
 }
+// Of a base and then of candidates for its place: the same, with what they share computed once.
+inline std::vector<evaluation> evaluate_together(const chain &chain, const snapshot &base,
+                                                 const std::vector<const snapshot *> &candidates,
+                                                 const std::vector<std::uint32_t> &tokens,
+                                                 const evaluate_options &options = {})
+{
+    std::vector<const blyan_snapshot *> others;
+    for (const snapshot *candidate : candidates)
+        others.push_back(candidate->get());
+    detail::handle<blyan_evaluations, blyan_evaluations_free> list;
+    options.watch([&](const blyan_evaluate_options *raw) {
+        blyan_evaluations *made = nullptr;
+        const blyan_status status =
+            blyan_snapshot_evaluate_together(base.get(), chain.get(), others.data(), others.size(),
+                                             tokens.data(), tokens.size(), raw, &made);
+        list.reset(made);
+        return status;
+    });
+    std::vector<evaluation> found;
+    for (std::size_t i = 0; i < blyan_evaluations_len(list.get()); i++)
+        found.push_back(detail::describe<evaluation>([&](auto *out, std::size_t size) {
+            return blyan_evaluations_get(list.get(), i, out, size);
+        }));
+    return found;
+}
+
+// What one key says, signed; the signature of each is valid.
+class statement {
+public:
+    explicit statement(blyan_statement *taken) : handle_(taken) {}
+    // Says something of a kind; `body` is JSON.
+    static statement sign(const evolve::key &key, std::uint16_t kind, std::string_view body)
+    {
+        const blyan_str given = detail::text(body);
+        return made([&](auto *out) {
+            return blyan_statement_sign(key.get(), kind, given.data, given.len, out);
+        });
+    }
+    // Verifies the payload of a statement, without what it names.
+    static statement from_json(std::uint16_t kind, std::string_view json)
+    {
+        const blyan_str given = detail::text(json);
+        return made(
+            [&](auto *out) { return blyan_statement_from_json(kind, given.data, given.len, out); });
+    }
+    // The statement in a block, all of it checked again.
+    static statement open(const chain &chain, const hash &block)
+    {
+        return made([&](auto *out) { return blyan_statement_open(chain.get(), &block, out); });
+    }
+    blyan_statement_info info() const
+    {
+        return detail::describe<blyan_statement_info>([&](auto *out, std::size_t size) {
+            return blyan_statement_describe(handle_.get(), out, size);
+        });
+    }
+    // The payload of its block.
+    std::string to_json() const
+    {
+        return detail::make_text(
+            [&](auto *out) { return blyan_statement_to_json(handle_.get(), out); });
+    }
+    hash append(chain &chain) const
+    {
+        return detail::block(
+            [&](auto *out) { return blyan_statement_append(handle_.get(), chain.get(), out); });
+    }
+
+private:
+    using handle = detail::handle<blyan_statement, blyan_statement_free>;
+    template <class Call>
+    static statement made(Call call)
+    {
+        return statement(detail::make<handle>(call).release());
+    }
+    handle handle_;
+};
 
 } // namespace evolve
 

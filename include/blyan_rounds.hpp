@@ -80,6 +80,24 @@ inline hash reveal(chain &chain, const key &key, const hash &round, const std::v
         return blyan_round_reveal(chain.get(), key.get(), &round, split.data(), split.size(), out);
     });
 }
+// Names what a candidate changes.
+inline hash candidate_root(const hash &base, const candidate_blocks &blocks)
+{
+    const auto raw = detail::slot_blocks(blocks);
+    return detail::block(
+        [&](auto *out) { return blyan_candidate_root(&base, raw.data(), raw.size(), out); });
+}
+// What a claim commits to a candidate with, which shows the salt.
+inline hash claim_commitment(const hash &salt, const public_key &author, const hash &root)
+{
+    return detail::block(
+        [&](auto *out) { return blyan_claim_commitment(&salt, &author, &root, out); });
+}
+// What a round commits to its split with, by the payload hash of the tokens; the reveal shows the salt.
+inline hash split_commitment(const hash &salt, const hash &tokens)
+{
+    return detail::block([&](auto *out) { return blyan_split_commitment(&salt, &tokens, out); });
+}
 // The model that candidates of one base make of it.
 inline snapshot snapshot_of(const chain &chain, const std::vector<hash> &candidates)
 {
@@ -339,6 +357,18 @@ inline extract_report extract(chain &chain, const hash &target, const std::vecto
 inline hash append_receipt(chain &chain, const receipt &receipt)
 {
     return detail::block([&](auto *out) { return blyan_receipt_append(receipt.get(), chain.get(), out); });
+}
+// Names what a receipt's run read; more receipts of one run count once.
+inline hash run_of(const receipt &receipt)
+{
+    return detail::block([&](auto *out) { return blyan_receipt_run(receipt.get(), out); });
+}
+// Runs a receipt again: the tokens that went through each block, as a JSON object.
+inline std::string uses_json(const chain &chain, const receipt &receipt, const model_options &options = {})
+{
+    const blyan_model_options raw = options.raw();
+    return detail::make_text(
+        [&](auto *out) { return blyan_receipt_uses_json(receipt.get(), chain.get(), &raw, out); });
 }
 // Runs receipt blocks again as a validator, and says what they used.
 inline hash record_usage(chain &chain, const hash &policy, const hash &reveal,

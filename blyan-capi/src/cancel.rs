@@ -60,9 +60,9 @@ pub(crate) unsafe fn flag(cancel: *const blyan_cancel) -> Outcome<Option<Arc<Ato
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct blyan_progress {
-    /// Blocks done, or slots compared; 0 for an export.
+    /// Blocks done, slots compared, or tokens predicted; 0 for an export.
     pub blocks: u64,
-    /// Blocks to do, or slots to compare; 0 for an export.
+    /// Blocks to do, slots to compare, or tokens to predict; 0 for an export.
     pub total_blocks: u64,
     /// Bytes of payloads done; 0 for a comparison.
     pub bytes: u64,

@@ -139,6 +139,40 @@ impl Chat {
     }
 }
 
+/// Names of a model's chat templates, as a JSON array.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_model_chat_templates_json(
+    model: *const blyan_model,
+    json: *mut *mut blyan_text,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (json, model) = unsafe { (new_handle(json, "json")?, read(model, "model")?) };
+        let names: Value = model.manager.chat_templates().names().collect();
+        json.set(blyan_text::new(names.to_string()));
+        Ok(())
+    })
+}
+
+/// A special token's text, such as that of "bos_token"; `BLYAN_STATUS_NOT_FOUND` if the model has none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_model_special_token(
+    model: *const blyan_model,
+    name: *const c_char,
+    name_len: usize,
+    token: *mut *mut blyan_text,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (token, model, name) =
+            unsafe { (new_handle(token, "token")?, read(model, "model")?, text(name, name_len, "name")?) };
+        let found = model.manager.chat_templates().special_token(name);
+        let unknown = || Failure::new(blyan_status::NotFound, format!("the model has no {name:?}"));
+        token.set(blyan_text::new(found.ok_or_else(unknown)?));
+        Ok(())
+    })
+}
+
 /// What the model's chat template makes of a conversation: `messages` is a JSON array of objects with
 /// "role", "content" and whatever else the template reads. `options` may be NULL.
 #[unsafe(no_mangle)]

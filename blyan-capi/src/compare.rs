@@ -5,14 +5,16 @@
 use std::ffi::c_void;
 use std::ptr;
 
+use blyan_core::evolve::{self, EvaluateOptions, EvaluateProgress};
 use blyan_core::manager::{self, CompareOptions, PinnedBlock, SlotDiff, SnapshotDiff, TensorDiff};
 use blyan_core::{DType, Shape};
 
 use crate::cancel::{Watch, blyan_cancel, blyan_progress, blyan_progress_fn};
 use crate::chain::blyan_chain;
-use crate::edge::{Options, check_room, describe, free, init_options, new_handle, options, read};
-use crate::error::{Outcome, blyan_status, edge};
+use crate::edge::{Options, check_room, describe, free, init_options, new_handle, options, read, slice};
+use crate::error::{Failure, Outcome, blyan_status, edge};
 use crate::hash::{at, blyan_hash};
+use crate::model::count;
 use crate::snapshot::blyan_snapshot;
 use crate::tensor::{blyan_dtype, dtype_number};
 use crate::text::{Text, blyan_str};
@@ -27,7 +29,14 @@ pub struct blyan_compare_options {
     pub distances: i32,
     /// 0.
     pub reserved: i32,
-    /// Called after each changed slot; may be NULL.
+    /// Tokens on which the losses of both are measured; NULL for none.
+    pub tokens: *const u32,
+    /// Number of tokens, at least 2.
+    pub tokens_len: usize,
+    /// Tokens that a window of them predicts, as for `blyan_evaluate_options`; 256 by default.
+    pub window: u64,
+    /// Called after each changed slot, with slots as blocks, then while losses are measured, with tokens as
+    /// blocks; may be NULL.
     pub on_progress: blyan_progress_fn,
     /// Given to `on_progress`.
     pub user: *mut c_void,
@@ -39,7 +48,8 @@ pub struct blyan_compare_options {
 unsafe impl Options for blyan_compare_options {
     fn defaults(size: usize) -> Self {
         let (on_progress, user, cancel) = (None, ptr::null_mut(), ptr::null());
-        Self { size, distances: 0, reserved: 0, on_progress, user, cancel }
+        let (tokens, window) = (ptr::null(), EvaluateOptions::default().window as u64);
+        Self { size, distances: 0, reserved: 0, tokens, tokens_len: 0, window, on_progress, user, cancel }
     }
 }
 
@@ -88,6 +98,12 @@ pub struct blyan_comparison_info {
     pub slots_len: usize,
     /// Bytes of payloads that only the model after has: what has to be sent to who has the one before.
     pub new_payload_bytes: u64,
+    /// Mean loss before, in nats of a predicted token, the same bits on every machine.
+    pub before_loss: f64,
+    /// Mean loss after.
+    pub after_loss: f64,
+    /// Predicted tokens; 0 if no losses were measured.
+    pub loss_tokens: u64,
 }
 
 /// How one slot differs. The name lives as long as the comparison.
@@ -167,7 +183,13 @@ pub unsafe extern "C" fn blyan_chain_compare(
             )
         };
         // SAFETY: as above.
-        let watch = unsafe { Watch::new(asked.on_progress, asked.user, asked.cancel) }?;
+        let (watch, tokens) = unsafe {
+            (
+                Watch::new(asked.on_progress, asked.user, asked.cancel)?,
+                slice(asked.tokens, asked.tokens_len, "tokens")?,
+            )
+        };
+        let window = count(asked.window, "window")?;
         let tell = |blocks: u64, total_blocks: u64| {
             watch.tell(blyan_progress { blocks, total_blocks, bytes: 0, total_bytes: 0 });
         };
@@ -176,8 +198,25 @@ pub unsafe extern "C" fn blyan_chain_compare(
             progress: Some(&tell),
             cancel: Some(watch.cancel()),
         };
-        let diff = manager::compare(&chain.chain, &before.snapshot, &after.snapshot, &compare)
-            .map_err(|error| watch.blame(error))?;
+        let (chain, before, after) = (&chain.chain, &before.snapshot, &after.snapshot);
+        let mut diff =
+            manager::compare(chain, before, after, &compare).map_err(|error| watch.blame(error))?;
+        if !asked.tokens.is_null() {
+            let tell = |EvaluateProgress { tokens: blocks, total_tokens: total_blocks, .. }| {
+                watch.tell(blyan_progress { blocks, total_blocks, bytes: 0, total_bytes: 0 });
+            };
+            let options = EvaluateOptions {
+                window,
+                cancel: Some(watch.cancel()),
+                progress: Some(&tell),
+                ..EvaluateOptions::default()
+            };
+            let loss = evolve::loss_diff(chain, before, after, tokens, &options);
+            diff.loss = Some(loss.map_err(|error| watch.blame(error))?);
+        }
+        if watch.is_stopped() {
+            return Err(Failure::stopped());
+        }
         comparison.set(blyan_comparison { slots: diff.slots.iter().map(Slot::new).collect(), diff });
         Ok(())
     })
@@ -200,6 +239,9 @@ pub unsafe extern "C" fn blyan_comparison_describe(
             after_spec: diff.after_spec.into(),
             slots_len: diff.slots.len(),
             new_payload_bytes: diff.new_payload_bytes,
+            before_loss: diff.loss.map_or(0.0, |loss| loss.before()),
+            after_loss: diff.loss.map_or(0.0, |loss| loss.after()),
+            loss_tokens: diff.loss.map_or(0, |loss| loss.tokens),
         };
         // SAFETY: as above.
         unsafe { describe(info, size, "info", description) }

@@ -3,10 +3,10 @@
 #![expect(unsafe_code, reason = "exported symbols, and pointers into a thread-local value")]
 
 mod evidence;
+mod learn;
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::error::Error as _;
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -29,6 +29,7 @@ use blyan_core::storage::StorageError;
 use blyan_core::tensor::{DeltaError, TensorError};
 use blyan_core::usage::UsageError;
 use blyan_core::{BlockHash, Error};
+use blyan_learn::LearnError;
 
 use crate::hash::blyan_hash;
 use crate::text::Text;
@@ -75,7 +76,7 @@ pub enum blyan_status {
     ReadOnly = 17,
     /// The file system refuses.
     Io = 18,
-    /// A checkpoint that cannot be imported.
+    /// A checkpoint that cannot be imported, or that a run of training cannot go on from.
     Checkpoint = 19,
     /// A model that cannot be exported so, or not to that folder.
     Export = 20,
@@ -112,10 +113,12 @@ pub enum blyan_status {
     Evidence = 35,
     /// A step that cannot be taken with what is on the chain: too early, too late, twice, or for nothing.
     Step = 36,
+    /// The loss of a step of training is no number: lower the learning rate.
+    Diverged = 37,
 }
 
 /// Every status with its name.
-const NAMES: [(blyan_status, &str); 37] = [
+const NAMES: [(blyan_status, &str); 38] = [
     (blyan_status::Ok, "ok\0"),
     (blyan_status::End, "end\0"),
     (blyan_status::Stopped, "stopped\0"),
@@ -153,6 +156,7 @@ const NAMES: [(blyan_status, &str); 37] = [
     (blyan_status::Bundle, "bundle\0"),
     (blyan_status::Evidence, "evidence\0"),
     (blyan_status::Step, "step\0"),
+    (blyan_status::Diverged, "diverged\0"),
 ];
 
 /// The last error of a thread.
@@ -232,6 +236,21 @@ impl Failure {
         Self::argument(format!("index {index} is out of range: there are {len}"))
     }
 
+    /// What an error and its causes say.
+    fn of(error: &dyn std::error::Error, (status, block): (blyan_status, Option<BlockHash>)) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Many errors quote their cause already.
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = error.source();
+        }
+        Self { status, message, block }
+    }
+
     fn report(self) -> blyan_status {
         let status = self.status;
         let message = Text::new(self.message);
@@ -273,18 +292,13 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let (status, block) = classify(&error);
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            // Many errors quote their cause already.
-            if !message.contains(&text) {
-                message = format!("{message}: {text}");
-            }
-            cause = error.source();
-        }
-        Self { status, message, block }
+        Self::of(&error, classify(&error))
+    }
+}
+
+impl From<LearnError> for Failure {
+    fn from(error: LearnError) -> Self {
+        Self::of(&error, learn::of_learn(&error))
     }
 }
 

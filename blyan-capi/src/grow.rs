@@ -25,7 +25,7 @@ impl blyan_bytes {
     /// # Safety
     ///
     /// Valid for reads of as many bytes as it says.
-    unsafe fn copy(&self, name: &str) -> Outcome<Vec<u8>> {
+    pub(crate) unsafe fn copy(&self, name: &str) -> Outcome<Vec<u8>> {
         // SAFETY: the caller's promise.
         Ok(unsafe { slice(self.data.cast::<u8>(), self.len, name) }?.to_vec())
     }

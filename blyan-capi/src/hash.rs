@@ -4,7 +4,9 @@
 
 use std::ffi::c_char;
 
-use blyan_core::hash::{BlockHash, ChainRoot, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot};
+use blyan_core::hash::{
+    BlockHash, CandidateRoot, ChainRoot, Commitment, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot,
+};
 
 use crate::edge::{copy_out, free, out, read, slice, text};
 use crate::error::{Failure, Outcome, blyan_status, edge};
@@ -39,7 +41,16 @@ macro_rules! from_hashes {
     )*};
 }
 
-from_hashes!(BlockHash, ChainRoot, LogitsDigest, PayloadHash, ReceiptHash, SnapshotRoot);
+from_hashes!(
+    BlockHash,
+    CandidateRoot,
+    ChainRoot,
+    Commitment,
+    LogitsDigest,
+    PayloadHash,
+    ReceiptHash,
+    SnapshotRoot
+);
 
 /// Writes 64 lowercase hexadecimal digits and a NUL; `size` must be `BLYAN_HASH_HEX_SIZE`.
 #[unsafe(no_mangle)]

@@ -26,6 +26,7 @@ pub mod grow;
 pub mod hash;
 pub mod history;
 pub mod import;
+pub mod learn;
 pub mod log;
 pub mod model;
 pub mod receipt;

@@ -384,6 +384,16 @@ pub unsafe extern "C" fn blyan_model_token(
     })
 }
 
+/// Refuses a buffer that does not have exactly the size of logits.
+pub(crate) fn check_logits_room(vocab_size: usize, tokens_len: usize, logits_len: usize) -> Outcome {
+    let needed = vocab_size.checked_mul(tokens_len);
+    if needed == Some(logits_len) {
+        return Ok(());
+    }
+    let needed = needed.map_or_else(|| "more than there is".to_owned(), |needed| needed.to_string());
+    Err(Failure::size(format!("logits has room for {logits_len}, {needed} are needed")))
+}
+
 /// Logits of every position, (tokens, vocab_size), row-major; `logits_len` must be
 /// `tokens_len * vocab_size`.
 #[unsafe(no_mangle)]
@@ -397,11 +407,7 @@ pub unsafe extern "C" fn blyan_model_logits(
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
         let (model, tokens) = unsafe { (read(model, "model")?, slice(tokens, tokens_len, "tokens")?) };
-        let needed = model.manager.snapshot().spec().vocab_size.checked_mul(tokens_len);
-        if needed != Some(logits_len) {
-            let needed = needed.map_or_else(|| "more than there is".to_owned(), |needed| needed.to_string());
-            return Err(Failure::size(format!("logits has room for {logits_len}, {needed} are needed")));
-        }
+        check_logits_room(model.manager.snapshot().spec().vocab_size, tokens_len, logits_len)?;
         let computed = model.manager.logits(tokens)?;
         // SAFETY: as above.
         unsafe { copy_out(&computed, logits, logits_len, "logits") }

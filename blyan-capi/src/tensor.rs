@@ -59,7 +59,8 @@ pub(crate) fn dtype_option(dtype: i32) -> Outcome<Option<DType>> {
     }
 }
 
-fn dtype_of(dtype: i32) -> Outcome<DType> {
+/// The type of an argument.
+pub(crate) fn dtype_of(dtype: i32) -> Outcome<DType> {
     dtype_option(dtype)?.ok_or_else(|| Failure::argument("BLYAN_DTYPE_KEEP is no type of a tensor"))
 }
 

@@ -32,7 +32,7 @@ const COMPILERS: [Compiler; 4] = [
 /// Programs (a file, or a folder of files) that are given the quickstart's model and an empty folder, and
 /// whether valgrind, which takes its time, runs them too: those that reach most of the library with the
 /// least computing.
-const PROGRAMS: [(&str, &str, bool); 9] = [
+const PROGRAMS: [(&str, &str, bool); 10] = [
     ("quickstart", "examples/c/quickstart.c", true),
     ("quickstart_cpp", "examples/cpp/quickstart.cpp", true),
     ("session", "examples/c/session.c", false),
@@ -42,6 +42,7 @@ const PROGRAMS: [(&str, &str, bool); 9] = [
     ("evolve", "blyan-capi/tests/c/evolve", false),
     ("api", "blyan-capi/tests/c/api.cpp", false),
     ("evolve_cpp", "blyan-capi/tests/c/evolve.cpp", false),
+    ("learn_cpp", "blyan-capi/tests/c/learn.cpp", false),
 ];
 
 /// Calls every function with everything that is wrong.
@@ -249,7 +250,7 @@ impl Tests<'_> {
 
     /// Every program: as it is, under the sanitizers, under valgrind.
     fn run_programs(&self) -> Outcome {
-        let mut session = cargo(&["run", "--quiet", "--package", "blyan-core", "--example", "session", "--"]);
+        let mut session = cargo(&["run", "--quiet", "--example", "session", "--"]);
         session.current_dir(self.root);
         let session = self.start(session)?;
         let (cpp, valgrind) = (has("g++"), has("valgrind"));

@@ -73,7 +73,8 @@ fn names() -> Outcome<Names> {
 }
 
 /// What programs include; the first is generated, the others are written on top of it.
-pub(crate) const HEADERS: [&str; 4] = ["blyan.h", "blyan.hpp", "blyan_evolve.hpp", "blyan_rounds.hpp"];
+pub(crate) const HEADERS: [&str; 5] =
+    ["blyan.h", "blyan.hpp", "blyan_evolve.hpp", "blyan_rounds.hpp", "blyan_learn.hpp"];
 
 /// Where cargo puts what it builds.
 pub(crate) fn target_dir(root: &Path) -> PathBuf {
@@ -82,11 +83,12 @@ pub(crate) fn target_dir(root: &Path) -> PathBuf {
 
 /// Builds and installs.
 pub(crate) fn install(root: &Path, prefix: &Path, profile: Profile) -> Outcome {
-    let mut build = cargo(&["build", "--package", "blyan-capi", "--lib"]);
-    if profile == Profile::Release {
-        build.arg("--release");
-    }
-    run(&mut build)?;
+    let words: &[&str] = match profile {
+        Profile::Release => &["build", "--release", "--package", "blyan-capi", "--lib"],
+        // For tests. Of one package alone cargo makes other builds of what it depends on than of all.
+        Profile::Dev => &["build", "--workspace", "--lib", "--examples"],
+    };
+    run(&mut cargo(words))?;
 
     let names = names()?;
     let built = target_dir(root).join(profile.folder());

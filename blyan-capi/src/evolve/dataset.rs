@@ -246,6 +246,30 @@ pub unsafe extern "C" fn blyan_dataset_check_audit(
     })
 }
 
+/// What an honest validator finds in a dataset under a policy, as the JSON of an audit's body. Appends nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_dataset_recompute_json(
+    chain: *const blyan_chain,
+    policy: *const blyan_hash,
+    dataset: *const blyan_hash,
+    json: *mut *mut blyan_text,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (text, chain, policy, dataset) = unsafe {
+            (
+                new_handle(json, "json")?,
+                read(chain, "chain")?,
+                read(policy, "policy")?,
+                read(dataset, "dataset")?,
+            )
+        };
+        let audit = dataset::recompute(&chain.chain, &policy.block(), &dataset.block())?;
+        text.set(self::json(&audit)?);
+        Ok(())
+    })
+}
+
 /// Votes on an audited dataset as a voter of the policy. A vote cannot be taken back: the same again is the
 /// same block, the other way is `BLYAN_STATUS_STEP`.
 #[unsafe(no_mangle)]

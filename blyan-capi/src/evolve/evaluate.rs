@@ -6,12 +6,15 @@ use std::ffi::c_void;
 use std::ptr;
 
 use blyan_core::evolve::{self, EvaluateOptions, EvaluateProgress, Evaluation};
+use blyan_core::manager::Snapshot;
 
 use crate::cancel::{Watch, blyan_cancel};
 use crate::chain::blyan_chain;
-use crate::edge::{Options, check_room, describe, init_options, optional_text, options, read, slice};
+use crate::edge::{
+    Options, check_room, describe, free, init_options, new_handle, optional_text, options, read, slice,
+};
 use crate::error::{Failure, Outcome, blyan_status, edge};
-use crate::hash::blyan_hash;
+use crate::hash::{at, blyan_hash};
 use crate::model::{blyan_model, count, optional_count};
 use crate::snapshot::blyan_snapshot;
 use crate::text::{BLYAN_NONE, BLYAN_NUL, blyan_str};
@@ -207,6 +210,77 @@ pub unsafe extern "C" fn blyan_snapshot_evaluate(
         // SAFETY: as above.
         unsafe { describe(evaluation, size, "evaluation", blyan_evaluation::new(&found)) }
     })
+}
+
+/// What evaluating a base and candidates gives.
+pub struct blyan_evaluations(Vec<Evaluation>);
+
+/// Evaluates a base and candidates for its place: for each the same bits as `blyan_snapshot_evaluate`, but what
+/// they share with the base is computed once. `options` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_snapshot_evaluate_together(
+    base: *const blyan_snapshot,
+    chain: *const blyan_chain,
+    candidates: *const *const blyan_snapshot,
+    candidates_len: usize,
+    tokens: *const u32,
+    tokens_len: usize,
+    options: *const blyan_evaluate_options,
+    evaluations: *mut *mut blyan_evaluations,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (evaluations, base, chain, candidates, tokens, how) = unsafe {
+            (
+                new_handle(evaluations, "evaluations")?,
+                read(base, "base")?,
+                read(chain, "chain")?,
+                slice(candidates, candidates_len, "candidates")?,
+                slice(tokens, tokens_len, "tokens")?,
+                Evaluating::new(options)?,
+            )
+        };
+        let mut others: Vec<&Snapshot> = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            // SAFETY: as above.
+            others.push(&unsafe { read(*candidate, "candidate") }?.snapshot);
+        }
+        let (first, rest) = how.run(|options| {
+            evolve::evaluate_together(&chain.chain, &base.snapshot, &others, tokens, options)
+        })?;
+        evaluations.set(blyan_evaluations(std::iter::once(first).chain(rest).collect()));
+        Ok(())
+    })
+}
+
+/// Number of evaluations, one more than there were candidates; 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_evaluations_len(evaluations: *const blyan_evaluations) -> usize {
+    // SAFETY: NULL or a handle.
+    unsafe { evaluations.as_ref() }.map_or(0, |evaluations| evaluations.0.len())
+}
+
+/// One of the evaluations: the base's at 0, then those of the candidates; `size` is `sizeof *evaluation`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_evaluations_get(
+    evaluations: *const blyan_evaluations,
+    index: usize,
+    evaluation: *mut blyan_evaluation,
+    size: usize,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointer, as the header asks.
+        let found = at(&unsafe { read(evaluations, "evaluations") }?.0, index)?;
+        // SAFETY: as above.
+        unsafe { describe(evaluation, size, "evaluation", blyan_evaluation::new(found)) }
+    })
+}
+
+/// Frees a list of evaluations; nothing for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_evaluations_free(evaluations: *mut blyan_evaluations) {
+    // SAFETY: NULL or a handle that was not freed.
+    unsafe { free(evaluations) }
 }
 
 /// As `blyan_snapshot_evaluate`, of a model that is open.

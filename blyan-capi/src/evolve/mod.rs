@@ -13,6 +13,7 @@ pub mod key;
 pub mod policy;
 pub mod reward;
 pub mod round;
+pub mod statement;
 pub mod usage;
 
 use blyan_core::evolve::EvolveError;

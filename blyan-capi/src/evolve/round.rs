@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use blyan_core::BlockHash;
 use blyan_core::evolve::{self, CandidateBlocks, PublicKey};
+use blyan_core::hash::{CandidateRoot, PayloadHash, Salt};
 
 use crate::chain::blyan_chain;
 use crate::edge::{free, new_handle, out, read, slice, text};
@@ -201,6 +202,67 @@ pub unsafe extern "C" fn blyan_round_reveal(
             let split = slice(split, split_len, "split")?;
             append(chain, reveal, |chain| evolve::reveal(chain, &key.0, &round.block(), split))
         }
+    })
+}
+
+/// Names what a candidate changes: the base, and the new block of each slot. docs/format.md has the bytes of
+/// this and of both commitments.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_candidate_root(
+    base: *const blyan_hash,
+    blocks: *const blyan_slot_block,
+    blocks_len: usize,
+    root: *mut blyan_hash,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (base, blocks, root) =
+            unsafe { (read(base, "base")?, candidate_blocks(blocks, blocks_len)?, out(root, "root")?) };
+        let slots = blocks.iter().map(|(slot, block)| (slot.to_string(), *block)).collect();
+        root.set(evolve::candidate_root(&base.block(), &slots).into());
+        Ok(())
+    })
+}
+
+/// What a claim commits to a candidate with: the candidate shows its salt, 32 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_claim_commitment(
+    salt: *const blyan_hash,
+    author: *const blyan_public_key,
+    root: *const blyan_hash,
+    commitment: *mut blyan_hash,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (salt, author, root, commitment) = unsafe {
+            (
+                read(salt, "salt")?,
+                read(author, "author")?,
+                read(root, "root")?,
+                out(commitment, "commitment")?,
+            )
+        };
+        let (salt, root) = (Salt::from_bytes(salt.bytes), CandidateRoot::from_bytes(root.bytes));
+        commitment.set(evolve::claim_commitment(&salt, &author.key(), &root).into());
+        Ok(())
+    })
+}
+
+/// What a round commits to its split with: `tokens` is the payload hash of the tokens; the reveal shows the
+/// salt, 32 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_split_commitment(
+    salt: *const blyan_hash,
+    tokens: *const blyan_hash,
+    commitment: *mut blyan_hash,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (salt, tokens, commitment) =
+            unsafe { (read(salt, "salt")?, read(tokens, "tokens")?, out(commitment, "commitment")?) };
+        let (salt, tokens) = (Salt::from_bytes(salt.bytes), PayloadHash::from_bytes(tokens.bytes));
+        commitment.set(evolve::split_commitment(&salt, &tokens).into());
+        Ok(())
     })
 }
 

@@ -6,7 +6,7 @@ use blyan_core::evolve::{self, Evidence};
 use blyan_core::manager::ManagerOptions;
 
 use crate::chain::blyan_chain;
-use crate::edge::{new_handle, read};
+use crate::edge::{new_handle, out, read};
 use crate::error::{Outcome, blyan_status, edge};
 use crate::evolve::key::blyan_key;
 use crate::evolve::{append, json};
@@ -29,6 +29,40 @@ pub unsafe extern "C" fn blyan_receipt_append(
             let receipt = read(receipt, "receipt")?;
             append(chain, block, |chain| receipt.receipt.append(chain))
         }
+    })
+}
+
+/// Names what a receipt's run read: receipts that differ in anything else are of one run, which counts once.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_receipt_run(
+    receipt: *const blyan_receipt,
+    run: *mut blyan_hash,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (receipt, run) = unsafe { (read(receipt, "receipt")?, out(run, "run")?) };
+        run.set(blyan_hash { bytes: evolve::run_of(receipt.receipt.claim()) });
+        Ok(())
+    })
+}
+
+/// Runs a receipt's inputs again, and gives the tokens that went through each block of weights as a JSON object;
+/// of an expert those that were routed to it. Empty if it cannot be run; whether the receipt is true is for
+/// `blyan_receipt_replay`. `options` may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_receipt_uses_json(
+    receipt: *const blyan_receipt,
+    chain: *const blyan_chain,
+    options: *const blyan_model_options,
+    json: *mut *mut blyan_text,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (text, receipt, chain, options) = unsafe {
+            (new_handle(json, "json")?, read(receipt, "receipt")?, read(chain, "chain")?, again(options)?)
+        };
+        text.set(self::json(&receipt.receipt.replay(&chain.chain, &options)?.uses)?);
+        Ok(())
     })
 }
 

@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <set>
+#include <sstream>
 #include <string>
 #include <unordered_set>
 
@@ -104,6 +105,8 @@ void generations(const blyan::chain &chain, const blyan::model &model)
     EXPECT(logits.size() == tokens.size() * width);
     EXPECT(std::max_element(last, logits.end()) - last == static_cast<std::ptrdiff_t>(whole.tokens()[0]));
     EXPECT(model.token_id(model.token(tokens[0])) == tokens[0]);
+    EXPECT(model.special_token("bos_token") == "<s>" && model.chat_templates_json() == "[]");
+    EXPECT(status_of([&] { model.special_token("nobody"); }) == BLYAN_STATUS_NOT_FOUND);
 
     // A receipt survives JSON; one that is edited does not survive a replay.
     std::string json = whole.receipt().to_json();
@@ -246,6 +249,29 @@ void change_an_expert(blyan::chain &chain)
 }
 
 // That change once more: found by its names, compared, sent to another chain, rolled back, collected.
+void streams(const blyan::chain &chain)
+{
+    std::stringstream stream;
+    const std::uint64_t bytes = chain.bundle(stream).bytes;
+    EXPECT(bytes == stream.str().size());
+    blyan::chain other = blyan::chain::in_memory();
+    EXPECT(other.unbundle(stream).blocks_new == chain.size() && other.root() == chain.root());
+    std::istringstream cut(stream.str().substr(0, 1000));
+    EXPECT(status_of([&] { other.unbundle(cut); }) == BLYAN_STATUS_BUNDLE);
+    std::ostringstream broken;
+    broken.setstate(std::ios_base::badbit);
+    bool caught = false;
+    try {
+        chain.bundle(broken);
+    } catch (const std::ios_base::failure &) {
+        caught = true;
+    }
+    EXPECT(caught);
+    blyan::bundle_options stopping;
+    stopping.on_progress = [](const blyan::progress &) { return false; };
+    EXPECT(status_of([&] { chain.bundle(stream, stopping); }) == BLYAN_STATUS_STOPPED);
+}
+
 void history(blyan::chain &chain, const std::string &folder)
 {
     const blyan::hash louder = chain.find_model("latest");
@@ -278,6 +304,17 @@ void history(blyan::chain &chain, const std::string &folder)
     };
     const blyan::comparison compared = before.compare(chain, after, comparing);
     EXPECT(heard == 1 && compared.slots.size() == 1 && blyan::hash(compared.after) == after.info().root);
+    EXPECT(compared.loss_tokens == 0);
+    comparing.distances = false;
+    comparing.on_progress = nullptr;
+    comparing.tokens = {3, 17, 99, 4, 5, 6, 7, 8, 9};
+    comparing.window = 4;
+    const blyan::comparison measured = before.compare(chain, after, comparing);
+    blyan::evolve::evaluate_options evaluating;
+    evaluating.window = 4;
+    EXPECT(measured.loss_tokens == 8 && measured.before_loss != measured.after_loss);
+    EXPECT(measured.before_loss == blyan::evolve::evaluate(chain, before, comparing.tokens, evaluating).loss);
+    EXPECT(measured.after_loss == blyan::evolve::evaluate(chain, after, comparing.tokens, evaluating).loss);
     const blyan::slot_diff &slot = compared.slots.at(0);
     EXPECT(slot.name == "layer1.expert2" && slot.after == expert && slot.before && !slot.same_payload);
     EXPECT(compared.new_payload_bytes == slot.after_bytes && slot.tensors.size() == 3);
@@ -306,6 +343,7 @@ void history(blyan::chain &chain, const std::string &folder)
     const blyan_unbundle_info taken = other.unbundle_file(all);
     EXPECT(taken.blocks_new == chain.size() && taken.signatures_new > 0 && other.root() == chain.root());
     EXPECT(blyan::hash(taken.root) == other.root() && other.unbundle_file(all).blocks_new == 0);
+    streams(chain);
     const blyan::hash back = chain.rollback(louder, first, "too loud");
     EXPECT(chain.find_model("latest") == back && chain.lineage(back).size() == 3);
     EXPECT(blyan::hash(blyan::snapshot::open(chain, back).info().root) == before.info().root);

@@ -162,7 +162,13 @@ blyan::hash datasets(blyan::chain &chain, const blyan::hash &model, const evolve
     const blyan::hash twin = evolve::propose_dataset(chain, draft);
     EXPECT(twin != dataset && evolve::datasets(chain, rules).size() == 2);
 
+    // Said by hand, an audit is the same block.
+    const std::string found = evolve::recompute_dataset_audit_json(chain, rules, dataset);
+    const evolve::statement said = evolve::statement::sign(key, blyan::kind_from_name("audit"), found);
+    const blyan::hash by_hand = said.append(chain);
     const blyan::hash audit = evolve::audit_dataset(chain, rules, dataset, key);
+    EXPECT(audit == by_hand && evolve::statement::open(chain, audit).to_json() == said.to_json());
+    EXPECT(evolve::public_key(said.info().key) == key.public_key() && said.info().kind == chain.at(audit).kind);
     evolve::check_dataset_audit(chain, audit);
     evolve::vote(chain, rules, dataset, key, true);
     const blyan::hash tally = evolve::tally(chain, rules, dataset);
@@ -197,6 +203,11 @@ void evaluation(const blyan::chain &chain, const blyan::snapshot &snapshot,
     options.isa = "scalar";
     EXPECT(evolve::evaluate(chain, snapshot, tokens, options).loss == found.loss);
     EXPECT(evolve::evaluate(blyan::model(chain, snapshot), tokens, options).loss == found.loss);
+    const auto together = evolve::evaluate_together(chain, snapshot, {&snapshot}, tokens, options);
+    EXPECT(together.size() == 2 && together[0].loss == found.loss && together[1].loss == found.loss);
+    EXPECT(evolve::evaluate_together(chain, snapshot, {}, tokens, options).size() == 1);
+    EXPECT(status_of([&] { evolve::evaluate_together(chain, snapshot, {&snapshot}, {1}); }) ==
+           BLYAN_STATUS_INVALID_ARGUMENT);
     options.on_progress = [](const evolve::evaluate_progress &) -> bool { throw mine(); };
     bool caught = false;
     try {
@@ -212,6 +223,34 @@ void evaluation(const blyan::chain &chain, const blyan::snapshot &snapshot,
     options.on_progress = nullptr;
     options.cancel = &cancel;
     EXPECT(status_of([&] { evolve::evaluate(chain, snapshot, tokens, options); }) == BLYAN_STATUS_CANCELLED);
+}
+
+// By another implementation of ed25519 and BLAKE3.
+void statements(const evolve::key &key)
+{
+    const std::string signed_remark =
+        "{\"statement_version\":1,\"body\":{\"text\":\"so it is\",\"count\":1},\"key\":"
+        "\"8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c\",\"signature\":"
+        "\"2d2f419a4e7c291e844176617783620fb6646817d552139be4c7d77ff7412cb8"
+        "1c6a47e1c017926c282ef5850086a57dd6f210146f1e2b6605b52ee01f4db503\"}";
+    const auto said = evolve::statement::sign(key, 5000, "{\"text\": \"so it is\", \"count\": 1}");
+    EXPECT(said.to_json() == signed_remark && said.info().kind == 5000);
+    EXPECT(evolve::statement::from_json(5000, signed_remark).to_json() == signed_remark);
+    EXPECT(status_of([&] { evolve::statement::from_json(5001, signed_remark); }) == BLYAN_STATUS_EVIDENCE);
+    EXPECT(status_of([&] { evolve::statement::sign(key, 1, "{}"); }) == BLYAN_STATUS_EVIDENCE);
+
+    blyan::hash base, salt, block;
+    std::memset(base.bytes, 3, sizeof base.bytes);
+    std::memset(block.bytes, 4, sizeof block.bytes);
+    std::memset(salt.bytes, 7, sizeof salt.bytes);
+    const blyan::hash root = evolve::candidate_root(base, {{"layer0.expert1", block}});
+    EXPECT(root.hex() == "a7fef1e6fc629e5e3ee80f66eb9e50607a435534d196d5adb4b556d0db2e12c4");
+    EXPECT(evolve::claim_commitment(salt, key.public_key(), root).hex() ==
+           "17b66cfd032ae6d66266fd55f6fc0e887645393881404769b19bb6f65abcfc88");
+    const auto split = evolve::split_commitment(
+        blyan::hash::from_hex("2b98c7abcc8053aba6598161755731bf1a4dff8fdc83ea4cb75023e50386ea1d"),
+        blyan::hash::from_hex("89b2c8d28a8e528422c2aab829252eb2a761fa0e3de24e39484afc46cfad3220"));
+    EXPECT(split.hex() == "2b14b2e01e53f0d17e3c3608f946b5fbeb9ed0104ffe3e7272a52132fcb8e227");
 }
 
 void whole_round(blyan::chain &chain, const blyan::hash &trained, const blyan::hash &model,
@@ -291,7 +330,10 @@ void whole_round(blyan::chain &chain, const blyan::hash &trained, const blyan::h
     const blyan::hash used = evolve::append_receipt(chain, receipt);
     const blyan::hash record = evolve::record_usage(chain, rules, reveal, {used}, owner);
     EXPECT(evolve::audit_usage(chain, record).empty());
-    EXPECT(evolve::recorded_uses_json(chain, rules).find(used.hex()) != std::string::npos);
+    const std::string uses = evolve::recorded_uses_json(chain, rules);
+    EXPECT(uses.find(used.hex()) != std::string::npos);
+    EXPECT(uses.find("\"run\":\"" + evolve::run_of(receipt).hex() + "\",\"tokens\":" +
+                     evolve::uses_json(chain, receipt)) != std::string::npos);
     const evolve::ledger ledger(chain, rules);
     EXPECT(ledger.periods() == 1 && ledger.rewards(1, 100).empty());
     const auto shares = ledger.rewards(0, 100);
@@ -313,6 +355,7 @@ int main(int argc, char **argv)
         const evolve::public_key named = owner.public_key();
         EXPECT(evolve::public_key::from_hex(named.hex()) == named && !(named < named));
         EXPECT(named != key_of(2).public_key());
+        statements(owner);
         blyan::chain chain = blyan::chain::in_memory();
         const blyan::hash trained = chain.import_checkpoint(argv[1]).model;
         const blyan::snapshot base = blyan::snapshot::open(chain, trained);

@@ -208,8 +208,55 @@ void walk_files(void)
     blyan_import_report_free(NULL);
 }
 
+static int32_t take_nothing(void *user, const void *data, size_t len)
+{
+    (void)user;
+    (void)data;
+    (void)len;
+    return 1;
+}
+
+static int32_t give_nothing(void *user, void *data, size_t capacity, size_t *len)
+{
+    (void)data;
+    (void)capacity;
+    *len = 0;
+    return user != NULL;
+}
+
+static int32_t give_too_much(void *user, void *data, size_t capacity, size_t *len)
+{
+    (void)user;
+    (void)data;
+    *len = capacity + 1;
+    return 0;
+}
+
+static void walk_bundle_streams(void)
+{
+    static const size_t sent = sizeof(blyan_bundle_info), taken = sizeof(blyan_unbundle_info);
+
+    EXPECT(NULL_ARGUMENT, blyan_chain_bundle(NULL, take_nothing, NULL, NULL, &a_bundle_info, sent));
+    EXPECT(NULL_ARGUMENT, blyan_chain_bundle(a_chain, NULL, NULL, NULL, &a_bundle_info, sent));
+    EXPECT(NULL_ARGUMENT, blyan_chain_bundle(a_chain, take_nothing, NULL, NULL, NULL, sent));
+    EXPECT(INVALID_SIZE, blyan_chain_bundle(a_chain, take_nothing, NULL, &short_bundle_options,
+               &a_bundle_info, sent));
+    EXPECT_SIZES(blyan_chain_bundle(a_chain, take_nothing, NULL, NULL, &a_bundle_info, bad_size));
+    EXPECT(STOPPED, blyan_chain_bundle(a_chain, take_nothing, NULL, NULL, &a_bundle_info, sent));
+    EXPECT(NULL_ARGUMENT, blyan_chain_unbundle(NULL, give_nothing, NULL, NULL, &a_unbundle_info, taken));
+    EXPECT(NULL_ARGUMENT, blyan_chain_unbundle(a_chain, NULL, NULL, NULL, &a_unbundle_info, taken));
+    EXPECT(NULL_ARGUMENT, blyan_chain_unbundle(a_chain, give_nothing, NULL, NULL, NULL, taken));
+    EXPECT(INVALID_SIZE, blyan_chain_unbundle(a_chain, give_nothing, NULL, &short_unbundle_options,
+               &a_unbundle_info, taken));
+    EXPECT_SIZES(blyan_chain_unbundle(a_chain, give_nothing, NULL, NULL, &a_unbundle_info, bad_size));
+    EXPECT(BUNDLE, blyan_chain_unbundle(a_chain, give_nothing, NULL, NULL, &a_unbundle_info, taken));
+    EXPECT(STOPPED, blyan_chain_unbundle(a_chain, give_nothing, &a_hash, NULL, &a_unbundle_info, taken));
+    EXPECT(IO, blyan_chain_unbundle(a_chain, give_too_much, NULL, NULL, &a_unbundle_info, taken));
+}
+
 void walk_bundles(void)
 {
+    walk_bundle_streams();
     EXPECT(NULL_ARGUMENT, blyan_bundle_options_init(NULL, sizeof(blyan_bundle_options)));
     EXPECT_SIZES(blyan_bundle_options_init(&scratch_bundle_options, bad_size));
     EXPECT(NULL_ARGUMENT, blyan_chain_bundle_file(NULL, "no/such/dir", BLYAN_NUL, NULL, &a_bundle_info,

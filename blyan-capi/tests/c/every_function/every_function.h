@@ -54,7 +54,9 @@ void walk_tensors(void);
 void walk_usage(void);
 void walk_log(void);
 void walk_evidence(void);
+void walk_training(void);
 void walk_rounds(const blyan_key *key, const blyan_hash *policy);
+void walk_statements(const blyan_key *key, const blyan_hash *policy);
 
 /* One good handle of each type. */
 extern blyan_block *a_block;

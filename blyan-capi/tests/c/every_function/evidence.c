@@ -8,9 +8,11 @@ static blyan_hash a_policy_block;
 static blyan_dataset_draft a_dataset_draft;
 static blyan_hash a_dataset;
 static blyan_dataset_states *a_dataset_states;
+static blyan_evaluations *a_evaluations;
 
 static blyan_key *new_key;
 static blyan_dataset_states *new_dataset_states;
+static blyan_evaluations *new_evaluations;
 static blyan_dataset_state a_dataset_state;
 static blyan_evaluation a_evaluation;
 static blyan_policy scratch_policy;
@@ -194,6 +196,12 @@ static void walk_datasets(void)
     EXPECT(NULL_ARGUMENT, blyan_dataset_check_audit(NULL, &a_dataset));
     EXPECT(NULL_ARGUMENT, blyan_dataset_check_audit(a_chain, NULL));
     EXPECT(WRONG_BLOCK, blyan_dataset_check_audit(a_chain, &a_dataset));
+    EXPECT(NULL_ARGUMENT, blyan_dataset_recompute_json(NULL, &a_policy_block, &a_dataset, &new_text));
+    EXPECT(NULL_ARGUMENT, blyan_dataset_recompute_json(a_chain, NULL, &a_dataset, &new_text));
+    EXPECT(NULL_ARGUMENT, blyan_dataset_recompute_json(a_chain, &a_policy_block, NULL, &new_text));
+    EXPECT(NULL_ARGUMENT, blyan_dataset_recompute_json(a_chain, &a_policy_block, &a_dataset, NULL));
+    EXPECT(WRONG_BLOCK, blyan_dataset_recompute_json(a_chain, &a_dataset, &a_dataset, &new_text));
+    EXPECT(WRONG_BLOCK, blyan_dataset_recompute_json(a_chain, &a_policy_block, &a_policy_block, &new_text));
     EXPECT(NULL_ARGUMENT, blyan_dataset_vote(NULL, &a_policy_block, &a_dataset, a_key, true, &a_hash));
     EXPECT(NULL_ARGUMENT, blyan_dataset_vote(a_chain, NULL, &a_dataset, a_key, true, &a_hash));
     EXPECT(NULL_ARGUMENT, blyan_dataset_vote(a_chain, &a_policy_block, NULL, a_key, true, &a_hash));
@@ -257,6 +265,44 @@ static void walk_evaluation(void)
                &a_evaluation, size));
 }
 
+static void walk_evaluations(void)
+{
+    static const size_t size = sizeof(blyan_evaluation);
+    const blyan_snapshot *others[2];
+
+    others[0] = a_snapshot;
+    others[1] = NULL;
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_evaluate_together(NULL, a_chain, others, 1, ids, 3, NULL,
+               &new_evaluations));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_evaluate_together(a_snapshot, NULL, others, 1, ids, 3, NULL,
+               &new_evaluations));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_evaluate_together(a_snapshot, a_chain, NULL, 1, ids, 3, NULL,
+               &new_evaluations));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_evaluate_together(a_snapshot, a_chain, others, 2, ids, 3, NULL,
+               &new_evaluations));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_evaluate_together(a_snapshot, a_chain, others, 1, NULL, 3, NULL,
+               &new_evaluations));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_evaluate_together(a_snapshot, a_chain, others, 1, ids, 3, NULL,
+               NULL));
+    EXPECT(INVALID_SIZE, blyan_snapshot_evaluate_together(a_snapshot, a_chain, others, SIZE_MAX, ids, 3, NULL,
+               &new_evaluations));
+    EXPECT(INVALID_SIZE, blyan_snapshot_evaluate_together(a_snapshot, a_chain, others, 1, ids, SIZE_MAX, NULL,
+               &new_evaluations));
+    EXPECT(INVALID_SIZE, blyan_snapshot_evaluate_together(a_snapshot, a_chain, others, 1, ids, 3,
+               &short_evaluate_options, &new_evaluations));
+    EXPECT(INVALID_ARGUMENT, blyan_snapshot_evaluate_together(a_snapshot, a_chain, others, 1, ids, 1, NULL,
+               &new_evaluations));
+    EXPECT_TRUE(new_evaluations == NULL && blyan_evaluations_len(NULL) == 0);
+    MUST(blyan_snapshot_evaluate_together(a_snapshot, a_chain, NULL, 0, ids, 3, NULL, &a_evaluations));
+    EXPECT_TRUE(blyan_evaluations_len(a_evaluations) == 1);
+    EXPECT(NULL_ARGUMENT, blyan_evaluations_get(NULL, 0, &a_evaluation, size));
+    EXPECT(NULL_ARGUMENT, blyan_evaluations_get(a_evaluations, 0, NULL, size));
+    EXPECT(INVALID_ARGUMENT, blyan_evaluations_get(a_evaluations, 1, &a_evaluation, size));
+    EXPECT_SIZES(blyan_evaluations_get(a_evaluations, 0, &a_evaluation, bad_size));
+    blyan_evaluations_free(NULL);
+    blyan_evaluations_free(a_evaluations);
+}
+
 void walk_evidence(void)
 {
     make_evidence();
@@ -265,7 +311,9 @@ void walk_evidence(void)
     walk_policies();
     walk_datasets();
     walk_evaluation();
+    walk_evaluations();
     blyan_dataset_states_free(a_dataset_states);
     walk_rounds(a_key, &a_policy_block);
+    walk_statements(a_key, &a_policy_block);
     blyan_key_free(a_key);
 }

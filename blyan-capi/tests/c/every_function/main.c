@@ -35,6 +35,7 @@ int main(int argc, char **argv)
     walk_usage();
     walk_log();
     walk_evidence();
+    walk_training();
     free_fixtures();
     printf("%d checks, %d failures\n", checks, failures);
     return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;

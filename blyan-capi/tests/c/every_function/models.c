@@ -80,6 +80,14 @@ void walk_models(void)
     EXPECT(INVALID_SIZE, blyan_model_token_id(a_model, "name", SIZE_MAX - 1, &number));
     EXPECT(NULL_ARGUMENT, blyan_model_token(NULL, 1, &new_text));
     EXPECT(NULL_ARGUMENT, blyan_model_token(a_model, 1, NULL));
+    EXPECT(NULL_ARGUMENT, blyan_model_chat_templates_json(NULL, &new_text));
+    EXPECT(NULL_ARGUMENT, blyan_model_chat_templates_json(a_model, NULL));
+    EXPECT(NULL_ARGUMENT, blyan_model_special_token(NULL, "bos_token", BLYAN_NUL, &new_text));
+    EXPECT(NULL_ARGUMENT, blyan_model_special_token(a_model, NULL, BLYAN_NUL, &new_text));
+    EXPECT(NULL_ARGUMENT, blyan_model_special_token(a_model, "bos_token", BLYAN_NUL, NULL));
+    EXPECT(INVALID_UTF8, blyan_model_special_token(a_model, BAD_UTF8, 1, &new_text));
+    EXPECT(INVALID_SIZE, blyan_model_special_token(a_model, "bos_token", SIZE_MAX - 1, &new_text));
+    EXPECT(NOT_FOUND, blyan_model_special_token(a_model, "nobody", BLYAN_NUL, &new_text));
     EXPECT(NULL_ARGUMENT, blyan_model_logits(NULL, &a_token, 1, logits, vocab_size));
     EXPECT(NULL_ARGUMENT, blyan_model_logits(a_model, NULL, 1, logits, vocab_size));
     EXPECT(NULL_ARGUMENT, blyan_model_logits(a_model, &a_token, 1, NULL, vocab_size));
@@ -138,6 +146,12 @@ void walk_receipts(void)
     EXPECT(NULL_ARGUMENT, blyan_receipt_replay(a_receipt, a_chain, NULL, NULL));
     EXPECT(INVALID_SIZE, blyan_receipt_replay(a_receipt, a_chain, &short_model_options,
                &new_differences));
+    EXPECT(NULL_ARGUMENT, blyan_receipt_run(NULL, &a_hash));
+    EXPECT(NULL_ARGUMENT, blyan_receipt_run(a_receipt, NULL));
+    EXPECT(NULL_ARGUMENT, blyan_receipt_uses_json(NULL, a_chain, NULL, &new_text));
+    EXPECT(NULL_ARGUMENT, blyan_receipt_uses_json(a_receipt, NULL, NULL, &new_text));
+    EXPECT(NULL_ARGUMENT, blyan_receipt_uses_json(a_receipt, a_chain, NULL, NULL));
+    EXPECT(INVALID_SIZE, blyan_receipt_uses_json(a_receipt, a_chain, &short_model_options, &new_text));
     EXPECT(NULL_ARGUMENT, blyan_receipt_diff(NULL, a_receipt, &new_differences));
     EXPECT(NULL_ARGUMENT, blyan_receipt_diff(a_receipt, NULL, &new_differences));
     EXPECT(NULL_ARGUMENT, blyan_receipt_diff(a_receipt, a_receipt, NULL));

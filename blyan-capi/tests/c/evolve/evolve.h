@@ -43,5 +43,10 @@ void merge_deltas(const char *folder, const char *empty);
 blyan_hash accept_a_dataset(const blyan_chain *chain, const blyan_hash *policy, const blyan_hash *model,
                             const char *text);
 void go_through_a_round(const char *folder);
+void train_an_expert(const char *folder);
+void say_anything(const char *folder);
+/* Whether a round, and the claim that a candidate was made of, committed to what was shown later. */
+void check_commitments(const blyan_chain *chain, const blyan_hash *round, const blyan_hash *reveal,
+                       const blyan_hash *candidate, const blyan_slot_block *shown);
 
 #endif

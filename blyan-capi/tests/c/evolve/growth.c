@@ -33,6 +33,9 @@ static blyan_payload *wider_router(const blyan_chain *chain, const blyan_hash *r
 void grow_a_model(const char *folder, const char *empty)
 {
     static const blyan_prompt PROMPT = {"In the beginning", BLYAN_NUL, NULL, 0};
+    static const uint32_t TOKENS[] = {3, 17, 99, 4, 5, 6, 7, 8, 9};
+    blyan_compare_options comparing;
+    blyan_evaluation evaluation;
     blyan_chain *chain;
     blyan_snapshot *base;
     blyan_snapshot *grown;
@@ -78,7 +81,23 @@ void grow_a_model(const char *folder, const char *empty)
     MUST(blyan_chain_compare(chain, base, grown, NULL, &comparison));
     MUST(blyan_comparison_describe(comparison, &difference, sizeof difference));
     EXPECT_TRUE(difference.new_payload_bytes == blyan_payload_len(new_router));
+    EXPECT_TRUE(difference.loss_tokens == 0);
     blyan_comparison_free(comparison);
+    MUST(blyan_compare_options_init(&comparing, sizeof comparing));
+    comparing.tokens = TOKENS;
+    comparing.tokens_len = sizeof TOKENS / sizeof *TOKENS;
+    MUST(blyan_chain_compare(chain, base, grown, &comparing, &comparison));
+    MUST(blyan_comparison_describe(comparison, &difference, sizeof difference));
+    EXPECT_TRUE(difference.loss_tokens == comparing.tokens_len - 1);
+    MUST(blyan_snapshot_evaluate(grown, chain, TOKENS, comparing.tokens_len, NULL, &evaluation, sizeof evaluation));
+    EXPECT_TRUE(difference.after_loss == evaluation.loss && difference.before_loss > 0);
+    blyan_comparison_free(comparison);
+    comparing.tokens_len = 1;
+    comparison = (blyan_comparison *)base;
+    EXPECT(INVALID_ARGUMENT, blyan_chain_compare(chain, base, grown, &comparing, &comparison));
+    EXPECT_TRUE(comparison == NULL);
+    comparing.tokens = NULL;
+    EXPECT(NULL_ARGUMENT, blyan_chain_compare(chain, base, grown, &comparing, &comparison));
     MUST(blyan_snapshot_publish(grown, chain, &model));
     added = slot_of(chain, &model, "layer2.expert8");
     EXPECT_TRUE(equal(&added.payload, &copied.payload) && !equal(&added.block, &copied.block));

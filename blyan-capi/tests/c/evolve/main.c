@@ -1,5 +1,5 @@
-/* How a model gets better, from C: it grows, deltas are merged into it, and an expert is proposed, judged,
- * adopted and rewarded in a whole round.
+/* How a model gets better, from C: it grows, deltas are merged into it, an expert is proposed, judged,
+ * adopted and rewarded in a whole round, and an expert is trained.
  *
  *     evolve MODEL_DIR EMPTY_DIR
  */
@@ -183,6 +183,8 @@ int main(int argc, char **argv)
     grow_a_model(argv[1], argv[2]);
     merge_deltas(argv[1], argv[2]);
     go_through_a_round(argv[1]);
+    train_an_expert(argv[1]);
+    say_anything(argv[1]);
     printf("%d failures\n", failures);
     return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -173,6 +173,35 @@ static double evaluated(const blyan_chain *chain, const blyan_snapshot *snapshot
     return found.loss;
 }
 
+/* Beside each other they lose what each loses alone. */
+static void evaluate_together(const blyan_chain *chain, const blyan_snapshot *base,
+                              const blyan_snapshot *changed, const blyan_tokens *tokens)
+{
+    const blyan_snapshot *candidates[2];
+    blyan_evaluate_options options;
+    blyan_evaluations *evaluations;
+    blyan_evaluation found;
+    blyan_snapshot_info info;
+    size_t i;
+
+    candidates[0] = changed;
+    candidates[1] = base;
+    MUST(blyan_evaluate_options_init(&options, sizeof options));
+    options.window = WINDOW;
+    MUST(blyan_snapshot_evaluate_together(base, chain, candidates, 2, blyan_tokens_data(tokens),
+                                          blyan_tokens_len(tokens), &options, &evaluations));
+    EXPECT_TRUE(blyan_evaluations_len(evaluations) == 3);
+    for (i = 0; i < 3; i++) {
+        const blyan_snapshot *alone = i == 1 ? changed : base;
+
+        MUST(blyan_evaluations_get(evaluations, i, &found, sizeof found));
+        MUST(blyan_snapshot_describe(alone, &info, sizeof info));
+        EXPECT_TRUE(found.loss == evaluated(chain, alone, tokens) && equal(&found.model_root, &info.root));
+        EXPECT_TRUE(found.tokens == blyan_tokens_len(tokens) - 1);
+    }
+    blyan_evaluations_free(evaluations);
+}
+
 static int count_passes(void *user, const blyan_evaluate_progress *progress)
 {
     EXPECT_TRUE(progress->tokens <= progress->total_tokens && progress->tokens_per_second > 0);
@@ -418,6 +447,7 @@ static blyan_hash adopt(const struct world *world, const blyan_hash *round, cons
                                blyan_tokens_len(world->split));
     EXPECT_TRUE(fabs(before - by_logits) < 1e-5 * before);
     EXPECT_TRUE(after < 0.999 * before);
+    evaluate_together(chain, base, changed, world->split);
     blyan_snapshot_free(changed);
     blyan_snapshot_free(base);
 
@@ -470,7 +500,8 @@ static void reward(const struct world *world, const blyan_hash *model, const bly
     blyan_shares *shares;
     blyan_share share;
     blyan_text *json;
-    blyan_hash block, record, none;
+    blyan_text *uses;
+    blyan_hash block, record, run, none;
     char part[256];
     int i;
 
@@ -482,6 +513,8 @@ static void reward(const struct world *world, const blyan_hash *model, const bly
     MUST(blyan_model_generate(opened, &PROMPT, &generating, &generation));
     MUST(blyan_generation_receipt(generation, &receipt));
     MUST(blyan_receipt_append(receipt, chain, &block));
+    MUST(blyan_receipt_run(receipt, &run));
+    MUST(blyan_receipt_uses_json(receipt, chain, NULL, &uses));
     blyan_receipt_free(receipt);
     blyan_generation_free(generation);
     blyan_model_free(opened);
@@ -504,7 +537,11 @@ static void reward(const struct world *world, const blyan_hash *model, const bly
     MUST(blyan_recorded_uses_json(chain, &world->policy, &json));
     snprintf(part, sizeof part, "[{\"receipt\":\"%s\",\"reveal\":\"%s\",\"model\":\"%s\"",
              hex_of(&block), hex_of(reveal), hex_of(model));
-    EXPECT_TRUE(holds(json, part));
+    EXPECT_TRUE(strstr(blyan_text_get(json).data, part) != NULL);
+    snprintf(part, sizeof part, "\"run\":\"%s\",\"tokens\":{\"", hex_of(&run));
+    EXPECT_TRUE(strstr(blyan_text_get(json).data, part) != NULL);
+    EXPECT_TRUE(holds(json, blyan_text_get(uses).data));
+    blyan_text_free(uses);
 
     MUST(blyan_ledger_open(chain, &world->policy, &ledger));
     EXPECT_TRUE(blyan_ledger_periods(ledger) == 1);
@@ -539,6 +576,7 @@ void go_through_a_round(const char *folder)
     MUST(blyan_public_key_from_hex(PUBLIC_1, BLYAN_NUL, &parsed));
     EXPECT_TRUE(memcmp(&parsed, &owner, sizeof owner) == 0);
     reveal = show(&world, &round, &candidate);
+    check_commitments(world.chain, &round, &reveal, &candidate, &world.better);
     attest(&world, &reveal, &candidate);
     model = adopt(&world, &round, &candidate);
     reward(&world, &model, &reveal);

@@ -52,6 +52,7 @@ int main(int argc, char **argv)
     exchange_badly(argv[1], argv[2]);
     hear_warnings(argv[1], argv[2]);
     say_what_is_not_so(argv[1], argv[2]);
+    train_badly(argv[1]);
     printf("%d failures\n", failures);
     return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -29,5 +29,6 @@ void lose_a_payload(const char *folder, const char *empty);
 void exchange_badly(const char *folder, const char *empty);
 void hear_warnings(const char *folder, const char *empty);
 void say_what_is_not_so(const char *folder, const char *empty);
+void train_badly(const char *folder);
 
 #endif

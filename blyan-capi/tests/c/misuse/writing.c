@@ -162,6 +162,78 @@ static int is_empty(const blyan_chain *chain)
     return len == 0;
 }
 
+/* A stream in memory; it ends, or stops the call, at a number of bytes. */
+struct memory {
+    uint8_t *data;
+    size_t len, at, stop_at;
+};
+
+static int32_t keep(void *user, const void *data, size_t len)
+{
+    struct memory *memory = user;
+
+    if (memory->len + len > memory->stop_at)
+        return 1;
+    memory->data = realloc(memory->data, memory->len + len);
+    memcpy(memory->data + memory->len, data, len);
+    memory->len += len;
+    return 0;
+}
+
+static int32_t give(void *user, void *data, size_t capacity, size_t *len)
+{
+    struct memory *memory = user;
+
+    if (memory->at > memory->stop_at)
+        return -1;
+    /* Odd parts. */
+    *len = memory->len - memory->at < 999 ? memory->len - memory->at : 999;
+    if (*len > capacity)
+        *len = capacity;
+    memcpy(data, memory->data + memory->at, *len);
+    memory->at += *len;
+    return 0;
+}
+
+/* A bundle as a stream has the bytes of the file, and a chain takes it in as well. */
+static void exchange_streams(const blyan_chain *chain, const char *path, const blyan_bundle_info *expected)
+{
+    struct memory memory = {NULL, 0, 0, 1000};
+    blyan_chain *other;
+    blyan_bundle_info sent;
+    blyan_unbundle_info taken;
+    blyan_hash root;
+    FILE *file = fopen(path, "rb");
+    uint8_t *bytes = malloc((size_t)expected->bytes + 1);
+
+    EXPECT_TRUE(file != NULL && fread(bytes, 1, (size_t)expected->bytes + 1, file) == expected->bytes);
+    fclose(file);
+    EXPECT(STOPPED, blyan_chain_bundle(chain, keep, &memory, NULL, &sent, sizeof sent));
+    free(memory.data);
+    memory.data = NULL;
+    memory.len = 0;
+    memory.stop_at = SIZE_MAX;
+    EXPECT(OK, blyan_chain_bundle(chain, keep, &memory, NULL, &sent, sizeof sent));
+    EXPECT_TRUE(sent.bytes == expected->bytes && sent.blocks == expected->blocks);
+    EXPECT_TRUE(memory.len == sent.bytes && memcmp(memory.data, bytes, memory.len) == 0);
+    free(bytes);
+
+    EXPECT(OK, blyan_chain_in_memory(&other));
+    memory.stop_at = memory.len / 2;
+    EXPECT(STOPPED, blyan_chain_unbundle(other, give, &memory, NULL, &taken, sizeof taken));
+    EXPECT_TRUE(is_empty(other));
+    memory.stop_at = SIZE_MAX;
+    memory.at = 1;
+    EXPECT(BUNDLE, blyan_chain_unbundle(other, give, &memory, NULL, &taken, sizeof taken));
+    EXPECT_TRUE(is_empty(other));
+    memory.at = 0;
+    EXPECT(OK, blyan_chain_unbundle(other, give, &memory, NULL, &taken, sizeof taken));
+    EXPECT(OK, blyan_chain_root(chain, &root));
+    EXPECT_TRUE(memory.at == memory.len && memcmp(&taken.root, &root, sizeof root) == 0);
+    free(memory.data);
+    blyan_chain_free(other);
+}
+
 /* A bundle that is stopped, cut off, too large or taken in at a bad time changes nothing. */
 void exchange_badly(const char *folder, const char *empty)
 {
@@ -197,6 +269,7 @@ void exchange_badly(const char *folder, const char *empty)
     EXPECT(OK, blyan_chain_bundle_file(chain, path, BLYAN_NUL, NULL, &sent, sizeof sent));
     EXPECT(OK, blyan_chain_len(chain, &len));
     EXPECT_TRUE(sent.blocks == len && sent.payloads > 0 && sent.bytes > 0);
+    exchange_streams(chain, path, &sent);
 
     EXPECT(OK, blyan_unbundle_options_init(&taking, sizeof taking));
     taking.on_progress = stop_at_once;
