@@ -276,18 +276,20 @@ pub(crate) fn generate(
             "cancel" => value.extract().map_err(PyErr::from).map(|token: Option<Py<CancelToken>>| {
                 cancel = token.map(|token| token.get().flag());
             }),
-            _ => {
-                let message = format!("{function}() got an unexpected keyword argument '{name}'");
-                return Err(PyTypeError::new_err(message));
-            }
+            _ => return Err(unexpected(function, &name)),
         };
         set.map_err(|error| about_argument(value.py(), &name, error))?;
     }
     Ok(Generate { options, cancel })
 }
 
+/// The `TypeError` of a keyword that a function does not have, as Python's own is.
+pub(crate) fn unexpected(function: &str, name: &str) -> PyErr {
+    PyTypeError::new_err(format!("{function}() got an unexpected keyword argument '{name}'"))
+}
+
 /// A `TypeError` that names the argument, as Python's own do.
-fn about_argument(py: Python<'_>, name: &str, error: PyErr) -> PyErr {
+pub(crate) fn about_argument(py: Python<'_>, name: &str, error: PyErr) -> PyErr {
     if error.get_type(py).is(py.get_type::<PyTypeError>()) {
         PyTypeError::new_err(format!("argument '{name}': {}", error.value(py)))
     } else {

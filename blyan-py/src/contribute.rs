@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use blyan_core::BlockHash;
 use blyan_core::evolve::{
-    self as core, ContributeOptions, ExtractOptions, ExtractSource, Ledger, Piece, credits,
+    self as core, ContributeOptions, Evidence, ExtractOptions, ExtractSource, Ledger, Piece, credits,
 };
-use blyan_core::manager::ManagerOptions;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -15,6 +15,7 @@ use crate::door::{CancelToken, Job, Silent, Watch, run, run_watched};
 use crate::evidence::{self, CandidateArg, KeyArg, hashes, slot_of};
 use crate::failure::Failure;
 use crate::history::appended;
+use crate::receipt::{Receipt, again};
 use crate::snapshot::await_turn;
 use crate::values;
 
@@ -120,9 +121,30 @@ pub(crate) fn contribute<'py>(
     evidence::make(py, "ContributeReport", &evidence::contribute_report(&report))
 }
 
-/// Runs receipt blocks again and says, as a validator, what they used; it counts in the period that
-/// `reveal` ends. Receipts that do not recompute are refused.
+/// Appends a receipt as a block that depends on its model, and returns it. Whoever has the chain can run it
+/// again: this publishes the prompt and the text.
 #[pyfunction]
+pub(crate) fn append_receipt(
+    py: Python<'_>,
+    chain: &Bound<'_, Chain>,
+    receipt: &Bound<'_, Receipt>,
+) -> PyResult<Block> {
+    let receipt = receipt.get().receipt.clone();
+    appended(py, chain, move |chain| receipt.append(chain))
+}
+
+/// Names what a receipt's run read, as 64 digits: receipts that differ in anything else are of one run, which
+/// counts once.
+#[pyfunction]
+pub(crate) fn run_of(receipt: &Bound<'_, Receipt>) -> String {
+    BlockHash::from_bytes(core::run_of(receipt.get().receipt.claim())).to_string()
+}
+
+/// Runs receipt blocks again and says, as a validator, what they used; it counts in the period that
+/// `reveal` ends. Receipts that do not recompute are refused. The options are those of `Receipt.replay`.
+#[pyfunction]
+#[pyo3(signature = (chain, policy, reveal, receipts, key, *, threads=None, isa=None, prefill_chunk=None))]
+#[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
 pub(crate) fn record_usage(
     py: Python<'_>,
     chain: &Bound<'_, Chain>,
@@ -130,24 +152,30 @@ pub(crate) fn record_usage(
     reveal: BlockArg,
     receipts: Vec<BlockArg>,
     key: KeyArg,
+    threads: Option<Count>,
+    isa: Option<String>,
+    prefill_chunk: Option<Count>,
 ) -> PyResult<Block> {
-    let receipts = hashes(receipts);
+    let (receipts, options) = (hashes(receipts), again(threads, isa, prefill_chunk));
     appended(py, chain, move |chain| {
-        let options = ManagerOptions { persist_usage: false, ..ManagerOptions::default() };
         core::record_usage(chain, &policy.0, &reveal.0, &receipts, &key.0, &options)
     })
 }
 
-/// Runs the receipts of a record of use again: those that it is wrong about.
+/// Runs the receipts of a record of use again: those that it is wrong about. The options are those of
+/// `Receipt.replay`.
 #[pyfunction]
+#[pyo3(signature = (chain, record, *, threads=None, isa=None, prefill_chunk=None))]
 pub(crate) fn audit_usage<'py>(
     py: Python<'py>,
     chain: &Bound<'py, Chain>,
     record: BlockArg,
+    threads: Option<Count>,
+    isa: Option<String>,
+    prefill_chunk: Option<Count>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let chain = chain.get().handle.get(py)?;
+    let (chain, options) = (chain.get().handle.get(py)?, again(threads, isa, prefill_chunk));
     let wrong = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
-        let options = ManagerOptions { persist_usage: false, ..ManagerOptions::default() };
         core::audit_usage(&chain, &record.0, &options)
     })?;
     Ok(values::list(py, &wrong, values::block_hash)?.into_any())

@@ -14,6 +14,19 @@ use crate::failure::Failure;
 use crate::history::appended;
 use crate::snapshot::Snapshot;
 
+/// Token ids of a text as a snapshot's own tokenizer gives them, without special tokens: those that
+/// `propose_dataset` makes of it.
+#[pyfunction]
+pub(crate) fn tokenize(
+    py: Python<'_>,
+    chain: &Bound<'_, Chain>,
+    snapshot: &Bound<'_, Snapshot>,
+    text: String,
+) -> PyResult<Vec<u32>> {
+    let (chain, snapshot) = (chain.get().handle.get(py)?, snapshot.get().snapshot.clone());
+    run_watched(py, &Watch::default(), move |_: &Job<Silent>| core::tokenize(&chain, &snapshot, &text))
+}
+
 /// Proposes a dataset: appends its tokens and what is said about them, and returns the dataset block. The
 /// same proposal is the same block.
 ///
@@ -89,6 +102,21 @@ pub(crate) fn audit_dataset(
 pub(crate) fn check_dataset_audit(py: Python<'_>, chain: &Bound<'_, Chain>, audit: BlockArg) -> PyResult<()> {
     let chain = chain.get().handle.get(py)?;
     run_watched(py, &Watch::default(), move |_: &Job<Silent>| core::check_audit(&chain, &audit.0))
+}
+
+/// What an honest validator finds in a dataset under a policy. Appends nothing.
+#[pyfunction]
+pub(crate) fn recompute_dataset_audit<'py>(
+    py: Python<'py>,
+    chain: &Bound<'py, Chain>,
+    policy: BlockArg,
+    dataset: BlockArg,
+) -> PyResult<Bound<'py, PyAny>> {
+    let chain = chain.get().handle.get(py)?;
+    let found = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
+        core::recompute(&chain, &policy.0, &dataset.0)
+    })?;
+    evidence::make(py, "DatasetAudit", &found)
 }
 
 /// Votes on an audited dataset as a voter of the policy. A vote cannot be taken back; the same vote again

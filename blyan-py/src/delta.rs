@@ -2,10 +2,12 @@
 
 use blyan_core::Payload as CorePayload;
 use blyan_core::manager::delta as core;
+use blyan_core::tensor::{self, DeltaError};
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::args::BlockArg;
-use crate::buffer::bytes_of;
+use crate::buffer::{bytes_of, new_bytes};
 use crate::chain::{Block, Chain};
 use crate::door::{Job, Silent, Watch, run_watched};
 use crate::failure::Failure;
@@ -71,6 +73,24 @@ pub(crate) fn merged_payload(py: Python<'_>, chain: &Bound<'_, Chain>, block: Bl
     let payload: CorePayload =
         run_watched(py, &Watch::default(), move |_: &Job<Silent>| core::merged_bytes(&chain, &block.0))?;
     Ok(Payload::new(payload))
+}
+
+/// The payload that a delta makes of another one, without any chain: `base` and `delta` are what
+/// `write_tensors` makes, or payloads of blocks.
+#[pyfunction]
+pub(crate) fn apply_delta<'py>(
+    py: Python<'py>,
+    base: &Bound<'py, PyAny>,
+    delta: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let (base, delta) = (bytes_of(base)?, bytes_of(delta)?);
+    let merged = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
+        tensor::merge_delta(&base, &delta).map_err(|error| match error {
+            DeltaError::Tensor(error) => Failure::from(error),
+            error => Failure::Argument(error.to_string()),
+        })
+    })?;
+    new_bytes(py, &merged)
 }
 
 /// Makes sure that a merged block's payload is in the chain; whether it had to be made again.

@@ -19,6 +19,7 @@ use blyan_core::model::ModelError;
 use blyan_core::storage::StorageError;
 use blyan_core::tensor::TensorError;
 use blyan_core::usage::UsageError;
+use blyan_learn::LearnError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -623,6 +624,43 @@ fn usage(error: &UsageError) -> Description {
     }
 }
 
+fn learn(error: &LearnError) -> Description {
+    const OPTION: &str = "OptionError";
+    const CLASS: &str = "TrainingError";
+    const CHECKPOINT: &str = "RunCheckpointError";
+    match error {
+        LearnError::Chain(error) => chain(error),
+        LearnError::Manager(error) => manager(error),
+        LearnError::Tensor { slot, source } => {
+            let (class, code, mut all) = tensor(source);
+            all.extend(fields![slot]);
+            (class, code, all)
+        }
+        LearnError::Kernel(error) => kernel(error),
+        LearnError::Option { option: field, value, expected } => {
+            (OPTION, "option", fields![field, value, expected])
+        }
+        LearnError::NoSlots => (OPTION, "no_slots", vec![]),
+        LearnError::UnknownSlot { slot } => (OPTION, "unknown_slot", fields![slot]),
+        LearnError::NoMatrix { slot } => (OPTION, "no_matrix", fields![slot]),
+        LearnError::Balance { found } => (OPTION, "balance", vec![("found", Field::Ints(found.clone()))]),
+        LearnError::FewTokens { found, needed } => (OPTION, "too_few_tokens", fields![found, needed]),
+        LearnError::UnknownToken { index, token, vocab_size } => {
+            (OPTION, "unknown_token", fields![index, token, vocab_size])
+        }
+        LearnError::NoBase => (OPTION, "no_base", vec![]),
+        LearnError::WholeModel { dtype } => (OPTION, "whole_model", fields![dtype]),
+        LearnError::Diverged { step, loss } => (CLASS, "diverged", fields![step, loss]),
+        LearnError::Checkpoint { reason } => (CHECKPOINT, "checkpoint", fields![reason]),
+        LearnError::OtherRun { field, found, expected } => {
+            (CHECKPOINT, "other_run", fields![field, found, expected])
+        }
+        LearnError::Threads { .. } => ("InternalError", "threads", vec![]),
+        LearnError::Candle(_) => (CLASS, "candle", vec![]),
+        _ => (CLASS, "training", vec![]),
+    }
+}
+
 impl Failure {
     /// The exception.
     pub(crate) fn into_py(self, py: Python<'_>) -> PyErr {
@@ -641,6 +679,7 @@ impl Failure {
                 };
                 (description, message(&*error))
             }
+            Self::Learn(error) => (learn(&error), message(&*error)),
             Self::Hash(error) => (("HashError", "hash", vec![]), message(&error)),
             Self::Argument(message) => (("OptionError", "argument", vec![]), message),
             Self::Closed(what) => (("ClosedError", "closed", vec![]), format!("the {what} is closed")),

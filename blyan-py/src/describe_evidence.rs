@@ -137,6 +137,7 @@ fn invalid(error: &InvalidEvidence) -> (&'static str, Fields) {
         InvalidEvidence::ParentKind { block, found, expected } => {
             ("parent_kind", fields![block, found, expected])
         }
+        InvalidEvidence::ForeignKind { kind } => ("foreign_kind", fields![kind]),
         InvalidEvidence::Signature { kind, key } => ("signature", fields![kind, key]),
         InvalidEvidence::NotAValidator { key, policy } => ("not_a_validator", fields![key, policy]),
         InvalidEvidence::NotAVoter { key, policy } => ("not_a_voter", fields![key, policy]),

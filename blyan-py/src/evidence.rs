@@ -7,11 +7,15 @@ use blyan_core::evolve::{
     CandidateBlocks, ContributeReport, ContributeStage, EvaluateOptions, EvaluateProgress, Evaluation,
     ExtractReport, PublicKey, Tier,
 };
+use blyan_core::hash::PayloadHash;
 use blyan_core::manager::ManagerError;
 use blyan_core::{BlockHash, Slot};
 use ed25519_dalek::SigningKey;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::args::{BlockArg, Count};
@@ -32,6 +36,27 @@ pub(crate) fn list<'py>(
     items: impl IntoIterator<Item = impl Serialize>,
 ) -> PyResult<Bound<'py, PyAny>> {
     Ok(values::list(py, items, |py, item| make(py, class, &item))?.into_any())
+}
+
+/// What an object of `blyan._evidence` says, as a value of the core.
+pub(crate) fn read<T: DeserializeOwned>(given: &Bound<'_, PyAny>, name: &str) -> PyResult<T> {
+    let fields = given.py().import("dataclasses")?.call_method1("asdict", (given,))?;
+    let wrong = |error: serde_json::Error| PyTypeError::new_err(format!("argument '{name}': {error}"));
+    serde_json::from_str(&values::to_json(&fields)?).map_err(wrong)
+}
+
+/// 32 bytes that are not the name of a block, as text or bytes: a salt, a key, a root.
+pub(crate) struct HashArg(pub(crate) [u8; 32]);
+
+impl FromPyObject<'_, '_> for HashArg {
+    type Error = PyErr;
+
+    fn extract(ob: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        let Ok(text) = ob.cast::<PyString>() else { return Ok(Self(ob.extract::<[u8; 32]>()?)) };
+        // All of them are spelled alike.
+        let parsed = text.to_string_lossy().parse::<PayloadHash>();
+        parsed.map(|hash| Self(*hash.as_bytes())).map_err(|error| Failure::from(error).into_py(ob.py()))
+    }
 }
 
 /// A key of 32 secret bytes.

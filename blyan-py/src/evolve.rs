@@ -1,16 +1,18 @@
 //! Owns proof of learning in Python: policies, evaluation, rounds, attestations, audits, judgement.
 
 use blyan_core::BlockHash;
-use blyan_core::evolve::{self as core, EvaluateProgress, Evidence, EvolveError, Policy};
-use pyo3::exceptions::PyTypeError;
+use blyan_core::evolve::{self as core, EvaluateProgress, Evidence, EvolveError, Lie, Policy, PublicKey};
+use blyan_core::hash::{CandidateRoot, PayloadHash, Salt};
+use blyan_core::manager::Snapshot as CoreSnapshot;
 use pyo3::prelude::*;
 
 use crate::args::{BlockArg, Count, Tokens};
 use crate::chain::{Block, Chain};
 use crate::door::{CancelToken, Job, Watch, run, run_watched};
-use crate::evidence::{self, CandidateArg, Evaluating, KeyArg, hashes};
+use crate::evidence::{self, CandidateArg, Evaluating, HashArg, KeyArg, hashes};
 use crate::failure::Failure;
 use crate::history::appended;
+use crate::model::MoEModelManager;
 use crate::progress::Progress;
 use crate::snapshot::{Snapshot, await_turn};
 use crate::values;
@@ -30,9 +32,7 @@ pub(crate) fn append_policy(
     chain: &Bound<'_, Chain>,
     policy: &Bound<'_, PyAny>,
 ) -> PyResult<Block> {
-    let fields = py.import("dataclasses")?.call_method1("asdict", (policy,))?;
-    let wrong = |error: serde_json::Error| PyTypeError::new_err(format!("argument 'policy': {error}"));
-    let policy: Policy = serde_json::from_str(&values::to_json(&fields)?).map_err(wrong)?;
+    let policy: Policy = evidence::read(policy, "policy")?;
     appended(py, chain, move |chain| policy.append(chain))
 }
 
@@ -96,6 +96,70 @@ pub(crate) fn evaluate<'py>(
     let evaluation = watched(py, "evaluate", progress, cancel, move |job, report| {
         let options = how.options(job, report);
         Ok(core::evaluate(&chain, &snapshot, &tokens.0, &options).map_err(EvolveError::from)?)
+    })?;
+    evidence::make(py, "Evaluation", &evidence::evaluation(&evaluation))
+}
+
+/// Evaluates a base and candidates for its place: the evaluation of the base, and those of the candidates.
+/// Each has the bits that `evaluate` gives, but what the candidates share with the base, all below the first
+/// layer that they change, is computed once. All else is as for `evaluate`.
+///
+/// >>> from blyan import evolve
+/// >>> tokens = model.tokenize("In the beginning God created the heaven and the earth.")
+/// >>> base, (same,) = evolve.evaluate_together(chain, model.snapshot, [model.snapshot], tokens)
+/// >>> base.loss_bits == same.loss_bits == evolve.evaluate(chain, model.snapshot, tokens).loss_bits
+/// True
+#[pyfunction]
+#[pyo3(signature = (chain, base, candidates, tokens, *, window=None, pass_tokens=None, threads=None, isa=None,
+                    progress=None, cancel=None),
+       text_signature = "(chain, base, candidates, tokens, *, window=256, pass_tokens=1024, threads=None, isa=None, progress=None, cancel=None)")]
+#[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+pub(crate) fn evaluate_together<'py>(
+    py: Python<'py>,
+    chain: &Bound<'py, Chain>,
+    base: &Bound<'py, Snapshot>,
+    candidates: Vec<Bound<'py, Snapshot>>,
+    tokens: Tokens,
+    window: Option<Count>,
+    pass_tokens: Option<Count>,
+    threads: Option<Count>,
+    isa: Option<String>,
+    progress: Option<Bound<'py, PyAny>>,
+    cancel: Option<Py<CancelToken>>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+    let chain = chain.get().handle.get(py)?;
+    let base = base.get().snapshot.clone();
+    let candidates: Vec<CoreSnapshot> = candidates.iter().map(|one| one.get().snapshot.clone()).collect();
+    let how = Evaluating { window, pass_tokens, threads, isa };
+    let (base, candidates) = watched(py, "evaluate", progress, cancel, move |job, report| {
+        let options = how.options(job, report);
+        let candidates: Vec<&CoreSnapshot> = candidates.iter().collect();
+        let found = core::evaluate_together(&chain, &base, &candidates, &tokens.0, &options);
+        Ok(found.map_err(EvolveError::from)?)
+    })?;
+    let base = evidence::make(py, "Evaluation", &evidence::evaluation(&base))?;
+    Ok((base, evidence::list(py, "Evaluation", candidates.iter().map(evidence::evaluation))?))
+}
+
+/// As `evaluate`, of an open model, on its own threads and instruction set: the same bits, whatever its
+/// `kv_cache` is.
+#[pyfunction]
+#[pyo3(signature = (model, tokens, *, window=None, pass_tokens=None, progress=None, cancel=None),
+       text_signature = "(model, tokens, *, window=256, pass_tokens=1024, progress=None, cancel=None)")]
+pub(crate) fn evaluate_model<'py>(
+    py: Python<'py>,
+    model: &Bound<'py, MoEModelManager>,
+    tokens: Tokens,
+    window: Option<Count>,
+    pass_tokens: Option<Count>,
+    progress: Option<Bound<'py, PyAny>>,
+    cancel: Option<Py<CancelToken>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let model = model.get().handle.get(py)?;
+    let how = Evaluating { window, pass_tokens, ..Evaluating::default() };
+    let evaluation = watched(py, "evaluate", progress, cancel, move |job, report| {
+        let options = how.options(job, report);
+        Ok(core::evaluate_model(&model, &tokens.0, &options).map_err(EvolveError::from)?)
     })?;
     evidence::make(py, "Evaluation", &evidence::evaluation(&evaluation))
 }
@@ -174,6 +238,43 @@ pub(crate) fn reveal(
     appended(py, chain, move |chain| core::reveal(chain, &key.0, &round.0, &split.0))
 }
 
+/// Names what a candidate changes: the model `base`, and the new blocks by the names of their slots.
+#[pyfunction]
+pub(crate) fn candidate_root<'py>(
+    py: Python<'py>,
+    base: BlockArg,
+    blocks: CandidateArg,
+) -> PyResult<Bound<'py, PyAny>> {
+    let slots = blocks.0.iter().map(|(slot, block)| (slot.to_string(), *block)).collect();
+    evidence::make(py, "CandidateRoot", &core::candidate_root(&base.0, &slots))
+}
+
+/// What a claim commits to a candidate with: `author` is the claim's key, `root` the `candidate_root`; the
+/// candidate shows the salt, 32 bytes.
+#[pyfunction]
+pub(crate) fn claim_commitment<'py>(
+    py: Python<'py>,
+    salt: HashArg,
+    author: HashArg,
+    root: HashArg,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (salt, root) = (Salt::from_bytes(salt.0), CandidateRoot::from_bytes(root.0));
+    let commitment = core::claim_commitment(&salt, &PublicKey::from_bytes(author.0), &root);
+    evidence::make(py, "Commitment", &commitment)
+}
+
+/// What a round commits to its split with: `tokens` is the payload hash of its tokens; the reveal shows the
+/// salt, 32 bytes.
+#[pyfunction]
+pub(crate) fn split_commitment<'py>(
+    py: Python<'py>,
+    salt: HashArg,
+    tokens: HashArg,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (salt, tokens) = (Salt::from_bytes(salt.0), PayloadHash::from_bytes(tokens.0));
+    evidence::make(py, "Commitment", &core::split_commitment(&salt, &tokens))
+}
+
 /// The model that candidates of one base make of it, in memory only.
 #[pyfunction]
 pub(crate) fn snapshot_of(
@@ -244,6 +345,19 @@ pub(crate) fn audit<'py>(
     evidence::make(py, "AuditReport", &report)
 }
 
+/// Appends an accusation of a lie that an audit found. Only those of validators count.
+#[pyfunction]
+pub(crate) fn accuse(
+    py: Python<'_>,
+    chain: &Bound<'_, Chain>,
+    key: KeyArg,
+    policy: BlockArg,
+    lie: &Bound<'_, PyAny>,
+) -> PyResult<Block> {
+    let lie: Lie = evidence::read(lie, "lie")?;
+    appended(py, chain, move |chain| core::accuse(chain, &key.0, &policy.0, &lie))
+}
+
 /// What follows from the blocks under a policy: which candidates are accepted and why others are not, who
 /// did what nobody may do, and the model that the fork choice takes. A function of the set of blocks,
 /// whatever their order.
@@ -256,6 +370,19 @@ pub(crate) fn judge<'py>(
     let chain = chain.get().handle.get(py)?;
     let state = run(py, move || core::judge(&chain, &policy.0))?;
     evidence::make(py, "Judgement", &state)
+}
+
+/// The model that the fork choice would take without a round and those that came after it.
+#[pyfunction]
+pub(crate) fn chosen_without<'py>(
+    py: Python<'py>,
+    chain: &Bound<'py, Chain>,
+    policy: BlockArg,
+    round: BlockArg,
+) -> PyResult<Bound<'py, PyAny>> {
+    let chain = chain.get().handle.get(py)?;
+    let state = run(py, move || core::judge(&chain, &policy.0))?;
+    evidence::make(py, "Chosen", &state.chosen_without(&round.0))
 }
 
 /// Appends the model that the fork choice takes, and those on the way to it; returns its block.

@@ -8,12 +8,15 @@ use blyan_core::import::{ExportError, ImportError};
 use blyan_core::manager::ManagerError;
 use blyan_core::tensor::TensorError;
 use blyan_core::usage::UsageError;
+use blyan_learn::LearnError;
 use pyo3::PyErr;
 
 /// Why a call failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Core(Box<blyan_core::Error>),
+    /// Training.
+    Learn(Box<LearnError>),
     /// A hash that is none.
     Hash(ParseHashError),
     /// An argument that the core never gets to see.
@@ -35,6 +38,12 @@ pub(crate) enum Failure {
 impl From<PyErr> for Failure {
     fn from(error: PyErr) -> Self {
         Self::Python(error)
+    }
+}
+
+impl From<LearnError> for Failure {
+    fn from(error: LearnError) -> Self {
+        Self::Learn(Box::new(error))
     }
 }
 

@@ -24,6 +24,7 @@ mod evolve;
 mod failure;
 mod fork;
 mod history;
+mod learn;
 mod logs;
 mod model;
 mod pieces;
@@ -32,6 +33,7 @@ mod receipt;
 mod session;
 mod signature;
 mod snapshot;
+mod statement;
 mod stream;
 mod tensor;
 mod usage;
@@ -53,25 +55,30 @@ mod _blyan {
     use crate::command_line::command_line;
     #[pymodule_export]
     use crate::contribute::{
-        audit_usage, contribute, extract, periods, record_usage, recorded_uses, reward_credits, rewards,
+        append_receipt, audit_usage, contribute, extract, periods, record_usage, recorded_uses,
+        reward_credits, rewards, run_of,
     };
     #[pymodule_export]
     use crate::dataset::{
-        audit_dataset, check_dataset_audit, dataset_state, datasets, propose_dataset, rule, tally, vote,
+        audit_dataset, check_dataset_audit, dataset_state, datasets, propose_dataset,
+        recompute_dataset_audit, rule, tally, tokenize, vote,
     };
     #[pymodule_export]
-    use crate::delta::{append_delta, merge_delta, merged_hash, merged_payload, restore_merged};
+    use crate::delta::{append_delta, apply_delta, merge_delta, merged_hash, merged_payload, restore_merged};
     #[pymodule_export]
     use crate::door::CancelToken;
     #[pymodule_export]
     use crate::evidence::public_key;
     #[pymodule_export]
     use crate::evolve::{
-        append_policy, attest, audit, claim, claims_of, close_round, evaluate, evidence_of, judge,
-        open_round, policy_of, propose_candidate, publish, publish_release, reveal, snapshot_of,
+        accuse, append_policy, attest, audit, candidate_root, chosen_without, claim, claim_commitment,
+        claims_of, close_round, evaluate, evaluate_model, evaluate_together, evidence_of, judge, open_round,
+        policy_of, propose_candidate, publish, publish_release, reveal, snapshot_of, split_commitment,
     };
     #[pymodule_export]
     use crate::history::{find_block, find_model, grow, lineage, migrate, release, releases, rollback};
+    #[pymodule_export]
+    use crate::learn::Trainer;
     #[pymodule_export]
     use crate::logs::deliver_logs;
     #[pymodule_export]
@@ -85,9 +92,13 @@ mod _blyan {
     #[pymodule_export]
     use crate::snapshot::Snapshot;
     #[pymodule_export]
+    use crate::statement::{append_statement, read_statement, sign_statement, statement_of};
+    #[pymodule_export]
     use crate::stream::Stream;
     #[pymodule_export]
-    use crate::tensor::{Payload, TensorBlock, TensorView, payload_from_bytes, quantize, write_tensors};
+    use crate::tensor::{
+        Payload, TensorBlock, TensorView, convert, payload_from_bytes, quantize, write_tensors,
+    };
     #[pymodule_export]
     use crate::usage::UsageTracker;
     #[pymodule_export]

@@ -74,7 +74,7 @@ impl ModelHandle {
 /// ' of the law, and the word of'
 #[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct MoEModelManager {
-    handle: Arc<ModelHandle>,
+    pub(crate) handle: Arc<ModelHandle>,
 }
 
 impl MoEModelManager {

@@ -1,7 +1,7 @@
 //! Owns `blyan.Receipt` and replaying it.
 
 use blyan_core::manager::receipt::{Difference, Receipt as CoreReceipt, ReceiptError};
-use blyan_core::manager::{ManagerError, ManagerOptions};
+use blyan_core::manager::{ManagerError, ManagerOptions, Replay};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
@@ -23,7 +23,23 @@ use crate::{buffer, values};
 /// True
 #[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Receipt {
-    receipt: CoreReceipt,
+    pub(crate) receipt: CoreReceipt,
+}
+
+/// How to run a receipt again, without counting that as use.
+pub(crate) fn again(
+    threads: Option<Count>,
+    isa: Option<String>,
+    prefill_chunk: Option<Count>,
+) -> ManagerOptions {
+    let default = ManagerOptions::default();
+    ManagerOptions {
+        threads: threads.map(|threads| threads.0),
+        isa,
+        prefill_chunk: prefill_chunk.map_or(default.prefill_chunk, |chunk| chunk.0),
+        persist_usage: false,
+        ..default
+    }
 }
 
 impl Receipt {
@@ -33,6 +49,16 @@ impl Receipt {
 
     fn claim_of<'py>(&self, py: Python<'py>, field: &str) -> PyResult<Bound<'py, PyAny>> {
         self.claim(py)?.get_item(field)
+    }
+
+    fn run_again(
+        &self,
+        py: Python<'_>,
+        chain: &Bound<'_, Chain>,
+        options: ManagerOptions,
+    ) -> PyResult<Replay> {
+        let (receipt, chain) = (self.receipt.clone(), chain.get().handle.get(py)?);
+        run_watched(py, &Watch::default(), move |_: &Job<Silent>| receipt.replay(&chain, &options))
     }
 }
 
@@ -172,17 +198,28 @@ impl Receipt {
         isa: Option<String>,
         prefill_chunk: Option<Count>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (receipt, chain) = (self.receipt.clone(), chain.get().handle.get(py)?);
-        let default = ManagerOptions::default();
-        let options = ManagerOptions {
-            threads: threads.map(|threads| threads.0),
-            isa,
-            prefill_chunk: prefill_chunk.map_or(default.prefill_chunk, |chunk| chunk.0),
-            ..default
-        };
-        let watch = Watch::default();
-        let replay = run_watched(py, &watch, move |_: &Job<Silent>| receipt.replay(&chain, &options))?;
+        let replay = self.run_again(py, chain, again(threads, isa, prefill_chunk))?;
         differences_to_python(py, &replay.differences)
+    }
+
+    /// Runs the receipt's inputs again and returns the tokens that went through each block of weights; of an
+    /// expert those that were routed to it. Empty if it cannot be run. Whether the receipt is true is for
+    /// `replay`, which has the same options.
+    #[pyo3(signature = (chain, *, threads=None, isa=None, prefill_chunk=None))]
+    fn uses<'py>(
+        &self,
+        py: Python<'py>,
+        chain: &Bound<'py, Chain>,
+        threads: Option<Count>,
+        isa: Option<String>,
+        prefill_chunk: Option<Count>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let replay = self.run_again(py, chain, again(threads, isa, prefill_chunk))?;
+        let uses = PyDict::new(py);
+        for (block, tokens) in &replay.uses {
+            uses.set_item(values::block_hash(py, block)?, *tokens)?;
+        }
+        Ok(uses)
     }
 
     fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {

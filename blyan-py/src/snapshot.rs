@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use blyan_core::Chain as CoreChain;
+use blyan_core::evolve::{EvaluateOptions, EvaluateProgress, EvolveError, loss_diff};
 use blyan_core::manager::{CompareOptions, Snapshot as CoreSnapshot, compare};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use crate::args::{BlockArg, ModelArg};
+use crate::args::{BlockArg, Count, ModelArg, Tokens};
 use crate::chain::{Block, Chain, ChainHandle, pickled_path};
-use crate::door::{CancelToken, Job, Silent, Watch, run, run_watched};
+use crate::door::{CancelToken, Job, Report, Silent, Watch, run, run_watched};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::values::{self, CompareProgress};
@@ -85,21 +86,28 @@ impl Snapshot {
         Ok(values::list(py, &changes, values::slot_change)?.into_any())
     }
 
-    /// How another model differs from this one: slots, bytes that would have to be sent, and, with
-    /// `distances`, how far the weights of changed slots moved. The same on every machine.
+    /// How another model differs from this one: slots, bytes that would have to be sent, with `distances` how
+    /// far the weights of changed slots moved, with `tokens` what both lose on them, in windows as
+    /// `evolve.evaluate` has them. The same on every machine.
     ///
-    /// `progress` is called with a `CompareProgress` after each changed slot; True shows a bar, False
-    /// nothing, None a bar in a terminal or a notebook.
+    /// `progress` is called with a `CompareProgress` after each changed slot, then with an
+    /// `evolve.EvaluateProgress` while losses are measured; True shows a bar, False nothing, None a bar in a
+    /// terminal or a notebook.
     ///
-    /// >>> difference = chain.snapshot().compare(model.snapshot, distances=True)
-    /// >>> difference.slots, difference.new_payload_bytes
-    /// ([], 0)
-    #[pyo3(signature = (after, *, distances=false, progress=None, cancel=None))]
+    /// >>> tokens = model.tokenize("In the beginning God created the heaven and the earth.")
+    /// >>> difference = chain.snapshot().compare(model.snapshot, distances=True, tokens=tokens)
+    /// >>> difference.slots, difference.new_payload_bytes, difference.loss.before == difference.loss.after
+    /// ([], 0, True)
+    #[pyo3(signature = (after, *, distances=false, tokens=None, window=None, progress=None, cancel=None),
+           text_signature = "($self, after, *, distances=False, tokens=None, window=256, progress=None, cancel=None)")]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn compare<'py>(
         &self,
         py: Python<'py>,
         after: &Self,
         distances: bool,
+        tokens: Option<Tokens>,
+        window: Option<Count>,
         progress: Option<Bound<'py, PyAny>>,
         cancel: Option<Py<CancelToken>>,
     ) -> PyResult<Bound<'py, PyAny>> {
@@ -109,11 +117,23 @@ impl Snapshot {
         let cancel = cancel.map(|token| token.get().flag());
         let watch = Watch { callback: progress.callback(), cancel, ..Watch::default() };
         let watched = watch.callback.is_some();
-        let difference = run_watched(py, &watch, move |job: &Job<_>| {
-            let report = |slots, total_slots| job.report(CompareProgress { slots, total_slots });
+        let difference = run_watched(py, &watch, move |job: &Job<Comparing>| {
+            let report =
+                |slots, total| job.report(Comparing::Slots(CompareProgress { slots, total_slots: total }));
             let progress: Option<&(dyn Fn(u64, u64) + Sync)> = if watched { Some(&report) } else { None };
             let options = CompareOptions { distances, progress, cancel: Some(&job.cancel) };
-            compare(&chain, &before, &after, &options)
+            let mut difference = compare(&chain, &before, &after, &options)?;
+            if let Some(tokens) = tokens {
+                let report = |progress| job.report(Comparing::Tokens(progress));
+                let progress: Option<&(dyn Fn(EvaluateProgress) + Sync)> =
+                    if watched { Some(&report) } else { None };
+                let default = EvaluateOptions::default();
+                let window = window.map_or(default.window, |window| window.0);
+                let options = EvaluateOptions { window, cancel: Some(&job.cancel), progress, ..default };
+                let loss = loss_diff(&chain, &before, &after, &tokens.0, &options);
+                difference.loss = Some(loss.map_err(EvolveError::from)?);
+            }
+            Ok::<_, Failure>(difference)
         });
         progress.close(py)?;
         values::snapshot_diff(py, &difference?)
@@ -206,6 +226,21 @@ impl Snapshot {
         let (root, slots) = (self.snapshot.root().short(), self.snapshot.slots().len());
         let architecture = self.snapshot.spec().architecture.model_type();
         format!("<Snapshot {root} {architecture}, {slots} slots>")
+    }
+}
+
+/// How far a comparison is.
+enum Comparing {
+    Slots(CompareProgress),
+    Tokens(EvaluateProgress),
+}
+
+impl Report for Comparing {
+    fn to_python<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Slots(progress) => progress.to_python(py),
+            Self::Tokens(progress) => progress.to_python(py),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use blyan_core::dtype::DType;
 use blyan_core::hash::BlockHash;
-use blyan_core::tensor::scale_layout;
+use blyan_core::tensor::{TensorError, scale_layout};
 use blyan_core::{Payload as CorePayload, Shape, TensorBlock as CoreTensors, TensorView as CoreView};
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
@@ -487,4 +487,30 @@ pub(crate) fn quantize<'py>(
     let scales =
         (kind.name(), scales.dims().to_vec(), new_bytes(py, &quantized.scales)?).into_pyobject(py)?;
     (values, scales).into_pyobject(py)
+}
+
+/// Rounds the elements of a tensor to the float type `dtype`, to nearest, ties to even: the (dtype, shape,
+/// bytes) that `write_tensors` takes. Each has to be finite and to stay so.
+///
+/// >>> import numpy as np
+/// >>> dtype, shape, data = blyan.convert("bf16", np.array([[1.0, -2.0]], "f4"))
+/// >>> dtype, shape, data.hex()
+/// ('BF16', [1, 2], '803f00c0')
+#[pyfunction]
+pub(crate) fn convert<'py>(
+    py: Python<'py>,
+    dtype: DTypeArg,
+    tensor: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let (name, from, shape, data) = read_tensor("tensor".to_owned(), tensor)?;
+    let to = dtype.0;
+    let dims = shape.dims().to_vec();
+    let converted = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
+        // Has as many bytes as its shape says.
+        let data = CoreView::new(&name, from, &shape, &data)?.data();
+        let mut out = vec![0; data.len() / from.size_bytes() * to.size_bytes()];
+        blyan_core::tensor::convert_into(from, data, to, &mut out)?;
+        Ok::<_, TensorError>(out)
+    })?;
+    (to.name(), dims, new_bytes(py, &converted)?).into_pyobject(py)
 }

@@ -285,7 +285,9 @@ pub(crate) fn snapshot_diff<'py>(py: Python<'py>, diff: &SnapshotDiff) -> PyResu
     let roots = (snapshot_root(py, &diff.before)?, snapshot_root(py, &diff.after)?);
     let specs = (block_hash(py, &diff.before_spec)?, block_hash(py, &diff.after_spec)?);
     let slots = list(py, &diff.slots, slot_diff)?;
-    make(py, "SnapshotDiff", (roots.0, roots.1, specs.0, specs.1, slots, diff.new_payload_bytes))
+    let loss =
+        diff.loss.map(|loss| make(py, "LossDiff", (loss.before(), loss.after(), loss.tokens))).transpose()?;
+    make(py, "SnapshotDiff", (roots.0, roots.1, specs.0, specs.1, slots, diff.new_payload_bytes, loss))
 }
 
 fn slot_diff<'py>(py: Python<'py>, diff: &SlotDiff) -> PyResult<Bound<'py, PyAny>> {

@@ -16,7 +16,7 @@ checkpoint's folder.
 
 from collections.abc import Mapping as _Mapping
 
-from blyan import aio, evolve, exceptions
+from blyan import aio, evolve, exceptions, learn
 from blyan._blyan import (
     NUMERICS_VERSION,
     Block,
@@ -35,7 +35,9 @@ from blyan._blyan import (
     Writer,
     __version__,
     append_delta,
+    apply_delta,
     available_isas,
+    convert,
     export_checkpoint,
     find_block,
     find_model,
@@ -77,6 +79,7 @@ from blyan._values import (
     LayerGrowth,
     LogitsDigest,
     Logprobs,
+    LossDiff,
     Parent,
     PayloadHash,
     Piece,
@@ -129,6 +132,7 @@ __all__ = [
     "LayerGrowth",
     "LogitsDigest",
     "Logprobs",
+    "LossDiff",
     "MoEModelManager",
     "Parent",
     "Payload",
@@ -159,7 +163,9 @@ __all__ = [
     "__version__",
     "aio",
     "append_delta",
+    "apply_delta",
     "available_isas",
+    "convert",
     "evolve",
     "exceptions",
     "export_checkpoint",
@@ -167,6 +173,7 @@ __all__ = [
     "find_model",
     "grow",
     "import_checkpoint",
+    "learn",
     "lineage",
     "merge_delta",
     "merged_hash",

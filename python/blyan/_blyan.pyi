@@ -11,18 +11,24 @@ from typing_extensions import Buffer, CapsuleType, Self
 
 from blyan._evidence import (
     AuditReport,
+    CandidateRoot,
+    Chosen,
     ClaimEntry,
+    Commitment,
     ContributeReport,
     Credit,
+    DatasetAudit,
     DatasetState,
     EvaluateProgress,
     Evaluation,
     ExtractReport,
     Judgement,
+    Lie,
     Policy,
     PublicKey,
     RecordedUse,
     Share,
+    Statement,
     Tier,
 )
 from blyan._evidence import Piece as _ExtractPiece
@@ -58,6 +64,8 @@ from blyan._values import (
     SlotChange,
     SnapshotDiff,
     SnapshotRoot,
+    StepReport,
+    TrainedBlock,
     UnbundleReport,
     VerifyProgress,
     VerifyReport,
@@ -77,28 +85,39 @@ __all__ = [
     "Stream",
     "TensorBlock",
     "TensorView",
+    "Trainer",
     "UsageTracker",
     "Writer",
     "__version__",
+    "accuse",
     "append_delta",
     "append_policy",
+    "append_receipt",
+    "append_statement",
+    "apply_delta",
     "attest",
     "audit",
     "audit_dataset",
     "audit_usage",
     "available_isas",
     "block_with_report",
+    "candidate_root",
     "check_dataset_audit",
+    "chosen_without",
     "claim",
+    "claim_commitment",
     "claims_of",
     "close_round",
     "command_line",
     "contribute",
+    "convert",
     "dataset_state",
     "datasets",
     "deliver_logs",
     "draft_hash",
     "evaluate",
+    "evaluate_model",
+    "evaluate_together",
     "evidence_of",
     "export_checkpoint",
     "extract",
@@ -122,6 +141,8 @@ __all__ = [
     "publish",
     "publish_release",
     "quantize",
+    "read_statement",
+    "recompute_dataset_audit",
     "record_usage",
     "recorded_uses",
     "release",
@@ -132,10 +153,15 @@ __all__ = [
     "rewards",
     "rollback",
     "rule",
+    "run_of",
     "sign_block",
+    "sign_statement",
     "signature_verifies",
     "snapshot_of",
+    "split_commitment",
+    "statement_of",
     "tally",
+    "tokenize",
     "vote",
     "write_tensors",
 ]
@@ -882,6 +908,73 @@ class Stream:
     def __exit__(self, *_exception: object) -> None: ...
 
 @final
+class Trainer:
+    def __new__(
+        cls,
+        chain: Chain,
+        snapshot: Snapshot,
+        tokens: Sequence[int],
+        slots: Sequence[str],
+        *,
+        form: Literal["full", "low_rank", "int8"] = "full",
+        rank: int | None = None,
+        steps: int = 100,
+        batch: int = 8,
+        sequence: int = 256,
+        learning_rate: float = 0.0001,
+        learning_rate_floor: float = 0.1,
+        warmup_steps: int = 0,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        clip: float | None = 1.0,
+        balance: float = 0.0,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> Self: ...
+    @classmethod
+    def from_nothing(
+        cls,
+        spec: Mapping[str, Any],
+        tokens: Sequence[int],
+        *,
+        deviation: float = 0.02,
+        steps: int = 100,
+        batch: int = 8,
+        sequence: int = 256,
+        learning_rate: float = 0.0001,
+        learning_rate_floor: float = 0.1,
+        warmup_steps: int = 0,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-08,
+        weight_decay: float = 0.0,
+        clip: float | None = 1.0,
+        balance: float = 0.0,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> Self: ...
+    def run(
+        self,
+        *,
+        progress: Callable[[StepReport], object] | bool | None = None,
+        cancel: CancelToken | None = None,
+    ) -> bool: ...
+    def step(self) -> StepReport: ...
+    def loss(self, tokens: Sequence[int]) -> float: ...
+    def logits(self, sequence: Sequence[int]) -> Any: ...
+    def gradients(self, sequence: Sequence[int]) -> tuple[float, dict[tuple[str, str], Any]]: ...
+    def append_candidates(self, chain: Chain) -> list[TrainedBlock]: ...
+    def append_model(
+        self, chain: Chain, dtype: str | None = "bf16", texts: Mapping[str, Buffer] | None = None
+    ) -> Block: ...
+    def checkpoint(self) -> bytes: ...
+    def resume(self, checkpoint: Buffer) -> None: ...
+    @property
+    def steps_done(self) -> int: ...
+    @property
+    def trained_parameters(self) -> int: ...
+
+@final
 class Snapshot:
     """One model: a spec, and a block for each slot. Made by `Chain.snapshot`.
 
@@ -908,7 +1001,9 @@ class Snapshot:
         after: Snapshot,
         *,
         distances: bool = False,
-        progress: Callable[[CompareProgress], object] | bool | None = None,
+        tokens: Sequence[int] | None = None,
+        window: int | None = 256,
+        progress: Callable[[Any], object] | bool | None = None,
         cancel: CancelToken | None = None,
     ) -> SnapshotDiff:
         """How another model differs from this one: slots, bytes that would have to be sent, and, with
@@ -1032,6 +1127,18 @@ class Receipt:
     ) -> list[Difference]:
         """Runs the receipt's inputs again and returns every difference: an empty list if it is true.
         `threads`, `isa` and `prefill_chunk` say how to run; they never change a result.
+        """
+    def uses(
+        self,
+        chain: Chain,
+        *,
+        threads: int | None = None,
+        isa: str | None = None,
+        prefill_chunk: int | None = None,
+    ) -> dict[BlockHash, int]:
+        """Runs the receipt's inputs again and returns the tokens that went through each block of weights; of an
+        expert those that were routed to it. Empty if it cannot be run. Whether the receipt is true is for
+        `replay`, which has the same options.
         """
     def __eq__(self, value: object, /) -> bool: ...
     def __hash__(self) -> int: ...
@@ -1217,6 +1324,10 @@ def merged_payload(chain: Chain, block: _BlockLike) -> Payload:
     """The payload of a merged block: as stored, or made again from base and delta where it is missing or
     damaged. Writes nothing.
     """
+def apply_delta(base: Buffer, delta: Buffer) -> bytes:
+    """The payload that a delta makes of another one, without any chain: `base` and `delta` are what
+    `write_tensors` makes, or payloads of blocks.
+    """
 def restore_merged(chain: Chain, block: _BlockLike) -> bool:
     """Makes sure that a merged block's payload is in the chain; whether it had to be made again."""
 def public_key(key: bytes) -> PublicKey:
@@ -1242,6 +1353,35 @@ def policy_of(chain: Chain, block: _BlockLike) -> Policy:
 def evidence_of(chain: Chain, block: _BlockLike) -> dict[str, Any]:
     """A statement of a round, an audit, a vote and the like as a dict: the payload of a block of evidence.
     It was checked when it was appended.
+    """
+def tokenize(chain: Chain, snapshot: Snapshot, text: str) -> list[int]:
+    """Token ids of a text as a snapshot's own tokenizer gives them, without special tokens: those that
+    `propose_dataset` makes of it.
+    """
+def sign_statement(key: bytes, kind: str | int, body: Any) -> Statement:
+    """Says something: signs the body of a statement. Appends nothing.
+
+    `body` is a dict: of a kind of this library ("claim", "candidate", "attestation", "accusation", "audit",
+    "vote", "round", "closing", "reveal", "usage_record") the fields of its body in docs/format.md, in any
+    order; of an application's kind (a number from 4096 up) whatever it agreed on, in the order of the dict.
+    Numbers are integers of 64 bits. Raises `EvidenceError` for what cannot be said.
+
+    >>> from blyan import evolve
+    >>> said = evolve.sign_statement(bytes(32), 5000, {"text": "so it is"})
+    >>> said.key == evolve.public_key(bytes(32)), evolve.read_statement(5000, said.payload) == said
+    (True, True)
+    """
+def read_statement(kind: str | int, payload: str | Buffer) -> Statement:
+    """Reads the payload of a statement and verifies its signature, without what it names. Raises
+    `EvidenceError` if it is not valid.
+    """
+def statement_of(chain: Chain, block: _BlockLike) -> Statement:
+    """The statement in a block. Of a kind of this library all of it is checked again, against the blocks that
+    it names too; of an application's kind the signature is.
+    """
+def append_statement(chain: Chain, statement: Statement) -> Block:
+    """Appends a statement and returns its block; not of an application's kind, whose block is a `Draft` of the
+    application's.
     """
 def propose_dataset(
     chain: Chain,
@@ -1275,6 +1415,8 @@ def audit_dataset(chain: Chain, policy: _BlockLike, dataset: _BlockLike, key: by
     """Audits a dataset as a validator of the policy: counts what is in it and appends that, signed."""
 def check_dataset_audit(chain: Chain, audit: _BlockLike) -> None:
     """Computes the audit of a dataset again; raises `StepError` if it does not say what is there."""
+def recompute_dataset_audit(chain: Chain, policy: _BlockLike, dataset: _BlockLike) -> DatasetAudit:
+    """What an honest validator finds in a dataset under a policy. Appends nothing."""
 def vote(chain: Chain, policy: _BlockLike, dataset: _BlockLike, key: bytes, *, approve: bool) -> Block:
     """Votes on an audited dataset as a voter of the policy. A vote cannot be taken back; the same vote again
     is the same block.
@@ -1312,6 +1454,41 @@ def evaluate(
     >>> result.tokens == len(tokens) - 1, 0 < result.loss < 7
     (True, True)
     """
+def evaluate_together(
+    chain: Chain,
+    base: Snapshot,
+    candidates: Sequence[Snapshot],
+    tokens: Sequence[int],
+    *,
+    window: int | None = 256,
+    pass_tokens: int | None = 1024,
+    threads: int | None = None,
+    isa: str | None = None,
+    progress: Callable[[EvaluateProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> tuple[Evaluation, list[Evaluation]]:
+    """Evaluates a base and candidates for its place: the evaluation of the base, and those of the candidates.
+    Each has the bits that `evaluate` gives, but what the candidates share with the base, all below the first
+    layer that they change, is computed once. All else is as for `evaluate`.
+
+    >>> from blyan import evolve
+    >>> tokens = model.tokenize("In the beginning God created the heaven and the earth.")
+    >>> base, (same,) = evolve.evaluate_together(chain, model.snapshot, [model.snapshot], tokens)
+    >>> base.loss_bits == same.loss_bits == evolve.evaluate(chain, model.snapshot, tokens).loss_bits
+    True
+    """
+def evaluate_model(
+    model: MoEModelManager,
+    tokens: Sequence[int],
+    *,
+    window: int | None = 256,
+    pass_tokens: int | None = 1024,
+    progress: Callable[[EvaluateProgress], object] | bool | None = None,
+    cancel: CancelToken | None = None,
+) -> Evaluation:
+    """As `evaluate`, of an open model, on its own threads and instruction set: the same bits, whatever its
+    `kv_cache` is.
+    """
 def open_round(chain: Chain, key: bytes, policy: _BlockLike, split: Sequence[int]) -> Block:
     """Opens a round as a validator: commits to the tokens of `split`, which nobody may know, and which later
     judge what is proposed meanwhile. It improves the model that the rounds before come to.
@@ -1330,6 +1507,16 @@ def propose_candidate(
     """Shows a candidate that was claimed, once its round is closed."""
 def reveal(chain: Chain, key: bytes, round: _BlockLike, split: Sequence[int]) -> Block:
     """Shows the split of a round as its owner: it judges the candidates that are there."""
+def candidate_root(base: _BlockLike, blocks: Mapping[str, _BlockLike]) -> CandidateRoot:
+    """Names what a candidate changes: the model `base`, and the new blocks by the names of their slots."""
+def claim_commitment(salt: str | bytes, author: str | bytes, root: str | bytes) -> Commitment:
+    """What a claim commits to a candidate with: `author` is the claim's key, `root` the `candidate_root`; the
+    candidate shows the salt, 32 bytes.
+    """
+def split_commitment(salt: str | bytes, tokens: str | bytes) -> Commitment:
+    """What a round commits to its split with: `tokens` is the payload hash of its tokens; the reveal shows the
+    salt, 32 bytes.
+    """
 def snapshot_of(chain: Chain, candidates: Sequence[_BlockLike]) -> Snapshot:
     """The model that candidates of one base make of it, in memory only."""
 def attest(
@@ -1359,11 +1546,15 @@ def audit(
     """Computes the attestations under a policy again and says which do not recompute; with `key`, a
     validator's, each lie is accused on the chain.
     """
+def accuse(chain: Chain, key: bytes, policy: _BlockLike, lie: Lie) -> Block:
+    """Appends an accusation of a lie that an audit found. Only those of validators count."""
 def judge(chain: Chain, policy: _BlockLike) -> Judgement:
     """What follows from the blocks under a policy: which candidates are accepted and why others are not, who
     did what nobody may do, and the model that the fork choice takes. A function of the set of blocks,
     whatever their order.
     """
+def chosen_without(chain: Chain, policy: _BlockLike, round: _BlockLike) -> Chosen:
+    """The model that the fork choice would take without a round and those that came after it."""
 def publish(chain: Chain, policy: _BlockLike) -> Block:
     """Appends the model that the fork choice takes, and those on the way to it; returns its block."""
 def publish_release(chain: Chain, policy: _BlockLike, name: str, version: str) -> Block:
@@ -1403,14 +1594,39 @@ def contribute(
     is nothing to do but wait. What can earn nothing, such as a copy, is refused before it is appended.
     With `dry_run=True` nothing is appended.
     """
+def append_receipt(chain: Chain, receipt: Receipt) -> Block:
+    """Appends a receipt as a block that depends on its model, and returns it. Whoever has the chain can run it
+    again: this publishes the prompt and the text.
+    """
+def run_of(receipt: Receipt) -> str:
+    """Names what a receipt's run read, as 64 digits: receipts that differ in anything else are of one run, which
+    counts once.
+    """
 def record_usage(
-    chain: Chain, policy: _BlockLike, reveal: _BlockLike, receipts: Sequence[_BlockLike], key: bytes
+    chain: Chain,
+    policy: _BlockLike,
+    reveal: _BlockLike,
+    receipts: Sequence[_BlockLike],
+    key: bytes,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    prefill_chunk: int | None = None,
 ) -> Block:
     """Runs receipt blocks again and says, as a validator, what they used; it counts in the period that
-    `reveal` ends. Receipts that do not recompute are refused.
+    `reveal` ends. Receipts that do not recompute are refused. The options are those of `Receipt.replay`.
     """
-def audit_usage(chain: Chain, record: _BlockLike) -> list[BlockHash]:
-    """Runs the receipts of a record of use again: those that it is wrong about."""
+def audit_usage(
+    chain: Chain,
+    record: _BlockLike,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    prefill_chunk: int | None = None,
+) -> list[BlockHash]:
+    """Runs the receipts of a record of use again: those that it is wrong about. The options are those of
+    `Receipt.replay`.
+    """
 def recorded_uses(chain: Chain, policy: _BlockLike) -> list[RecordedUse]:
     """Runs that count under a policy: enough validators recorded the same."""
 def rewards(chain: Chain, policy: _BlockLike, period: int, pool: int) -> list[Share]:
@@ -1437,6 +1653,17 @@ def quantize(
 ) -> tuple[tuple[str, list[int], bytes], tuple[str, list[int], bytes]]:
     """Rounds a tensor to "int8" or "fp8" with one scale a row, or to "int4" with one for each 32 columns: the
     (values, scales) that `write_tensors` takes under the names `x` and `x_scale`.
+    """
+def convert(
+    dtype: str, tensor: Buffer | tuple[str, Sequence[int], Buffer]
+) -> tuple[str, list[int], bytes]:
+    """Rounds the elements of a tensor to the float type `dtype`, to nearest, ties to even: the (dtype, shape,
+    bytes) that `write_tensors` takes. Each has to be finite and to stay so.
+
+    >>> import numpy as np
+    >>> dtype, shape, data = blyan.convert("bf16", np.array([[1.0, -2.0]], "f4"))
+    >>> dtype, shape, data.hex()
+    ('BF16', [1, 2], '803f00c0')
     """
 def draft_hash(draft: Draft) -> BlockHash:
     """Hash that the block of a draft will have."""

@@ -21,6 +21,18 @@ class PublicKey(Hash):
     __slots__ = ()
 
 
+class Commitment(Hash):
+    """Commits to something that is shown later: a salted hash that tells nothing before."""
+
+    __slots__ = ()
+
+
+class CandidateRoot(Hash):
+    """Names what a candidate changes: the base model and the new blocks."""
+
+    __slots__ = ()
+
+
 class LossBits(str):
     """A mean loss in nats as the 16 hexadecimal digits of an f64: what is attested, exactly."""
 
@@ -130,6 +142,51 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Findings:
+    """What anyone counts in the tokens of a dataset."""
+
+    content_hash: PayloadHash
+    num_tokens: int
+    out_of_vocabulary: int
+    """Tokens that the policy's model has no embedding for."""
+    distinct_tokens: int
+    windows: int
+    """Whole windows of the policy's length that lie one after the other."""
+    duplicate_windows: int
+    """Windows that are equal to an earlier one."""
+    foreign_tokenizer: bool
+    """Whether the dataset names another tokenizer than the policy's model has."""
+
+
+@dataclass(frozen=True)
+class TextFindings:
+    """What the tokens of a dataset decode to."""
+
+    decoded_hash: PayloadHash
+    round_trip: bool
+    """Whether that text gives the same tokens again."""
+
+
+@dataclass(frozen=True)
+class DatasetAudit:
+    """What an audit of a dataset says: a function of policy and dataset."""
+
+    policy: BlockHash
+    model: BlockHash
+    spec: BlockHash
+    dataset: BlockHash
+    tokens: BlockHash
+    findings: Findings
+    text: TextFindings | None
+    """Only of a dataset that names its tokenizer and the hash of its text."""
+
+    @property
+    def is_fit(self) -> bool:
+        """Whether the policy's model can read the tokens: what may be voted on."""
+        return self.findings.out_of_vocabulary == 0 and not self.findings.foreign_tokenizer
+
+
+@dataclass(frozen=True)
 class DatasetState:
     """A dataset and where it stands under a policy."""
 
@@ -149,6 +206,23 @@ class DatasetState:
     """Other dataset blocks with the same tokens, ascending."""
     duplicate_of: BlockHash | None
     """The accepted twin, if that is why this dataset is rejected."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a key says, signed. Made and read by functions that verify the signature."""
+
+    kind: str
+    """Kind of its block."""
+    body: Any
+    """What is said, usually a dict."""
+    key: PublicKey
+    signature: str
+    """128 hexadecimal digits: the ed25519 signature of what docs/format.md says."""
+    payload: str
+    """The payload of its block: canonical JSON."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -404,8 +478,8 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _typed(hint: Any, value: Any) -> Any:
     """A value of JSON as what an annotation says."""
-    if value is None:
-        return None
+    if value is None or hint is Any:
+        return value
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is dict:
         return {_typed(arguments[0], key): _typed(arguments[1], item) for key, item in value.items()}

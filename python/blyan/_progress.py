@@ -7,6 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 
+# What is done and how much there is to do, by the first pair that a report has.
+_COUNTS = (
+    ("payload_bytes", "total_payload_bytes"),
+    ("tensor_bytes", "total_tensor_bytes"),
+    ("blocks", "total_blocks"),
+    ("slots", "total_slots"),
+    ("steps_done", "steps"),
+    ("tokens", "total_tokens"),
+)
+
+
 class Bar:
     """A bar of tqdm's that is told how far work is."""
 
@@ -15,14 +26,17 @@ class Bar:
 
     def __call__(self, progress: Any) -> None:
         # A verification of headers reads no payload, and nobody knows how long a bundle will be.
-        for what in ("payload_bytes", "tensor_bytes", "blocks", "slots", "tokens"):
-            done, total = getattr(progress, what, None), getattr(progress, f"total_{what}", None)
+        for what, of in _COUNTS:
+            done, total = getattr(progress, what, None), getattr(progress, of, None)
             if done is not None and total:
                 break
         else:
             return
         if not what.endswith("bytes"):
-            self._bar.unit, self._bar.unit_scale = f" {what}", False
+            self._bar.unit, self._bar.unit_scale = f" {what.removesuffix('_done')}", False
+        loss = getattr(progress, "loss", None)
+        if loss is not None:
+            self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 

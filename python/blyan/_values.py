@@ -410,6 +410,49 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class StepReport:
+    """What one step of training did."""
+
+    step: int
+    """Its number, from 0."""
+    steps: int
+    """Steps of the whole run."""
+    loss: float
+    """Mean loss over the step's tokens before it changed anything, in nats."""
+    balance: float
+    """Load-balancing loss, without its weight; 0 if it has none."""
+    gradient_norm: float
+    """Norm of all gradients together, before clipping."""
+    learning_rate: float
+    tokens: int
+    """Tokens predicted."""
+    elapsed_s: float
+
+    @property
+    def steps_done(self) -> int:
+        """Steps done so far."""
+        return self.step + 1
+
+    @property
+    def tokens_per_second(self) -> float:
+        """How fast this step was."""
+        return self.tokens / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class TrainedBlock:
+    """A block that was trained to take another's place."""
+
+    slot: str
+    base: BlockHash
+    """The block in the slot when training began."""
+    delta: BlockHash | None
+    """The delta block that was learnt, in the forms that have one."""
+    block: BlockHash
+    """The block that takes the base's place."""
+
+
+@dataclass(frozen=True)
 class PinnedBlock:
     """A block in a slot, and its payload."""
 
@@ -490,6 +533,16 @@ class SlotDiff:
 
 
 @dataclass(frozen=True)
+class LossDiff:
+    """Mean losses of two models on the same tokens, in nats per predicted token; the same bits everywhere."""
+
+    before: float
+    after: float
+    tokens: int
+    """Tokens that were predicted."""
+
+
+@dataclass(frozen=True)
 class SnapshotDiff:
     """How two models differ."""
 
@@ -501,6 +554,8 @@ class SnapshotDiff:
     """Slots whose blocks differ, in slot order."""
     new_payload_bytes: int
     """Bytes of payloads that only the second has: what has to be sent to who has the first."""
+    loss: LossDiff | None = None
+    """What both lose on the tokens that were given, if any were."""
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -266,6 +266,23 @@ class ExtractError(EvidenceError):
     slot: str
 
 
+class TrainingError(BlyanError):
+    """A training run that failed. Codes: diverged (``step``, ``loss``: lower the learning rate), candle."""
+
+    step: int
+    loss: float
+
+
+class RunCheckpointError(TrainingError, ValueError):
+    """Bytes that are no checkpoint of a training run (``reason``), or that of another run (``field``, ``found``,
+    ``expected``)."""
+
+    reason: str
+    field: str
+    found: str
+    expected: str
+
+
 class HashError(BlyanError, ValueError):
     """Text that is no hash."""
 
@@ -281,7 +298,7 @@ class ForkedError(BlyanError, RuntimeError):
 
 
 class BusyError(BlyanError, RuntimeError):
-    """A session or stream is in use by another call."""
+    """A session, stream or trainer is in use by another call."""
 
 
 class Cancelled(BlyanError):

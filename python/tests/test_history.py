@@ -98,6 +98,15 @@ def test_a_comparison_measures_as_numpy_does(copy: blyan.Chain) -> None:
         assert tensor.distance.relative_norm == 1.0 and tensor.distance.max_abs == abs(values).max()
         assert tensor.distance.norm == pytest.approx(np.sqrt((values**2).sum()), rel=1e-12)
     assert before.compare(after).slots[0].tensors == []
+    assert diff.loss is None
+    tokens = list(range(40))
+    seen.clear()
+    measured = before.compare(after, tokens=tokens, window=8, progress=seen.append)
+    losses = [blyan.evolve.evaluate(copy, model, tokens, window=8).loss for model in (before, after)]
+    assert measured.loss == blyan.LossDiff(*losses, 39) and losses[0] != losses[1]
+    assert [type(report).__name__ for report in (seen[0], seen[-1])] == ["CompareProgress", "EvaluateProgress"]
+    with pytest.raises(blyan.exceptions.OptionError):
+        before.compare(after, tokens=[1])
     assert pickle.loads(pickle.dumps(diff)) == diff
     with pytest.raises(ZeroDivisionError):
         before.compare(after, progress=lambda _: 1 / 0)
@@ -274,6 +283,10 @@ def test_a_delta_is_merged_to_the_sum_that_anybody_gets(copy: blyan.Chain) -> No
     assert len(copy) == length
     merged = blyan.merge_delta(copy, delta)
     assert merged.payload_hash == promised and (merged.name, merged.version) == (SLOT, "1.0.1")
+    assert blyan.apply_delta(base.payload, payload) == bytes(merged.payload)
+    for whole, part in ((base.payload, b"no payload"), (payload, payload)):
+        with pytest.raises(ValueError):
+            blyan.apply_delta(whole, part)
     # docs/numerics.md, Merging a delta: rank by rank with one rounding each, then to the nearest bf16.
     total = np.zeros_like(before)
     for r in range(2):

@@ -1,5 +1,5 @@
 """Ctrl-C: heard within 100 ms while importing, exporting, verifying, generating, replaying; the chain is
-sound after it. Asserted is one second (`LIMIT_S`), which holds on a machine that is busy, too.
+sound after it. On a machine that is busy with other things the best of some tries counts.
 
 Each case runs in a process of its own that measures for itself: a timer sends SIGINT, and what counts is
 the time from there to KeyboardInterrupt. Nothing else is timed.
@@ -18,8 +18,9 @@ from conftest import MODEL, ROOT
 
 import blyan
 
-# How late an interrupt may come: the promise is 100 ms on an idle machine, this is for a busy one.
-LIMIT_S = 1.0
+# How late an interrupt may come, and how often a machine may be too busy to show it.
+LIMIT_S = 0.1
+TRIES = 8
 
 SCRIPT = """
 import json, os, signal, sys, threading, time
@@ -114,7 +115,16 @@ os._exit(0)
     ],
 )
 def test_ctrl_c(tmp_path: Path, what: str) -> None:
-    place = tmp_path / "c"
+    late: list[float] = []
+    for number in range(TRIES):
+        late.append(interrupted(tmp_path / str(number), what))
+        if late[-1] < LIMIT_S:
+            return
+    raise AssertionError(f"interrupts came after {late} s")
+
+
+def interrupted(place: Path, what: str) -> float:
+    """Interrupts once, checks the chain, and says how late it came."""
     if what != "import":
         with blyan.Chain(place) as chain:
             blyan.import_checkpoint(chain, MODEL)
@@ -127,9 +137,10 @@ def test_ctrl_c(tmp_path: Path, what: str) -> None:
     )
     assert process.returncode == 0, process.stderr
     result = json.loads(process.stdout)
-    assert result["ok"] and result["late"] < LIMIT_S, result
+    assert result["ok"], result
     with blyan.Chain(place) as chain:
         assert len(chain) == result["blocks"] and chain.verify(full=True).ok
+    return float(result["late"])
 
 
 @pytest.mark.parametrize("of", ["model", "session"])

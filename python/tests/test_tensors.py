@@ -274,6 +274,22 @@ def test_quantizing(dtype: str) -> None:
     assert (numpy.abs(restored - array) <= limit * (0.5 / 127 + 1e-6 if dtype == "int8" else 1 / 16)).all()
 
 
+def test_converting() -> None:
+    array = numpy.random.default_rng(2).standard_normal((3, 5)).astype(numpy.float32)
+    bits = array.view(numpy.uint32)
+    nearest = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(numpy.uint16)
+    short = blyan.convert("bf16", array)
+    assert short == ("BF16", [3, 5], nearest.tobytes())
+    assert blyan.convert("f32", short) == ("F32", [3, 5], bf16_to_f32(nearest).tobytes())
+    assert blyan.convert("f16", array)[2] == array.astype(numpy.float16).tobytes()
+    tensors = blyan.TensorBlock(blyan.write_tensors({"w": short}))
+    assert blyan.convert("BF16", tensors["w"]) == short
+    huge, infinite = numpy.full(2, 1e6, numpy.float32), numpy.full(2, numpy.inf, numpy.float32)
+    for dtype, given in [("int8", array), ("f16", huge), ("bf16", infinite)]:
+        with pytest.raises(exceptions.TensorError):
+            blyan.convert(dtype, given)
+
+
 @pytest.mark.parametrize(
     "payload",
     [b"", b"\0" * 8, b"\xff" * 64, (2**63).to_bytes(8, "little"), b"\2\0\0\0\0\0\0\0{}x", b"\2\0\0\0\0\0\0\0[]"],
