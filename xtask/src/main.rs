@@ -98,7 +98,6 @@ fn cargo(words: &[&str]) -> Command {
 
 fn test() -> Outcome {
     run(&mut cargo(&["test", "--no-fail-fast"]))?;
-    run(&mut cargo(&["test", "--no-fail-fast", "--package", "blyan-learn"]))?;
     run(&mut cargo(&["run", "--release", "--example", "quickstart"]))?;
     capi::test(&root())?;
     python::test(&root())?;

@@ -41,8 +41,7 @@ fn rust_session(root: &Path) -> Outcome<PathBuf> {
     if chain.exists() {
         std::fs::remove_dir_all(&chain).map_err(|error| format!("{}: {error}", chain.display()))?;
     }
-    let mut session =
-        cargo(&["run", "--release", "--quiet", "-p", "blyan-core", "--example", "session", "--"]);
+    let mut session = cargo(&["run", "--release", "--quiet", "--example", "session", "--"]);
     let output = session.arg(root.join("models/tiny-kjv-moe")).arg(&chain).current_dir(root).output();
     let output = output.map_err(|error| format!("session: {error}"))?;
     if !output.status.success() {

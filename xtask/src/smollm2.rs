@@ -59,7 +59,6 @@ pub(crate) fn test(root: &Path) -> Outcome {
         }
         Err(message) => return Err(message),
     };
-    let words =
-        ["test", "--release", "-p", "blyan-core", "--test", "smollm2", "--", "--ignored", "--nocapture"];
+    let words = ["test", "--release", "--test", "smollm2", "--", "--ignored", "--nocapture"];
     run(cargo(&words).env("BLYAN_SMOLLM2", models))
 }

@@ -43,7 +43,7 @@ fn arguments() -> Result<Arguments, String> {
         text: package.join("examples/pretrain/kjv"),
         out: package.join("../target/pretrain"),
         shape: package.join("../models/tiny-kjv-moe"),
-        steps: 2450,
+        steps: 1600,
         batch: 16,
         peak: 3e-3,
         stop_after: None,
