@@ -175,10 +175,17 @@ pub(crate) fn logprobs<'py>(py: Python<'py>, logprobs: &Logprobs) -> PyResult<Bo
     make(py, "Logprobs", (token_logprob(py, &logprobs.chosen)?, top))
 }
 
+/// A piece, a tuple with names. Made without the Python code of its class: a small model needs some hundred
+/// microseconds for a token, and each token pushes the interpreter out of the CPU's caches.
 pub(crate) fn piece<'py>(py: Python<'py>, piece: &Piece) -> PyResult<Bound<'py, PyAny>> {
+    static MAKER: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
+    let (new, class) = MAKER.get_or_try_init(py, || {
+        let new = py.get_type::<PyTuple>().getattr("__new__")?;
+        Ok::<_, PyErr>((new.unbind(), py.import("blyan._values")?.getattr("Piece")?.unbind()))
+    })?;
     let logprobs = piece.logprobs.as_ref().map(|found| logprobs(py, found)).transpose()?;
     let reason = piece.finish_reason.map(finish_reason);
-    make(py, "Piece", (piece.token, piece.text.as_str(), logprobs, reason))
+    new.bind(py).call1((class, (piece.token, piece.text.as_str(), logprobs, reason)))
 }
 
 pub(crate) fn generation<'py>(py: Python<'py>, generation: Generation) -> PyResult<Bound<'py, PyAny>> {

@@ -909,6 +909,25 @@ class Stream:
 
 @final
 class Trainer:
+    """A run that trains slots of a snapshot (experts, routers, or any other) on tokens; all other weights stay as
+    they are, and what comes of it are candidate blocks.
+
+    `form` is "full" (all tensors, written in the types of their blocks), "low_rank" (factors of `rank` for each
+    matrix, written as a delta block and as the block that it gives) or "int8" (what the matrices gained, in 8
+    bits). A step takes `batch` sequences of `sequence` tokens. The learning rate rises over `warmup_steps` to
+    `learning_rate` and falls along a cosine to `learning_rate * learning_rate_floor`. `clip` bounds the norm of
+    all gradients together; None leaves them. `balance` weighs the load-balancing loss of routers.
+
+    One seed and one number of threads give the same bits on one machine. A trainer is used by one call at a time.
+
+    >>> from blyan import learn
+    >>> tokens = model.tokenize("In the beginning God created the heaven and the earth. " * 4)
+    >>> trainer = learn.Trainer(chain, model.snapshot, tokens, ["layer0.expert1"],
+    ...                         steps=2, batch=1, sequence=8, learning_rate=1e-3)
+    >>> trainer.run(progress=False), trainer.steps_done, trainer.trained_parameters
+    (True, 2, 147456)
+    """
+
     def __new__(
         cls,
         chain: Chain,
@@ -952,27 +971,62 @@ class Trainer:
         balance: float = 0.0,
         seed: int = 0,
         threads: int | None = None,
-    ) -> Self: ...
+    ) -> Self:
+        """A run that begins from nothing and trains every slot of a spec (a dict as `Snapshot.spec` gives it);
+        matrices begin normal with this deviation. Other options as for a `Trainer`.
+
+        >>> from blyan import learn
+        >>> trainer = learn.Trainer.from_nothing(model.snapshot.spec, range(100), steps=1, batch=1, sequence=8)
+        >>> with blyan.Chain.in_memory() as another:
+        ...     trainer.append_model(another, "bf16").kind
+        'model'
+        """
     def run(
         self,
         *,
         progress: Callable[[StepReport], object] | bool | None = None,
         cancel: CancelToken | None = None,
-    ) -> bool: ...
-    def step(self) -> StepReport: ...
-    def loss(self, tokens: Sequence[int]) -> float: ...
-    def logits(self, sequence: Sequence[int]) -> Any: ...
-    def gradients(self, sequence: Sequence[int]) -> tuple[float, dict[tuple[str, str], Any]]: ...
-    def append_candidates(self, chain: Chain) -> list[TrainedBlock]: ...
+    ) -> bool:
+        """Does the steps that are left. True once all are done, False if it was cancelled: between two steps, so
+        it can go on.
+
+        `progress` is called with a `StepReport` after each; True shows a bar, False nothing, None a bar in a
+        terminal or a notebook. Ctrl-C ends the run after the step it is in.
+        """
+    def step(self) -> StepReport:
+        """One step."""
+    def loss(self, tokens: Sequence[int]) -> float:
+        """Mean loss of tokens in nats, in windows of `sequence` predicted tokens: a guide while training. What
+        counts is `evolve.evaluate` of the candidate.
+        """
+    def logits(self, sequence: Sequence[int]) -> Any:
+        """Logits of every position of a sequence: float32, (tokens, vocabulary), as of `MoEModelManager.logits`."""
+    def gradients(self, sequence: Sequence[int]) -> tuple[float, dict[tuple[str, str], Any]]:
+        """Loss of one sequence and its gradients: (loss, {(slot, tensor): values in row-major order}). Changes
+        nothing.
+        """
+    def append_candidates(self, chain: Chain) -> list[TrainedBlock]:
+        """Appends a candidate for each slot that was trained, in slot order, and returns them; a slot whose
+        weights round to those of its base has none.
+        """
     def append_model(
         self, chain: Chain, dtype: str | None = "bf16", texts: Mapping[str, Buffer] | None = None
-    ) -> Block: ...
-    def checkpoint(self) -> bytes: ...
-    def resume(self, checkpoint: Buffer) -> None: ...
+    ) -> Block:
+        """Appends the whole model of a run from nothing, in f32, bf16 or f16, and returns its model block. `texts`
+        are its tokenizer and other texts, by slot.
+        """
+    def checkpoint(self) -> bytes:
+        """The state of the run, to be resumed from."""
+    def resume(self, checkpoint: Buffer) -> None:
+        """Goes on from a checkpoint of the same run (base, tokens, options): on one machine with one number of
+        threads to the same bits as a run that was never stopped.
+        """
     @property
-    def steps_done(self) -> int: ...
+    def steps_done(self) -> int:
+        """Steps done."""
     @property
-    def trained_parameters(self) -> int: ...
+    def trained_parameters(self) -> int:
+        """Numbers that learn."""
 
 @final
 class Snapshot:
@@ -1006,15 +1060,18 @@ class Snapshot:
         progress: Callable[[Any], object] | bool | None = None,
         cancel: CancelToken | None = None,
     ) -> SnapshotDiff:
-        """How another model differs from this one: slots, bytes that would have to be sent, and, with
-        `distances`, how far the weights of changed slots moved. The same on every machine.
+        """How another model differs from this one: slots, bytes that would have to be sent, with `distances` how
+        far the weights of changed slots moved, with `tokens` what both lose on them, in windows as
+        `evolve.evaluate` has them. The same on every machine.
 
-        `progress` is called with a `CompareProgress` after each changed slot; True shows a bar, False
-        nothing, None a bar in a terminal or a notebook.
+        `progress` is called with a `CompareProgress` after each changed slot, then with an
+        `evolve.EvaluateProgress` while losses are measured; True shows a bar, False nothing, None a bar in a
+        terminal or a notebook.
 
-        >>> difference = chain.snapshot().compare(model.snapshot, distances=True)
-        >>> difference.slots, difference.new_payload_bytes
-        ([], 0)
+        >>> tokens = model.tokenize("In the beginning God created the heaven and the earth.")
+        >>> difference = chain.snapshot().compare(model.snapshot, distances=True, tokens=tokens)
+        >>> difference.slots, difference.new_payload_bytes, difference.loss.before == difference.loss.after
+        ([], 0, True)
         """
     def with_block(self, block: _BlockLike) -> Snapshot:
         """This model with another block in the slot that the block's name says, in memory only."""

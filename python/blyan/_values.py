@@ -363,8 +363,7 @@ class Logprobs:
         object.__setattr__(self, "top", tuple(self.top))
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Text that became certain with one token."""
 
     token: int

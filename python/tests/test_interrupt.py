@@ -76,6 +76,10 @@ def run():
         while True:
             for piece in model.stream("And", ignore_eos=True):
                 pass
+    elif what == "train":
+        tokens = list(range(100))
+        options = dict(steps=1_000_000, batch=1, sequence=8)  # short steps, which are waited for
+        blyan.learn.Trainer(chain, chain.snapshot(), tokens, ["layer3.expert1"], **options).run()
     elif what == "writer":
         held = []
         thread = threading.Thread(target=lambda: held.append(chain.writer()))
@@ -111,6 +115,7 @@ os._exit(0)
         "quantize",
         "logits",
         "stream",
+        "train",
         "writer",
     ],
 )

@@ -118,7 +118,7 @@ def test_every_class_that_the_compiled_part_raises_exists() -> None:
 def test_what_is_public() -> None:
     assert set(blyan.__all__) <= set(dir(blyan))
     public = {name for name in dir(_blyan) if inspect.isclass(getattr(_blyan, name))}
-    assert public <= set(blyan.__all__)
+    assert public <= {*blyan.__all__, *blyan.learn.__all__}
     for name in sorted(public):
         cls = getattr(blyan, name)
         assert cls.__module__ == "blyan" and cls.__doc__
