@@ -305,16 +305,16 @@ void history(blyan::chain &chain, const std::string &folder)
     const blyan::comparison compared = before.compare(chain, after, comparing);
     EXPECT(heard == 1 && compared.slots.size() == 1 && blyan::hash(compared.after) == after.info().root);
     EXPECT(compared.loss_tokens == 0);
-    comparing.distances = false;
-    comparing.on_progress = nullptr;
-    comparing.tokens = {3, 17, 99, 4, 5, 6, 7, 8, 9};
-    comparing.window = 4;
-    const blyan::comparison measured = before.compare(chain, after, comparing);
+    blyan::compare_options measuring;
+    for (std::uint32_t token = 0; token < 65; token++)
+        measuring.tokens.push_back(token * 31);
+    measuring.window = 4;
+    const blyan::comparison measured = before.compare(chain, after, measuring);
     blyan::evolve::evaluate_options evaluating;
     evaluating.window = 4;
-    EXPECT(measured.loss_tokens == 8 && measured.before_loss != measured.after_loss);
-    EXPECT(measured.before_loss == blyan::evolve::evaluate(chain, before, comparing.tokens, evaluating).loss);
-    EXPECT(measured.after_loss == blyan::evolve::evaluate(chain, after, comparing.tokens, evaluating).loss);
+    EXPECT(measured.loss_tokens == 64 && measured.before_loss != measured.after_loss);
+    EXPECT(measured.before_loss == blyan::evolve::evaluate(chain, before, measuring.tokens, evaluating).loss);
+    EXPECT(measured.after_loss == blyan::evolve::evaluate(chain, after, measuring.tokens, evaluating).loss);
     const blyan::slot_diff &slot = compared.slots.at(0);
     EXPECT(slot.name == "layer1.expert2" && slot.after == expert && slot.before && !slot.same_payload);
     EXPECT(compared.new_payload_bytes == slot.after_bytes && slot.tensors.size() == 3);

@@ -54,7 +54,7 @@ learn::train_options layer_options()
 
 void defaults()
 {
-    const learn::train_options none;
+    const learn::train_options none{};
     const blyan::detail::training asked(none);
     blyan_train_options raw;
     EXPECT(blyan_train_options_init(&raw, sizeof raw) == BLYAN_STATUS_OK);

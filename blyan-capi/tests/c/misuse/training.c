@@ -101,7 +101,7 @@ static void ask_for_nonsense(const blyan_chain *chain, const blyan_snapshot *bas
 
     options = options_for(&ROUTER, 1);
     EXPECT(INVALID_ARGUMENT, begun(chain, base, &options, TOKENS, 8));
-    EXPECT_TRUE(strstr(blyan_last_error()->message, "8 tokens are too few: at least 9") != NULL);
+    EXPECT_TRUE(strstr(blyan_last_error()->message, "8 tokens are too few: expected at least 9") != NULL);
     EXPECT(INVALID_ARGUMENT, begun(chain, base, &options, NULL, 0));
     EXPECT(INVALID_ARGUMENT, begun(chain, base, &options, far, 10));
     EXPECT_TRUE(strstr(blyan_last_error()->message, "token 8 is 2048") != NULL);
