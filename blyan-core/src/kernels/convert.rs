@@ -29,8 +29,7 @@ impl Isa {
     /// A length that is no whole number of rows.
     pub fn quantize_into(self, x: &[f32], cols: usize, out: &mut Quantized) -> Result<(), KernelError> {
         let tokens = whole_rows("x", x.len(), cols)?;
-        out.cols = cols;
-        out.values.resize(x.len(), 0);
+        out.values.resize(tokens, cols);
         out.scales.resize(tokens, 0.0);
         out.words.clear();
         self.run(Quantize { x, out });
@@ -78,8 +77,7 @@ struct Quantize<'a> {
 
 impl Kernel for Quantize<'_> {
     fn scalar(self) {
-        let cols = self.out.cols;
-        let tokens = self.x.chunks_exact(cols).zip(self.out.values.chunks_exact_mut(cols));
+        let tokens = self.x.chunks_exact(self.out.values.cols()).zip(self.out.values.rows_mut());
         for ((x, values), scale) in tokens.zip(&mut self.out.scales) {
             *scale = scalar::quantize(x, values);
         }
@@ -87,8 +85,7 @@ impl Kernel for Quantize<'_> {
 
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
-        let cols = self.out.cols;
-        let tokens = self.x.chunks_exact(cols).zip(self.out.values.chunks_exact_mut(cols));
+        let tokens = self.x.chunks_exact(self.out.values.cols()).zip(self.out.values.rows_mut());
         for ((x, values), scale) in tokens.zip(&mut self.out.scales) {
             *scale = quantize_token(s, x, values);
         }

@@ -21,6 +21,7 @@ mod norm;
 mod operand;
 mod pointwise;
 mod rope;
+mod rows;
 mod scalar;
 mod simd;
 mod softmax;

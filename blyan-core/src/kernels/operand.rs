@@ -3,6 +3,7 @@
 //! Constructors check every length, so a kernel that holds an operand never reads past it.
 
 use super::error::{KernelError, check_len, whole_rows};
+use super::rows::Rows;
 use super::scalar::LANES;
 use crate::dtype::{DType, GROUP, Shape};
 
@@ -16,7 +17,8 @@ pub(super) const WORD: usize = 8;
 
 /// What 16 words of I4 meet: 128 activations, of which the vector code wants those that meet the same
 /// nibbles of all words side by side.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
 pub(super) struct Words {
     /// `values[n]`: elements n and n + 4 of each word.
     pub(super) values: [[i16; 2 * LANES]; WORD / 2],
@@ -171,10 +173,9 @@ impl<'a> Vector<'a> {
 /// Activations rounded to 16 bits with one scale per token: what `I8` and `I4` weights meet.
 ///
 /// Made by [`Isa::quantize`](super::Isa::quantize); `x ≈ value × scale`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Quantized {
-    pub(super) cols: usize,
-    pub(super) values: Vec<i16>,
+    pub(super) values: Rows<i16>,
     pub(super) scales: Vec<f32>,
     /// The values once more for I4, a whole number for each token, if asked for.
     pub(super) words: Vec<Words>,
@@ -187,19 +188,20 @@ impl Quantized {
     ///
     /// Columns that are no multiple of 32.
     pub fn arrange_groups(&mut self) -> Result<(), KernelError> {
-        if !self.cols.is_multiple_of(GROUP) {
-            return Err(KernelError::Group { cols: self.cols });
+        let cols = self.values.cols();
+        if !cols.is_multiple_of(GROUP) {
+            return Err(KernelError::Group { cols });
         }
-        if self.words.is_empty() && self.cols > 0 {
-            let tokens = self.values.chunks_exact(self.cols);
-            self.words.extend(tokens.flat_map(|token| token.chunks(WORD * LANES).map(Words::new)));
+        if self.words.is_empty() {
+            let words = self.values.rows().flat_map(|token| token.chunks(WORD * LANES).map(Words::new));
+            self.words.extend(words);
         }
         Ok(())
     }
 
-    /// The rounded values, `(tokens, cols)`, each within ±32767.
-    pub fn values(&self) -> &[i16] {
-        &self.values
+    /// The rounded values of each token, within ±32767.
+    pub fn tokens(&self) -> impl Iterator<Item = &[i16]> {
+        self.values.rows()
     }
 
     /// One scale per token; the canonical NaN where the token held a NaN or an infinity.
@@ -233,8 +235,8 @@ impl<'a> Input<'a> {
     ///
     /// Another shape than that of the activations.
     pub fn with_quantized(self, quantized: &'a Quantized) -> Result<Self, KernelError> {
-        check_len("quantized columns", self.cols, quantized.cols)?;
-        check_len("quantized input", self.x.len(), quantized.values.len())?;
+        check_len("quantized columns", self.cols, quantized.values.cols())?;
+        check_len("quantized tokens", self.tokens(), quantized.values.len())?;
         Ok(Self { quantized: Some(quantized), ..self })
     }
 
@@ -271,8 +273,6 @@ impl<'a> Input<'a> {
     /// The rounded activations of one token and their scale.
     pub(super) fn quantized_token(&self, token: usize) -> (&'a [i16], f32) {
         // `matmul` refuses such weights without a quantized input, so the fallback is never taken.
-        self.quantized.map_or((&[], f32::NAN), |q| {
-            (&q.values[token * self.cols..(token + 1) * self.cols], q.scales[token])
-        })
+        self.quantized.map_or((&[], f32::NAN), |q| (q.values.row(token), q.scales[token]))
     }
 }
