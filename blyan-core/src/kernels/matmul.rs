@@ -117,6 +117,10 @@ trait Dot<S: Simd> {
     /// Steps after which the accumulator must be emptied into the total.
     const BLOCK: usize;
 
+    /// Whether the rows of a single token are summed one after the other, as memory is read fastest, and not side
+    /// by side: where a single chain of sums keeps up with memory.
+    const ROW_BY_ROW: bool;
+
     /// One for each whole step of a row, or more, and one for what is left after them.
     fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [Self::Scale], Self::Scale);
     fn token<'a>(input: &Input<'a>, token: usize) -> &'a [<Self::Values as Chunk>::Item];
@@ -157,6 +161,7 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     const PARTS: usize = 4;
     const PART: usize = LANES;
     const BLOCK: usize = usize::MAX;
+    const ROW_BY_ROW: bool = size_of::<E::Step>() > 4 * LANES;
 
     #[inline(always)]
     fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
@@ -239,6 +244,8 @@ impl<S: Simd> Dot<S> for IntDot {
 
     /// As many steps as [`Simd::total_each`] is exact for.
     const BLOCK: usize = 64;
+
+    const ROW_BY_ROW: bool = true;
 
     #[inline(always)]
     fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
@@ -328,6 +335,7 @@ impl<S: Simd> Dot<S> for GroupDot {
     /// A part has elements from the whole step.
     const PART: usize = 1;
     const BLOCK: usize = usize::MAX;
+    const ROW_BY_ROW: bool = false;
 
     #[inline(always)]
     fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [WordScales], WordScales) {
@@ -404,6 +412,10 @@ impl<'a, 'o, D> Products<'a, 'o, D> {
 }
 
 const CACHE_LINE_BYTES: usize = 64;
+const PAGE_BYTES: usize = 4096;
+
+/// How far ahead of their use weights are asked for, where that goes page by page.
+const AHEAD_BYTES: usize = 2 * PAGE_BYTES;
 
 /// Fours of results in the largest tile.
 const MOST_FOURS: usize = 8;
@@ -436,9 +448,8 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
             scales[r] = D::scales(job.weights, row_of(r)).0;
         });
         unroll!(c < 4 or C, { (values[c], values_end[c]) = D::Values::split(D::token(job.input, col + c)); });
-        // A single token reads each weight once, from memory: while one tile is computed, the next one
-        // is asked for, in the order in which it lies there.
-        let next_tile = weights[0].as_ptr().cast::<u8>().wrapping_add(2 * R * job.weights.row_bytes());
+        // A single token reads each weight once, from memory.
+        let alone = C == 1;
 
         let whole = weights[0].len();
         let left = job.weights.cols() - whole * D::STEP;
@@ -448,8 +459,18 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
         while step < steps {
             let end = steps.min(step.saturating_add(D::BLOCK));
             let block = step..end.min(whole);
-            let ahead = (C == 1).then(|| next_tile.wrapping_add(step * R * size_of::<D::Weights>()));
-            let mut acc = sum_steps::<S, D, R, C>(s, (&weights, &scales), &values, block, ahead);
+            let mut acc = [[D::zero(s); C]; R];
+            if alone && D::ROW_BY_ROW {
+                unroll!(r < R, {
+                    let row = (&[weights[r]], &[scales[r]]);
+                    [acc[r]] =
+                        sum_steps::<S, D, 1, C>(s, row, &values, block.clone(), Ahead::Page(AHEAD_BYTES));
+                });
+            } else {
+                // While one tile is computed, the one after the next is asked for.
+                let ahead = if alone { Ahead::Line(2 * R * job.weights.row_bytes()) } else { Ahead::Nothing };
+                acc = sum_steps::<S, D, R, C>(s, (&weights, &scales), &values, block, ahead);
+            }
             if end > whole {
                 // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
                 let parts = left.div_ceil(D::PART);
@@ -510,15 +531,25 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
 /// A slice of each row.
 type Slices<'a, T, const R: usize> = [&'a [T]; R];
 
-/// The sums of R rows × C tokens over a block of steps, in registers. Asks for the bytes at `ahead` as
-/// fast as it reads its own.
+/// What is asked for from memory before it is needed: what lies so many bytes after the rows that are read, in
+/// the order in which it lies there, as fast as they are.
+#[derive(Clone, Copy)]
+enum Ahead {
+    Nothing,
+    Line(usize),
+    /// Page by page: where rows are read one after the other, such a run of requests is answered sooner than
+    /// the same ones spread out.
+    Page(usize),
+}
+
+/// The sums of R rows × C tokens over a block of steps, in registers.
 #[inline(always)]
 fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
     s: S,
     (weights, scales): (&Slices<'_, D::Weights, R>, &Slices<'_, D::Scale, R>),
     values: &[&[D::Values]; C],
     block: Range<usize>,
-    ahead: Option<*const u8>,
+    ahead: Ahead,
 ) -> [[D::Acc; C]; R] {
     // All have as many steps; said here, the loop needs no further check.
     let steps = block.len();
@@ -529,12 +560,21 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
     });
     unroll!(c < 4 or C, { x[c] = &values[c][block.clone()][..steps]; });
     let step_bytes = R * size_of::<D::Weights>();
+    let first = weights[0].as_ptr().cast::<u8>().wrapping_add(block.start * step_bytes);
     let mut acc = [[D::zero(s); C]; R];
     for step in 0..steps {
-        if let Some(ahead) = ahead {
-            for line in (0..step_bytes).step_by(CACHE_LINE_BYTES) {
-                s.prefetch(ahead.wrapping_add(step * step_bytes + line));
+        let now = first.wrapping_add(step * step_bytes);
+        let (at, bytes) = match ahead {
+            Ahead::Nothing => (now, 0),
+            Ahead::Line(bytes) => (now.wrapping_add(bytes), step_bytes),
+            Ahead::Page(bytes) => {
+                let at = now.wrapping_add(bytes);
+                let into_page = at.addr() % PAGE_BYTES;
+                (at.wrapping_sub(into_page), if into_page < step_bytes { PAGE_BYTES } else { 0 })
             }
+        };
+        for line in (0..bytes).step_by(CACHE_LINE_BYTES) {
+            s.prefetch(at.wrapping_add(line));
         }
         let mut prepared = [D::prepare(s, &w[0][step]); R];
         unroll!(r < R, {
