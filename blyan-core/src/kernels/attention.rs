@@ -261,6 +261,8 @@ struct Scores<'r, 'a, 'o, E> {
 }
 
 impl<S: Simd, E: Element> Grid<S> for Scores<'_, '_, '_, E> {
+    type Columns<const C: usize> = ();
+
     fn shape(&self) -> (usize, usize) {
         (self.run.blocks, self.run.args.spans.len() * self.run.args.group)
     }
@@ -269,8 +271,10 @@ impl<S: Simd, E: Element> Grid<S> for Scores<'_, '_, '_, E> {
         simd::CACHED_BYTES / self.run.args.shape.key_block_bytes().max(1)
     }
 
+    fn columns<const C: usize>(&self, _: usize) {}
+
     #[inline(always)]
-    fn tile<const R: usize, const C: usize>(&mut self, s: S, block: usize, query: usize) {
+    fn tile<const R: usize, const C: usize>(&mut self, s: S, block: usize, query: usize, (): &()) {
         match self.run.blocks - block {
             1 | 2 => self.sums::<S, 2, C>(s, block, query),
             _ => self.sums::<S, R, C>(s, block, query),
@@ -323,6 +327,8 @@ struct WeightedValues<'r, 'a, 'o, E> {
 }
 
 impl<S: Simd, E: Element> Grid<S> for WeightedValues<'_, '_, '_, E> {
+    type Columns<const C: usize> = ();
+
     fn shape(&self) -> (usize, usize) {
         let args = self.run.args;
         (args.shape.head_dim.div_ceil(LANES), args.spans.len() * args.group)
@@ -332,8 +338,10 @@ impl<S: Simd, E: Element> Grid<S> for WeightedValues<'_, '_, '_, E> {
         usize::MAX / 2
     }
 
+    fn columns<const C: usize>(&self, _: usize) {}
+
     #[inline(always)]
-    fn tile<const R: usize, const C: usize>(&mut self, s: S, chunk: usize, query: usize) {
+    fn tile<const R: usize, const C: usize>(&mut self, s: S, chunk: usize, query: usize, (): &()) {
         match self.run.args.shape.head_dim.div_ceil(LANES) - chunk {
             1 | 2 => self.sums::<S, 2, C>(s, chunk, query),
             _ => self.sums::<S, R, C>(s, chunk, query),

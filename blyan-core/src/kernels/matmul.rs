@@ -117,9 +117,9 @@ trait Dot<S: Simd> {
     /// Steps after which the accumulator must be emptied into the total.
     const BLOCK: usize;
 
-    /// Whether the rows of a single token are summed one after the other, as memory is read fastest, and not side
-    /// by side: where a single chain of sums keeps up with memory.
-    const ROW_BY_ROW: bool;
+    /// Up to how many tokens rows are summed one after the other, as memory is read fastest, and not side by side:
+    /// where so few chains of sums keep up with memory.
+    const ROW_BY_ROW: usize;
 
     /// One for each whole step of a row, or more, and one for what is left after them.
     fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [Self::Scale], Self::Scale);
@@ -161,7 +161,7 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     const PARTS: usize = 4;
     const PART: usize = LANES;
     const BLOCK: usize = usize::MAX;
-    const ROW_BY_ROW: bool = size_of::<E::Step>() > 4 * LANES;
+    const ROW_BY_ROW: usize = if size_of::<E::Step>() > 4 * LANES { 1 } else { 0 };
 
     #[inline(always)]
     fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
@@ -245,7 +245,7 @@ impl<S: Simd> Dot<S> for IntDot {
     /// As many steps as [`Simd::total_each`] is exact for.
     const BLOCK: usize = 64;
 
-    const ROW_BY_ROW: bool = true;
+    const ROW_BY_ROW: usize = 3;
 
     #[inline(always)]
     fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
@@ -335,7 +335,7 @@ impl<S: Simd> Dot<S> for GroupDot {
     /// A part has elements from the whole step.
     const PART: usize = 1;
     const BLOCK: usize = usize::MAX;
-    const ROW_BY_ROW: bool = false;
+    const ROW_BY_ROW: usize = 0;
 
     #[inline(always)]
     fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [WordScales], WordScales) {
@@ -420,7 +420,17 @@ const AHEAD_BYTES: usize = 2 * PAGE_BYTES;
 /// Fours of results in the largest tile.
 const MOST_FOURS: usize = 8;
 
-impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
+/// The activations of C tokens.
+struct Tokens<'a, V: Chunk, const C: usize> {
+    /// Whole chunks, and what is left after them.
+    values: [&'a [V]; C],
+    values_end: [&'a [V::Item]; C],
+    scales: [f32; C],
+}
+
+impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
+    type Columns<const C: usize> = Tokens<'a, D::Values, C>;
+
     fn shape(&self) -> (usize, usize) {
         (self.job.rows.len(), self.job.input.tokens())
     }
@@ -430,7 +440,24 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
     }
 
     #[inline(always)]
-    fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize) {
+    fn columns<const C: usize>(&self, col: usize) -> Tokens<'a, D::Values, C> {
+        let input = self.job.input;
+        let mut tokens = Tokens { values: [&[]; C], values_end: [&[]; C], scales: [1.0; C] };
+        unroll!(c < 4 or C, {
+            (tokens.values[c], tokens.values_end[c]) = D::Values::split(D::token(input, col + c));
+            tokens.scales[c] = D::token_scale(input, col + c);
+        });
+        tokens
+    }
+
+    #[inline(always)]
+    fn tile<const R: usize, const C: usize>(
+        &mut self,
+        s: S,
+        row: usize,
+        col: usize,
+        tokens: &Tokens<'a, D::Values, C>,
+    ) {
         let job = &mut self.job;
         let first_row = job.rows.start + row;
         let rows = R.min(job.rows.end - first_row);
@@ -440,16 +467,13 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
         // The whole chunks of each row, and what is left after them.
         let mut weights: [&[D::Weights]; R] = [&[]; R];
         let mut weights_end: [&[u8]; R] = [&[]; R];
-        let mut values: [&[D::Values]; C] = [&[]; C];
-        let mut values_end: [&[<D::Values as Chunk>::Item]; C] = [&[]; C];
         let mut scales: [&[D::Scale]; R] = [&[]; R];
         unroll!(r < R, {
             (weights[r], weights_end[r]) = D::Weights::split(job.weights.row(row_of(r)));
             scales[r] = D::scales(job.weights, row_of(r)).0;
         });
-        unroll!(c < 4 or C, { (values[c], values_end[c]) = D::Values::split(D::token(job.input, col + c)); });
-        // A single token reads each weight once, from memory.
-        let alone = C == 1;
+        // The first tokens read weights from memory; the next ones find them in a cache.
+        let reads = col == 0;
 
         let whole = weights[0].len();
         let left = job.weights.cols() - whole * D::STEP;
@@ -460,16 +484,17 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
             let end = steps.min(step.saturating_add(D::BLOCK));
             let block = step..end.min(whole);
             let mut acc = [[D::zero(s); C]; R];
-            if alone && D::ROW_BY_ROW {
+            if C <= D::ROW_BY_ROW {
+                let ahead = if reads { Ahead::Page(AHEAD_BYTES) } else { Ahead::Nothing };
                 unroll!(r < R, {
                     let row = (&[weights[r]], &[scales[r]]);
-                    [acc[r]] =
-                        sum_steps::<S, D, 1, C>(s, row, &values, block.clone(), Ahead::Page(AHEAD_BYTES));
+                    [acc[r]] = sum_steps::<S, D, 1, C>(s, row, &tokens.values, block.clone(), ahead);
                 });
             } else {
                 // While one tile is computed, the one after the next is asked for.
-                let ahead = if alone { Ahead::Line(2 * R * job.weights.row_bytes()) } else { Ahead::Nothing };
-                acc = sum_steps::<S, D, R, C>(s, (&weights, &scales), &values, block, ahead);
+                let bytes = 2 * R * job.weights.row_bytes();
+                let ahead = if C == 1 && reads { Ahead::Line(bytes) } else { Ahead::Nothing };
+                acc = sum_steps::<S, D, R, C>(s, (&weights, &scales), &tokens.values, block, ahead);
             }
             if end > whole {
                 // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
@@ -480,9 +505,9 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
                     let scale = D::spread(s, &D::scales(job.weights, row_of(r)).1);
                     unroll!(c < 4 or C, {
                         // Values may come in whole chunks although weights do not.
-                        let values = match values[c].get(whole) {
+                        let values = match tokens.values[c].get(whole) {
                             Some(values) => *values,
-                            None => D::Values::padded(values_end[c]),
+                            None => D::Values::padded(tokens.values_end[c]),
                         };
                         let mut sum = D::begin(s, acc[r][c], &values);
                         unroll!(part < 4 or D::PARTS, {
@@ -507,16 +532,15 @@ impl<S: Simd, D: Dot<S>> Grid<S> for Products<'_, '_, D> {
             });
         }
 
-        let (mut row_scales, mut token_scales) = ([1.0; R], [1.0; C]);
+        let mut row_scales = [1.0; R];
         unroll!(r < R, {
             row_scales[r] = job.weights.row_scale(row_of(r)).unwrap_or(1.0);
         });
-        unroll!(c < 4 or C, { token_scales[c] = D::token_scale(job.input, col + c); });
         unroll!(c < 4 or C, {
             let mut results = [0.0; R];
             unroll!(r < R, {
                 let total = totals[(c * R + r) / 4][(c * R + r) % 4];
-                results[r] = canonical_nan(D::finish(total, token_scales[c], row_scales[r]));
+                results[r] = canonical_nan(D::finish(total, tokens.scales[c], row_scales[r]));
             });
             if let Some(out) = job.out.row_mut(col + c).and_then(|out| out.get_mut(row..row + rows)) {
                 match <&mut [f32; R]>::try_from(&mut *out) {

@@ -107,9 +107,21 @@ pub(super) trait Grid<S: Simd> {
     /// Rows that stay in a core's cache while the columns pass by.
     fn rows_in_cache(&self) -> usize;
 
-    /// Computes the results `row..row + R` × `col..col + C`. Columns lie within the shape; rows past
-    /// its end are for the grid to leave out.
-    fn tile<const R: usize, const C: usize>(&mut self, s: S, row: usize, col: usize);
+    /// What all tiles of the same columns share.
+    type Columns<const C: usize>;
+
+    /// Of the columns `col..col + C`, which lie within the shape.
+    fn columns<const C: usize>(&self, col: usize) -> Self::Columns<C>;
+
+    /// Computes the results `row..row + R` × `col..col + C`. Rows past the shape's end are for the grid to leave
+    /// out.
+    fn tile<const R: usize, const C: usize>(
+        &mut self,
+        s: S,
+        row: usize,
+        col: usize,
+        columns: &Self::Columns<C>,
+    );
 }
 
 /// Bytes of a grid's rows that a core's second-level cache keeps beside the columns.
@@ -166,9 +178,10 @@ pub(super) fn tiles<S: Simd, G: Grid<S>, const R: usize, const C: usize>(
     rows: Range<usize>,
     col: usize,
 ) {
+    let columns = grid.columns::<C>(col);
     let mut row = rows.start;
     while row < rows.end {
-        grid.tile::<R, C>(s, row, col);
+        grid.tile::<R, C>(s, row, col, &columns);
         row += R;
     }
 }
