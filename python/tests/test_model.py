@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import sys
 import threading
@@ -269,6 +270,26 @@ def test_tokens(model: blyan.MoEModelManager) -> None:
         model.detokenize([10**6])
     with pytest.raises(UnicodeEncodeError):
         model.tokenize("\udc80")
+
+
+def test_special_tokens(empty: blyan.Chain, tmp_path: Path) -> None:
+    """A tokenizer that begins each text with a special token."""
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    template = tokenizer["post_processor"]
+    template["single"].insert(0, {"SpecialToken": {"id": "<s>", "type_id": 0}})
+    template["special_tokens"] = {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    blyan.import_checkpoint(empty, folder)
+    model = blyan.MoEModelManager(empty)
+    bare = model.tokenize(PROMPT, add_special_tokens=False)
+    whole = model.tokenize(PROMPT)
+    assert bare and whole == [model.token_id("<s>"), *bare]
+    assert model.count_tokens(PROMPT) == len(whole) == model.count_tokens(PROMPT, add_special_tokens=False) + 1
+    assert model.detokenize(whole) == PROMPT == model.detokenize(bare, skip_special_tokens=False)
+    assert model.detokenize(whole, skip_special_tokens=False) == "<s>" + PROMPT
+    assert model.generate(PROMPT, max_tokens=2) == model.generate(whole, max_tokens=2)
 
 
 def test_streams(model: blyan.MoEModelManager) -> None:
