@@ -3027,22 +3027,26 @@ blyan_status blyan_model_residency(const blyan_model *model,
                                    blyan_residency *residency,
                                    size_t size);
 
-// Token ids of a text, with those that every text of the model starts with.
+// Token ids of a text. `add_special_tokens` adds those that every text of the model starts or ends with;
+// rendered chats hold theirs already.
 blyan_status blyan_model_tokenize(const blyan_model *model,
                                   const char *text,
                                   size_t text_len,
+                                  bool add_special_tokens,
                                   blyan_tokens **tokens);
 
-// How many tokens a text is.
+// How many tokens a text is, as `blyan_model_tokenize` would give.
 blyan_status blyan_model_count_tokens(const blyan_model *model,
                                       const char *text,
                                       size_t text_len,
+                                      bool add_special_tokens,
                                       size_t *tokens);
 
-// Text of token ids, without special tokens.
+// Text of token ids. `skip_special_tokens` leaves out those that are no text, such as the end of a turn.
 blyan_status blyan_model_detokenize(const blyan_model *model,
                                     const uint32_t *tokens,
                                     size_t tokens_len,
+                                    bool skip_special_tokens,
                                     blyan_text **text);
 
 // The id of a token by its spelling in the vocabulary.

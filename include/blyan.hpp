@@ -1662,22 +1662,26 @@ public:
             blyan_model_logits(get(), tokens.data(), tokens.size(), logits.data(), logits.size()));
         return logits;
     }
-    std::vector<std::uint32_t> tokenize(std::string_view text) const
+    // Special tokens are those that every text of the model starts or ends with.
+    std::vector<std::uint32_t> tokenize(std::string_view text, bool add_special_tokens = true) const
     {
         const blyan_str given = detail::text(text);
-        return detail::make_tokens(
-            [&](auto *out) { return blyan_model_tokenize(get(), given.data, given.len, out); });
+        return detail::make_tokens([&](auto *out) {
+            return blyan_model_tokenize(get(), given.data, given.len, add_special_tokens, out);
+        });
     }
-    std::string detokenize(const std::vector<std::uint32_t> &tokens) const
+    std::string detokenize(const std::vector<std::uint32_t> &tokens, bool skip_special_tokens = true) const
     {
-        return detail::make_text(
-            [&](auto *out) { return blyan_model_detokenize(get(), tokens.data(), tokens.size(), out); });
+        return detail::make_text([&](auto *out) {
+            return blyan_model_detokenize(get(), tokens.data(), tokens.size(), skip_special_tokens, out);
+        });
     }
-    std::size_t count_tokens(std::string_view text) const
+    std::size_t count_tokens(std::string_view text, bool add_special_tokens = true) const
     {
         const blyan_str given = detail::text(text);
-        return detail::value<std::size_t>(
-            [&](auto *out) { return blyan_model_count_tokens(get(), given.data, given.len, out); });
+        return detail::value<std::size_t>([&](auto *out) {
+            return blyan_model_count_tokens(get(), given.data, given.len, add_special_tokens, out);
+        });
     }
     std::uint32_t token_id(std::string_view token) const
     {

@@ -5,6 +5,7 @@
 use std::ffi::c_char;
 use std::ptr;
 
+use blyan_core::manager::text::Tokenizer;
 use blyan_core::manager::{ManagerError, ManagerOptions, MoEModelManager};
 use blyan_core::model::KvDType;
 
@@ -295,12 +296,18 @@ pub unsafe extern "C" fn blyan_model_residency(
     })
 }
 
-/// Token ids of a text, with those that every text of the model starts with.
+fn tokenizer(model: &blyan_model) -> Result<&Tokenizer, ManagerError> {
+    model.manager.tokenizer().ok_or(ManagerError::NoTokenizer)
+}
+
+/// Token ids of a text. `add_special_tokens` adds those that every text of the model starts or ends with;
+/// rendered chats hold theirs already.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_model_tokenize(
     model: *const blyan_model,
     text: *const c_char,
     text_len: usize,
+    add_special_tokens: bool,
     tokens: *mut *mut blyan_tokens,
 ) -> blyan_status {
     edge(|| {
@@ -308,34 +315,36 @@ pub unsafe extern "C" fn blyan_model_tokenize(
         let (tokens, model, text) = unsafe {
             (new_handle(tokens, "tokens")?, read(model, "model")?, self::text(text, text_len, "text")?)
         };
-        tokens.set(blyan_tokens(model.manager.tokenize(text)?));
+        tokens.set(blyan_tokens(tokenizer(model)?.encode(text, add_special_tokens)?));
         Ok(())
     })
 }
 
-/// How many tokens a text is.
+/// How many tokens a text is, as `blyan_model_tokenize` would give.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_model_count_tokens(
     model: *const blyan_model,
     text: *const c_char,
     text_len: usize,
+    add_special_tokens: bool,
     tokens: *mut usize,
 ) -> blyan_status {
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
         let (model, text, tokens) =
             unsafe { (read(model, "model")?, self::text(text, text_len, "text")?, out(tokens, "tokens")?) };
-        tokens.set(model.manager.count_tokens(text)?);
+        tokens.set(tokenizer(model)?.count(text, add_special_tokens)?);
         Ok(())
     })
 }
 
-/// Text of token ids, without special tokens.
+/// Text of token ids. `skip_special_tokens` leaves out those that are no text, such as the end of a turn.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_model_detokenize(
     model: *const blyan_model,
     tokens: *const u32,
     tokens_len: usize,
+    skip_special_tokens: bool,
     text: *mut *mut blyan_text,
 ) -> blyan_status {
     edge(|| {
@@ -343,7 +352,7 @@ pub unsafe extern "C" fn blyan_model_detokenize(
         let (text, model, tokens) = unsafe {
             (new_handle(text, "text")?, read(model, "model")?, slice(tokens, tokens_len, "tokens")?)
         };
-        text.set(blyan_text::new(model.manager.detokenize(tokens)?));
+        text.set(blyan_text::new(tokenizer(model)?.decode(tokens, skip_special_tokens)?));
         Ok(())
     })
 }
@@ -360,7 +369,7 @@ pub unsafe extern "C" fn blyan_model_token_id(
         // SAFETY: the caller's pointers, as the header asks.
         let (model, token, id) =
             unsafe { (read(model, "model")?, self::text(token, token_len, "token")?, out(id, "id")?) };
-        let tokenizer = model.manager.tokenizer().ok_or(ManagerError::NoTokenizer)?;
+        let tokenizer = tokenizer(model)?;
         let unknown = || Failure::new(blyan_status::NotFound, format!("there is no token {token:?}"));
         id.set(tokenizer.token_id(token).ok_or_else(unknown)?);
         Ok(())
@@ -377,7 +386,7 @@ pub unsafe extern "C" fn blyan_model_token(
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
         let (token, model) = unsafe { (new_handle(token, "token")?, read(model, "model")?) };
-        let tokenizer = model.manager.tokenizer().ok_or(ManagerError::NoTokenizer)?;
+        let tokenizer = tokenizer(model)?;
         let unknown = || Failure::new(blyan_status::NotFound, format!("there is no token {id}"));
         token.set(blyan_text::new(tokenizer.token(id).ok_or_else(unknown)?));
         Ok(())

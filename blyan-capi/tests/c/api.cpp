@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <set>
 #include <sstream>
@@ -128,6 +130,41 @@ void generations(const blyan::chain &chain, const blyan::model &model)
     EXPECT(cancel.is_set());
     options.cancel = &cancel;
     EXPECT(model.generate("And", options).finish_reason() == BLYAN_FINISH_REASON_CANCELLED);
+}
+
+void replace_first(std::string &text, const std::string &what, const std::string &with)
+{
+    const std::size_t at = text.find(what);
+    EXPECT(at != std::string::npos);
+    if (at != std::string::npos)
+        text.replace(at, what.size(), with);
+}
+
+// The same model with a tokenizer that begins each text with <s>.
+void special_tokens(const std::string &model_folder, const std::string &folder)
+{
+    const std::filesystem::path changed = folder + "/special";
+    std::filesystem::copy(model_folder, changed);
+    std::stringstream json;
+    json << std::ifstream(changed / "tokenizer.json", std::ios::binary).rdbuf();
+    std::string tokenizer = json.str();
+    replace_first(tokenizer, "\"single\": [",
+                  "\"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}},");
+    replace_first(tokenizer, "\"special_tokens\": {}",
+                  "\"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [0], \"tokens\": [\"<s>\"]}}");
+    std::ofstream(changed / "tokenizer.json", std::ios::binary) << tokenizer;
+
+    blyan::chain chain = blyan::chain::in_memory();
+    chain.import_checkpoint(changed.string());
+    const blyan::model model(chain);
+    const std::string text = "In the beginning";
+    const std::vector<std::uint32_t> bare = model.tokenize(text, false);
+    std::vector<std::uint32_t> whole = {model.token_id("<s>")};
+    whole.insert(whole.end(), bare.begin(), bare.end());
+    EXPECT(!bare.empty() && model.tokenize(text) == whole);
+    EXPECT(model.count_tokens(text) == whole.size() && model.count_tokens(text, false) == bare.size());
+    EXPECT(model.detokenize(whole) == text && model.detokenize(whole, false) == "<s>" + text);
+    EXPECT(model.detokenize(bare, false) == text);
 }
 
 void usage(const blyan::model &model)
@@ -397,6 +434,7 @@ int main(int argc, char **argv)
             generations(chain, model);
             usage(model);
         }
+        special_tokens(argv[1], argv[2]);
         blocks(chain, argv[2]);
         change_an_expert(chain);
         history(chain, argv[2]);

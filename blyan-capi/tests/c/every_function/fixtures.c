@@ -243,8 +243,8 @@ void make_fixtures(const char *folder, const char *empty)
     MUST(blyan_model_generate_batch(a_model, &a_prompt, 1, &options, &a_generations));
     MUST(blyan_model_stream(a_model, &a_prompt, &options, &a_stream));
     MUST(blyan_model_session(a_model, &a_session));
-    MUST(blyan_model_tokenize(a_model, "And", BLYAN_NUL, &a_tokens));
-    MUST(blyan_model_detokenize(a_model, &a_token, 1, &a_text));
+    MUST(blyan_model_tokenize(a_model, "And", BLYAN_NUL, true, &a_tokens));
+    MUST(blyan_model_detokenize(a_model, &a_token, 1, true, &a_text));
     MUST(blyan_usage_top(a_model, 3, &a_experts));
     MUST(blyan_usage_co_use(a_model, &a_co_uses));
     options.max_tokens = 1;
