@@ -1,5 +1,6 @@
 """Owns the page: results.json in, the part of docs/benchmarks.md between the markers out. Plain Python."""
 
+import statistics
 import textwrap
 from pathlib import Path
 
@@ -10,7 +11,7 @@ BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
 
 
 def median(values: list) -> float | None:
-    return sorted(values)[len(values) // 2] if values else None
+    return statistics.median(values) if values else None
 
 
 def values(side: dict | None, key: str) -> list[float]:
