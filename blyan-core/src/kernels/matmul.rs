@@ -7,6 +7,7 @@ use super::error::{KernelError, check_len};
 use super::isa::{Isa, Kernel};
 use super::mat::MatMut;
 use super::operand::{GroupScale, Input, WORD, Weights, Words};
+use super::rows::CACHE_LINE_BYTES;
 use super::scalar::{self, LANES, canonical_nan};
 use super::simd::{self, BF16, Chunk, Element, F8, F16, F32, Grid, Simd, unroll};
 use crate::dtype::{DType, GROUP};
@@ -411,7 +412,6 @@ impl<'a, 'o, D> Products<'a, 'o, D> {
     }
 }
 
-const CACHE_LINE_BYTES: usize = 64;
 const PAGE_BYTES: usize = 4096;
 
 /// How far ahead of their use weights are asked for, where that goes page by page.

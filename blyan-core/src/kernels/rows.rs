@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-const CACHE_LINE_BYTES: usize = 64;
+pub(super) const CACHE_LINE_BYTES: usize = 64;
 
 /// Row-major numbers. Each row begins with a cache line, so that no vector lies across two, and takes an
 /// odd number of them: rows a power of two apart would share a few sets of the first-level cache, and a
