@@ -155,12 +155,18 @@ impl Decoder {
         if steps.is_empty() {
             return Ok(StepOutput { logits: Vec::new(), routing: Vec::new() });
         }
-        let _fp_env = FpEnv::enter();
+        let _fp_env = self.enter();
         let output = self.all_layers(steps).and_then(|(pass, routing)| {
             let logits = self.logits(steps, &pass.states)?;
             Ok(StepOutput { logits, routing })
         });
         end(steps, output)
+    }
+
+    /// What every call that computes begins with.
+    fn enter(&self) -> FpEnv {
+        self.team.after_fork();
+        FpEnv::enter()
     }
 
     fn all_layers(&self, steps: &mut [Step<'_>]) -> Result<(Pass, Vec<LayerRouting>), ModelError> {
@@ -191,7 +197,7 @@ impl Decoder {
             return Err(ModelError::NoTokens);
         }
         self.check_all(steps)?;
-        let _fp_env = FpEnv::enter();
+        let _fp_env = self.enter();
         self.embedded(steps)
     }
 
@@ -206,7 +212,7 @@ impl Decoder {
         steps: &mut [Step<'_>],
         layer: usize,
     ) -> Result<(), ModelError> {
-        let _fp_env = FpEnv::enter();
+        let _fp_env = self.enter();
         self.layers(pass, steps, layer).map(drop)
     }
 
@@ -223,7 +229,7 @@ impl Decoder {
         steps: &mut [Step<'_>],
         targets: &[u32],
     ) -> Result<Vec<f64>, ModelError> {
-        let _fp_env = FpEnv::enter();
+        let _fp_env = self.enter();
         let output = self.layers(&mut pass, steps, self.spec.layers.len());
         let output = output.and_then(|_| self.losses_of(&pass.states, targets));
         end(steps, output)

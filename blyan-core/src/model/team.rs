@@ -80,6 +80,18 @@ impl Team {
         self.threads
     }
 
+    /// Starts the workers anew in a process made by `fork`, where they are missing. Who may have been forked since
+    /// the last region calls this before the next one; a region does not, as asking for the process is a system
+    /// call and there are a hundred regions to a token.
+    pub(crate) fn after_fork(&self) {
+        let mut crew = lock(&self.crew);
+        if crew.process != std::process::id() {
+            let new = Crew::new(self.threads).unwrap_or_else(|_| Crew::alone());
+            // The old one's threads are the parent's: nothing here may wait for them or free what they hold.
+            std::mem::forget(std::mem::replace(&mut *crew, new));
+        }
+    }
+
     /// Runs `task` on every item, on all threads. Neighbours in the list go to one thread, as far as it
     /// keeps up. Of several errors, that of the first item is returned.
     ///
@@ -89,9 +101,10 @@ impl Team {
         items: Vec<T>,
         task: impl Fn(T) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
-        let crew = (self.threads > 1 && items.len() > 1).then(|| self.crew());
-        let shared = crew.flatten().filter(|shared| !shared.taken.swap(true, Ordering::Acquire));
-        let Some(shared) = shared else { return items.into_iter().try_for_each(task) };
+        let crew = (self.threads > 1 && items.len() > 1).then(|| Arc::clone(&lock(&self.crew).shared));
+        let Some(shared) = crew.filter(|shared| !shared.taken.swap(true, Ordering::Acquire)) else {
+            return items.into_iter().try_for_each(task);
+        };
         let _taken = Taken(&shared);
 
         let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
@@ -126,18 +139,6 @@ impl Team {
             None => Ok(()),
         }
     }
-
-    /// The workers of this process. After a fork they are started anew; without any, the caller works
-    /// alone.
-    fn crew(&self) -> Option<Arc<Shared>> {
-        let mut crew = lock(&self.crew);
-        if crew.process != std::process::id() {
-            let left_behind = std::mem::replace(&mut *crew, Crew::new(self.threads).ok()?);
-            // Its threads are the parent's: nothing here may wait for them or free what they hold.
-            std::mem::forget(left_behind);
-        }
-        Some(Arc::clone(&crew.shared))
-    }
 }
 
 /// Poisoning says that a task panicked, which the region reports by itself.
@@ -160,6 +161,18 @@ impl Drop for Taken<'_> {
 
 impl Crew {
     fn new(threads: usize) -> std::io::Result<Self> {
+        let mut crew = Self::alone();
+        for number in 1..threads {
+            let shared = Arc::clone(&crew.shared);
+            let builder = thread::Builder::new().name(format!("blyan-{number}"));
+            // Dropping the crew ends those that did start.
+            crew.workers.push(builder.spawn(move || shared.work())?);
+        }
+        Ok(crew)
+    }
+
+    /// No workers: callers do all of the work themselves.
+    fn alone() -> Self {
         fn nothing(_: usize) {}
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
@@ -169,14 +182,7 @@ impl Crew {
             sleeping: AtomicU32::new(0),
             sleepers: Mutex::new(Vec::new()),
         });
-        let mut crew = Self { process: std::process::id(), shared, workers: Vec::new() };
-        for number in 1..threads {
-            let shared = Arc::clone(&crew.shared);
-            let builder = thread::Builder::new().name(format!("blyan-{number}"));
-            // Dropping the crew ends those that did start.
-            crew.workers.push(builder.spawn(move || shared.work())?);
-        }
-        Ok(crew)
+        Self { process: std::process::id(), shared, workers: Vec::new() }
     }
 }
 
