@@ -220,7 +220,7 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
 impl<E: Element> AnyDot for FloatDot<E> {
     #[inline(always)]
     fn cover<S: Simd>(s: S, products: &mut Products<'_, '_, Self>) {
-        s.cover(products);
+        E::cover(s, products);
     }
 }
 

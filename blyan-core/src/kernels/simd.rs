@@ -90,6 +90,8 @@ pub(super) trait Simd: Copy {
 
     /// Covers a grid with the tiles that this set's registers hold, see [`cover!`].
     fn cover(self, grid: &mut impl Grid<Self>);
+    /// The same where a row's operands take many steps to make.
+    fn cover_costly(self, grid: &mut impl Grid<Self>);
     /// The same where sums are [`Simd::Sums`].
     fn cover_sums(self, grid: &mut impl Grid<Self>);
     /// The same where each result has two sums.
@@ -228,6 +230,12 @@ pub(super) trait Element {
     fn prepare<S: Simd>(s: S, bytes: &Self::Step) -> Self::Prepared<'_, S>;
     /// Elements `16 × part ..` of the 64.
     fn widen_part<S: Simd>(s: S, prepared: Self::Prepared<'_, S>, part: usize) -> S::Floats;
+
+    /// Covers a grid whose rows are such elements.
+    #[inline(always)]
+    fn cover<S: Simd>(s: S, grid: &mut impl Grid<S>) {
+        s.cover(grid);
+    }
 }
 
 macro_rules! element {
@@ -281,6 +289,10 @@ impl Element for F8 {
     #[inline(always)]
     fn widen_part<S: Simd>(s: S, prepared: S::F8s<'_>, part: usize) -> S::Floats {
         s.widen_f8(prepared, part)
+    }
+    #[inline(always)]
+    fn cover<S: Simd>(s: S, grid: &mut impl Grid<S>) {
+        s.cover_costly(grid);
     }
 }
 

@@ -374,6 +374,10 @@ impl Simd for Neon {
         simd::cover!(self, grid, 4 x 1, 2 x [], 2);
     }
     #[inline(always)]
+    fn cover_costly(self, grid: &mut impl Grid<Self>) {
+        self.cover(grid);
+    }
+    #[inline(always)]
     fn cover_sums(self, grid: &mut impl Grid<Self>) {
         self.cover(grid);
     }

@@ -362,6 +362,10 @@ impl Simd for Avx2 {
         simd::cover!(self, grid, 4 x 1, 2 x [], 2);
     }
     #[inline(always)]
+    fn cover_costly(self, grid: &mut impl Grid<Self>) {
+        simd::cover!(self, grid, 4 x 1, 1 x [2, 3], 4);
+    }
+    #[inline(always)]
     fn cover_sums(self, grid: &mut impl Grid<Self>) {
         // 8 sums take 8 of 16 registers, two rows' weights 4, and a column's activations 2.
         simd::cover!(self, grid, 4 x 1, 2 x [2, 3], 4);

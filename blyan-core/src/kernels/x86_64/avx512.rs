@@ -320,6 +320,10 @@ impl Simd for Avx512 {
         simd::cover!(self, grid, 4 x 1, 6 x [2, 3], 4);
     }
     #[inline(always)]
+    fn cover_costly(self, grid: &mut impl Grid<Self>) {
+        self.cover(grid);
+    }
+    #[inline(always)]
     fn cover_sums(self, grid: &mut impl Grid<Self>) {
         self.cover(grid);
     }
