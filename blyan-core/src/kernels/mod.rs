@@ -36,7 +36,7 @@ pub use error::KernelError;
 pub use fp_env::FpEnv;
 pub use isa::{ISA_VARIABLE, Isa};
 pub use mat::MatMut;
-pub use operand::{Input, Quantized, Vector, Weights};
+pub use operand::{Aligned, Input, Quantized, Vector, Weights};
 pub use top_k::top_k;
 
 /// Version of docs/numerics.md; any change of a bit that a kernel writes is a new one.

@@ -210,11 +210,32 @@ impl Quantized {
     }
 }
 
+/// Activations laid out as vector loads like them: worth a copy where floating-point weights meet several tokens.
+#[derive(Debug, Clone)]
+pub struct Aligned {
+    values: Rows<f32>,
+}
+
+impl Aligned {
+    /// Copies activations, `(tokens, cols)`.
+    ///
+    /// # Errors
+    ///
+    /// `cols` of zero, or a length that is no whole number of rows.
+    pub fn new(x: &[f32], cols: usize) -> Result<Self, KernelError> {
+        let mut values = Rows::default();
+        values.resize(whole_rows("x", x.len(), cols)?, cols);
+        values.rows_mut().zip(x.chunks_exact(cols)).for_each(|(row, x)| row.copy_from_slice(x));
+        Ok(Self { values })
+    }
+}
+
 /// The activations that a projection reads: `(tokens, cols)`, row-major.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     x: &'a [f32],
     cols: usize,
+    aligned: Option<&'a Aligned>,
     quantized: Option<&'a Quantized>,
 }
 
@@ -226,7 +247,18 @@ impl<'a> Input<'a> {
     /// `cols` of zero, or a length that is no whole number of rows.
     pub fn new(x: &'a [f32], cols: usize) -> Result<Self, KernelError> {
         whole_rows("input", x.len(), cols)?;
-        Ok(Self { x, cols, quantized: None })
+        Ok(Self { x, cols, aligned: None, quantized: None })
+    }
+
+    /// Adds a copy of the same activations, which is read in their place.
+    ///
+    /// # Errors
+    ///
+    /// Another shape than that of the activations.
+    pub fn with_aligned(self, aligned: &'a Aligned) -> Result<Self, KernelError> {
+        check_len("aligned columns", self.cols, aligned.values.cols())?;
+        check_len("aligned tokens", self.tokens(), aligned.values.len())?;
+        Ok(Self { aligned: Some(aligned), ..self })
     }
 
     /// Adds the quantized form of the same activations, which `I8` and `I4` weights need.
@@ -267,7 +299,10 @@ impl<'a> Input<'a> {
 
     /// The activations of one token.
     pub(super) fn token(&self, token: usize) -> &'a [f32] {
-        &self.x[token * self.cols..(token + 1) * self.cols]
+        match self.aligned {
+            Some(aligned) => aligned.values.row(token),
+            None => &self.x[token * self.cols..(token + 1) * self.cols],
+        }
     }
 
     /// The rounded activations of one token and their scale.

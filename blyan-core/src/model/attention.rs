@@ -44,7 +44,7 @@ pub(crate) fn forward(
     let mut q = vec![0.0; tokens * q_width];
     let mut k = vec![0.0; tokens * kv_width];
     let mut v = vec![0.0; tokens * kv_width];
-    normed.quantize_for(isa, &[&weights.q_proj, &weights.k_proj, &weights.v_proj])?;
+    normed.arrange_for(isa, &[&weights.q_proj, &weights.k_proj, &weights.v_proj])?;
     matmul::run(
         isa,
         team,
@@ -79,7 +79,7 @@ pub(crate) fn forward(
     team.for_each(tasks, |task| task.run(isa, group, scale))?;
 
     let mut mixed = Activations::new(mixed, q_width);
-    mixed.quantize_for(isa, &[&weights.o_proj])?;
+    mixed.arrange_for(isa, &[&weights.o_proj])?;
     let mut out = vec![0.0; tokens * spec.hidden_size];
     matmul::run(
         isa,

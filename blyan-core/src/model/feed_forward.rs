@@ -44,7 +44,7 @@ pub(crate) fn forward(
         spec.layers[layer].feed_forward
     else {
         let expert = residency.expert(spec, layer, 0)?;
-        normed.quantize_for(isa, &expert.inputs())?;
+        normed.arrange_for(isa, &expert.inputs())?;
         let mut outputs = run_experts(isa, team, &[(expert, &normed)], &[])?;
         return Ok((outputs.remove(0), None));
     };
@@ -59,7 +59,7 @@ pub(crate) fn forward(
     };
 
     let matrices: Vec<_> = experts.iter().copied().chain(shared).flat_map(ExpertWeights::inputs).collect();
-    normed.quantize_for(isa, &matrices)?;
+    normed.arrange_for(isa, &matrices)?;
     let mut gathered: Vec<Option<Activations>> = experts.iter().map(|_| None).collect();
     if normed.tokens() > 1 {
         let gathering = assignment.tokens.iter().zip(&experts).zip(&mut gathered);
@@ -192,7 +192,7 @@ fn run_experts(
         isa.silu_mul(&mut gate, &up)?;
         let expert = jobs[index].0;
         *inner = Activations::new(gate, expert.down_proj.cols);
-        inner.quantize_for(isa, &[&expert.down_proj])?;
+        inner.arrange_for(isa, &[&expert.down_proj])?;
         if let Some(nanos) = nanos.get(index) {
             matmul::add_nanos(nanos, start);
         }

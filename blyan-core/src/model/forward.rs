@@ -371,7 +371,7 @@ impl Decoder {
     fn head(&self, residual: &[f32], logits: &mut Vec<f32>) -> Result<(), ModelError> {
         let head: &Linear = self.residency.head(&self.spec)?;
         let mut normed = self.norm(residual, self.residency.final_norm(&self.spec)?)?;
-        normed.quantize_for(self.isa, &[head])?;
+        normed.arrange_for(self.isa, &[head])?;
         logits.clear();
         logits.resize(normed.tokens() * head.rows, 0.0);
         let product = Matmul { linear: head, input: &normed, out: logits, nanos: None };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::kernels::{Input, Isa, KernelError, MatMut, Quantized};
+use crate::kernels::{Aligned, Input, Isa, KernelError, MatMut, Quantized};
 
 use super::ModelError;
 use super::team::Team;
@@ -21,26 +21,32 @@ const TASKS_PER_THREAD: usize = 24;
 /// Rows of a task are a multiple of this, so that tiles of four and of six rows stay whole.
 const ROW_MULTIPLE: usize = 24;
 
-/// Inputs of a product, rounded to 16 bits at most once however many matrices use them.
+/// Inputs of a product, in each form that a kernel wants at most once however many matrices use them.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
     /// (tokens, cols)
     pub(crate) values: Vec<f32>,
     pub(crate) cols: usize,
+    aligned: Option<Aligned>,
     quantized: Option<Quantized>,
 }
 
 impl Activations {
     pub(crate) fn new(values: Vec<f32>, cols: usize) -> Self {
-        Self { values, cols, quantized: None }
+        Self { values, cols, aligned: None, quantized: None }
     }
 
     pub(crate) fn tokens(&self) -> usize {
         self.values.len() / self.cols
     }
 
-    /// Rounds to 16 bits if any of `linears` wants it, and arranges the result as they want it.
-    pub(crate) fn quantize_for(&mut self, isa: Isa, linears: &[&Linear]) -> Result<(), ModelError> {
+    /// Makes the forms that `linears` want: of several tokens an aligned one for floats; one rounded to 16 bits for
+    /// integers, and arranged for those that come in groups.
+    pub(crate) fn arrange_for(&mut self, isa: Isa, linears: &[&Linear]) -> Result<(), ModelError> {
+        let any_floats = || linears.iter().any(|linear| !linear.wants_quantized_inputs());
+        if self.aligned.is_none() && self.tokens() > 1 && any_floats() {
+            self.aligned = Some(Aligned::new(&self.values, self.cols)?);
+        }
         if self.quantized.is_none() && linears.iter().any(|linear| linear.wants_quantized_inputs()) {
             self.quantized = Some(isa.quantize(&self.values, self.cols)?);
         }
@@ -57,12 +63,15 @@ impl Activations {
     pub(crate) fn gather(&self, isa: Isa, tokens: &[usize], linears: &[&Linear]) -> Result<Self, ModelError> {
         let rows = tokens.iter().flat_map(|token| &self.values[token * self.cols..][..self.cols]);
         let mut gathered = Self::new(rows.copied().collect(), self.cols);
-        gathered.quantize_for(isa, linears)?;
+        gathered.arrange_for(isa, linears)?;
         Ok(gathered)
     }
 
     fn input(&self) -> Result<Input<'_>, KernelError> {
-        let input = Input::new(&self.values, self.cols)?;
+        let mut input = Input::new(&self.values, self.cols)?;
+        if let Some(aligned) = &self.aligned {
+            input = input.with_aligned(aligned)?;
+        }
         match &self.quantized {
             Some(quantized) => input.with_quantized(quantized),
             None => Ok(input),

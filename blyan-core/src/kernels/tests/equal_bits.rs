@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Random, encode, encode_scales, f32_bytes, quantize, scale_count, whole_groups};
 use crate::dtype::DType;
-use crate::kernels::{Attention, HeadShape, Input, Isa, KernelError, MatMut, Vector, Weights};
+use crate::kernels::{Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Vector, Weights};
 
 /// Runs each case, a `fn(Isa)` of this file, on each instruction set.
 macro_rules! on_every_isa {
@@ -99,13 +99,19 @@ impl Product {
         let tokens = self.x.len() / self.cols;
         let scale = encode_scales(self.dtype, &self.scale);
         let mut results = Vec::new();
-        for (isa, offset) in [(Isa::SCALAR, 0), (isa, 0), (isa, 1), (isa, 3)] {
+        let aligned = Aligned::new(&self.x, self.cols).unwrap();
+        for (isa, offset, copied) in
+            [(Isa::SCALAR, 0, false), (isa, 0, false), (isa, 1, false), (isa, 3, false), (isa, 0, true)]
+        {
             let data = Misaligned::new(&self.data, offset, 0xff);
             let x = Misaligned::new(&self.x, offset, f32::NAN);
             let weights =
                 Weights::new(self.dtype, self.rows, self.cols, data.get(), scale.as_deref()).unwrap();
             let quantized = quantize(isa, x.get(), self.cols);
-            let input = Input::new(x.get(), self.cols).unwrap().with_quantized(&quantized).unwrap();
+            let mut input = Input::new(x.get(), self.cols).unwrap().with_quantized(&quantized).unwrap();
+            if copied {
+                input = input.with_aligned(&aligned).unwrap();
+            }
             let mut out = vec![f32::NAN; tokens * self.rows];
             let view = MatMut::from_slice(&mut out, tokens, self.rows).unwrap();
             isa.matmul(&weights, 0..self.rows, &input, view).unwrap();

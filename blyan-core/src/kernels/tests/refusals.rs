@@ -2,7 +2,9 @@
 
 use super::f32_bytes;
 use crate::dtype::DType;
-use crate::kernels::{Attention, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights};
+use crate::kernels::{
+    Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights,
+};
 
 macro_rules! assert_refused {
     ($result:expr, $error:pat) => {
@@ -47,6 +49,11 @@ fn operands() {
     assert_refused!(Vector::new(DType::BF16, 11, &data), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 5], 2), KernelError::Ragged { .. });
     assert_refused!(Input::new(&[], 0), KernelError::Ragged { .. });
+    assert_refused!(Aligned::new(&[0.0; 5], 2), KernelError::Ragged { .. });
+    assert_refused!(Aligned::new(&[], 0), KernelError::Ragged { .. });
+    let aligned = Aligned::new(&[0.0; 6], 3).unwrap();
+    assert_refused!(Input::new(&[0.0; 6], 2).unwrap().with_aligned(&aligned), KernelError::Length { .. });
+    assert_refused!(Input::new(&[0.0; 9], 3).unwrap().with_aligned(&aligned), KernelError::Length { .. });
     let quantized = Isa::SCALAR.quantize(&[0.0; 6], 3).unwrap();
     assert_refused!(Input::new(&[0.0; 6], 2).unwrap().with_quantized(&quantized), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 9], 3).unwrap().with_quantized(&quantized), KernelError::Length { .. });
