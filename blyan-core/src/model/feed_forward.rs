@@ -58,7 +58,10 @@ pub(crate) fn forward(
         None => None,
     };
 
-    let matrices: Vec<_> = experts.iter().copied().chain(shared).flat_map(ExpertWeights::inputs).collect();
+    // Of several tokens, routed experts meet those that chose them.
+    let meeting_all = if normed.tokens() > 1 { &[][..] } else { &experts[..] };
+    let matrices: Vec<_> =
+        meeting_all.iter().copied().chain(shared).flat_map(ExpertWeights::inputs).collect();
     normed.arrange_for(isa, &matrices)?;
     let mut gathered: Vec<Option<Activations>> = experts.iter().map(|_| None).collect();
     if normed.tokens() > 1 {
