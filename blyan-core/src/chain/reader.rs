@@ -55,21 +55,27 @@ pub(super) fn hash_of_value(value: &[u8]) -> BlockHash {
 impl Stored {
     /// Reads a value of `blocks`, checking it against the hash that it was found by.
     pub(super) fn decode(block: &BlockHash, number: u64, value: Vec<u8>) -> Result<Self, ChainError> {
-        let damaged = |reason| ChainError::Damaged { block: *block, reason };
-        let BlockValue { height, header, .. } = BlockValue::from_bytes(&value);
-        let actual = BlockHash::of_header(header);
-        if actual != *block {
-            return Err(damaged(Damage::HeaderHash { actual }));
+        match hash_of_value(&value) {
+            actual if actual == *block => Self::parse(block, number, value),
+            actual => Err(ChainError::Damaged { block: *block, reason: Damage::HeaderHash { actual } }),
         }
-        let header = Header::from_bytes(header).map_err(|error| damaged(Damage::Header(error)))?;
+    }
+
+    /// The same of a value whose header was seen to hash to the block.
+    fn parse(block: &BlockHash, number: u64, value: Vec<u8>) -> Result<Self, ChainError> {
+        let BlockValue { height, header, .. } = BlockValue::from_bytes(&value);
+        let header = Header::from_bytes(header)
+            .map_err(|error| ChainError::Damaged { block: *block, reason: Damage::Header(error) })?;
         Ok(Self { block: Block::new(*block, header, height, number), value })
     }
 
     fn found(block: &BlockHash, found: Found) -> Result<Option<Self>, ChainError> {
+        let damaged = |reason| Err(ChainError::Damaged { block: *block, reason });
         match found {
             Found::Nothing => Ok(None),
-            Found::NumberOnly => Err(ChainError::Damaged { block: *block, reason: Damage::HeaderMissing }),
-            Found::Value(number, value) => Self::decode(block, number, value).map(Some),
+            Found::NumberOnly => damaged(Damage::HeaderMissing),
+            Found::Other(actual) => damaged(Damage::HeaderHash { actual }),
+            Found::Value(number, value) => Self::parse(block, number, value).map(Some),
         }
     }
 
@@ -203,7 +209,7 @@ impl Reader {
             tables::is_numbered(&transaction.open_table(tables::NUMBERS)?, &actual, number)
         });
         if given.map_err(entry_error(&actual, "numbers"))? {
-            return Ok(Stored::decode(&actual, number, value)?.block);
+            return Ok(Stored::parse(&actual, number, value)?.block);
         }
         match self.name_of(number)? {
             Some(block) if block != actual => {

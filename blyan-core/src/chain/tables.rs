@@ -188,8 +188,10 @@ pub(super) enum Found {
     Nothing,
     /// A number was given out, and there is no block under it.
     NumberOnly,
-    /// Number and value, whose header hashes to something else if it is damaged.
+    /// Number and value, whose header hashes to the block's name.
     Value(u64, Vec<u8>),
+    /// Under the number there is a header that hashes to this.
+    Other(BlockHash),
 }
 
 /// Looks a block up, in a transaction that reads or one that writes.
@@ -212,7 +214,7 @@ pub(super) fn find(
                 // Another block whose hash starts alike is none of this one's; a damaged header hashes
                 // to anything.
                 if number_key(&actual, number) != number_key(block, number) {
-                    found = Found::Value(number, value.to_vec());
+                    found = Found::Other(actual);
                 }
             }
         }
