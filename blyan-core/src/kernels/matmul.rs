@@ -137,7 +137,8 @@ trait Dot<S: Simd> {
     fn end(s: S, acc: Self::Acc, sum: Self::Sum, scale: Self::Spread) -> Self::Acc;
     fn flush(s: S, totals: &mut [Self::Total; 4], acc: [Self::Acc; 4]);
     fn token_scale(input: &Input<'_>, token: usize) -> f32;
-    fn finish(total: Self::Total, token_scale: f32, row_scale: f32) -> f32;
+    /// Results from totals, with the scales of the token and of the row of each.
+    fn finish(totals: [Self::Total; 4], token_scales: [f32; 4], row_scales: [f32; 4]) -> [f32; 4];
 }
 
 /// What a row without scales of its own for each step has, of whatever length: it takes no memory.
@@ -162,6 +163,7 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     const PARTS: usize = 4;
     const PART: usize = LANES;
     const BLOCK: usize = usize::MAX;
+    /// One chain of sums of bytes is slower than memory.
     const ROW_BY_ROW: usize = if size_of::<E::Step>() > 4 * LANES { 1 } else { 0 };
 
     #[inline(always)]
@@ -211,9 +213,9 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
         1.0
     }
     #[inline(always)]
-    fn finish(total: f32, _: f32, row_scale: f32) -> f32 {
+    fn finish(totals: [f32; 4], _: [f32; 4], row_scales: [f32; 4]) -> [f32; 4] {
         // Without a scale nothing is multiplied, with the same result as by 1.
-        total * row_scale
+        times(totals, row_scales)
     }
 }
 
@@ -237,7 +239,7 @@ impl<S: Simd> Dot<S> for IntDot {
     type Loaded = S::Shorts;
     type Sum = S::Sums;
     type Acc = S::Sums;
-    type Total = i64;
+    type Total = f64;
 
     const STEP: usize = 2 * LANES;
     const PARTS: usize = 1;
@@ -246,7 +248,7 @@ impl<S: Simd> Dot<S> for IntDot {
     /// As many steps as [`Simd::total_each`] is exact for.
     const BLOCK: usize = 64;
 
-    const ROW_BY_ROW: usize = 3;
+    const ROW_BY_ROW: usize = S::ROW_BY_ROW;
 
     #[inline(always)]
     fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
@@ -287,7 +289,7 @@ impl<S: Simd> Dot<S> for IntDot {
         s.add_products(acc, wide, values)
     }
     #[inline(always)]
-    fn flush(s: S, totals: &mut [i64; 4], acc: [S::Sums; 4]) {
+    fn flush(s: S, totals: &mut [f64; 4], acc: [S::Sums; 4]) {
         for (total, sum) in totals.iter_mut().zip(s.total_each(acc)) {
             *total += sum;
         }
@@ -297,8 +299,8 @@ impl<S: Simd> Dot<S> for IntDot {
         input.quantized_token(token).1
     }
     #[inline(always)]
-    fn finish(total: i64, token_scale: f32, row_scale: f32) -> f32 {
-        total as f32 * token_scale * row_scale
+    fn finish(totals: [f64; 4], token_scales: [f32; 4], row_scales: [f32; 4]) -> [f32; 4] {
+        times(times(totals.map(|total| total as f32), token_scales), row_scales)
     }
 }
 
@@ -336,7 +338,7 @@ impl<S: Simd> Dot<S> for GroupDot {
     /// A part has elements from the whole step.
     const PART: usize = 1;
     const BLOCK: usize = usize::MAX;
-    const ROW_BY_ROW: usize = 0;
+    const ROW_BY_ROW: usize = 1;
 
     #[inline(always)]
     fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [WordScales], WordScales) {
@@ -388,8 +390,8 @@ impl<S: Simd> Dot<S> for GroupDot {
         input.quantized_token(token).1
     }
     #[inline(always)]
-    fn finish(total: f32, token_scale: f32, _: f32) -> f32 {
-        total * token_scale
+    fn finish(totals: [f32; 4], token_scales: [f32; 4], _: [f32; 4]) -> [f32; 4] {
+        times(totals, token_scales)
     }
 }
 
@@ -412,10 +414,15 @@ impl<'a, 'o, D> Products<'a, 'o, D> {
     }
 }
 
-const PAGE_BYTES: usize = 4096;
+/// How far ahead of their use weights are asked for, where rows are read one after the other.
+const AHEAD_BYTES: usize = 4096;
 
-/// How far ahead of their use weights are asked for, where that goes page by page.
-const AHEAD_BYTES: usize = 2 * PAGE_BYTES;
+/// Steps between two such requests. They are unrolled: the fewer instructions lie between two reads, the more
+/// of them a core has under way.
+const RUN: usize = 4;
+
+/// The same of rows side by side, whose steps are longer: at least a cache line of each row.
+const RUN_OF_ROWS: usize = 2;
 
 /// Fours of results in the largest tile.
 const MOST_FOURS: usize = 8;
@@ -473,7 +480,7 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
             scales[r] = D::scales(job.weights, row_of(r)).0;
         });
         // The first tokens read weights from memory; the next ones find them in a cache.
-        let reads = col == 0;
+        let ahead = |bytes: usize| (col == 0).then_some(bytes);
 
         let whole = weights[0].len();
         let left = job.weights.cols() - whole * D::STEP;
@@ -485,16 +492,18 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
             let block = step..end.min(whole);
             let mut acc = [[D::zero(s); C]; R];
             if C <= D::ROW_BY_ROW {
-                let ahead = if reads { Ahead::Page(AHEAD_BYTES) } else { Ahead::Nothing };
+                let ahead = ahead(AHEAD_BYTES);
                 unroll!(r < R, {
-                    let row = (&[weights[r]], &[scales[r]]);
-                    [acc[r]] = sum_steps::<S, D, 1, C>(s, row, &tokens.values, block.clone(), ahead);
+                    if r < rows {
+                        let row = (&[weights[r]], &[scales[r]]);
+                        [acc[r]] = sum_steps::<S, D, 1, C, RUN>(s, row, &tokens.values, block.clone(), ahead);
+                    }
                 });
             } else {
                 // While one tile is computed, the one after the next is asked for.
-                let bytes = 2 * R * job.weights.row_bytes();
-                let ahead = if C == 1 && reads { Ahead::Line(bytes) } else { Ahead::Nothing };
-                acc = sum_steps::<S, D, R, C>(s, (&weights, &scales), &tokens.values, block, ahead);
+                let ahead = ahead(2 * R * job.weights.row_bytes());
+                let rows = (&weights, &scales);
+                acc = sum_steps::<S, D, R, C, RUN_OF_ROWS>(s, rows, &tokens.values, block, ahead);
             }
             if end > whole {
                 // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
@@ -536,15 +545,20 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
         unroll!(r < R, {
             row_scales[r] = job.weights.row_scale(row_of(r)).unwrap_or(1.0);
         });
-        unroll!(c < 4 or C, {
-            let mut results = [0.0; R];
-            unroll!(r < R, {
-                let total = totals[(c * R + r) / 4][(c * R + r) % 4];
-                results[r] = canonical_nan(D::finish(total, tokens.scales[c], row_scales[r]));
+        let mut results = [[0.0; 4]; MOST_FOURS];
+        unroll!(four < (R * C).div_ceil(4), {
+            let (mut of_tokens, mut of_rows) = ([1.0; 4], [1.0; 4]);
+            unroll!(i < 4, {
+                let index = (4 * four + i).min(R * C - 1);
+                (of_tokens[i], of_rows[i]) = (tokens.scales[index / R], row_scales[index % R]);
             });
+            results[four] = canonical_each(D::finish(totals[four], of_tokens, of_rows));
+        });
+        unroll!(c < 4 or C, {
+            let results = &results.as_flattened()[c * R..][..R];
             if let Some(out) = job.out.row_mut(col + c).and_then(|out| out.get_mut(row..row + rows)) {
                 match <&mut [f32; R]>::try_from(&mut *out) {
-                    Ok(out) => *out = results,
+                    Ok(out) => out.copy_from_slice(results),
                     Err(_) => out.copy_from_slice(&results[..rows]),
                 }
             }
@@ -552,30 +566,32 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
     }
 }
 
+/// The products, one by one.
+#[inline(always)]
+fn times(a: [f32; 4], b: [f32; 4]) -> [f32; 4] {
+    [a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]]
+}
+
+/// [`canonical_nan`] of each.
+#[inline(always)]
+fn canonical_each(x: [f32; 4]) -> [f32; 4] {
+    [canonical_nan(x[0]), canonical_nan(x[1]), canonical_nan(x[2]), canonical_nan(x[3])]
+}
+
 /// A slice of each row.
 type Slices<'a, T, const R: usize> = [&'a [T]; R];
 
-/// What is asked for from memory before it is needed: what lies so many bytes after the rows that are read, in
-/// the order in which it lies there, as fast as they are.
-#[derive(Clone, Copy)]
-enum Ahead {
-    Nothing,
-    Line(usize),
-    /// Page by page: where rows are read one after the other, such a run of requests is answered sooner than
-    /// the same ones spread out.
-    Page(usize),
-}
-
-/// The sums of R rows × C tokens over a block of steps, in registers.
+/// The sums of R rows × C tokens over a block of steps, in registers. Before each run of steps, the lines are asked
+/// for that lie so many bytes `ahead`: a hint, so they need not be the weights' own.
 #[inline(always)]
-fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
+fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usize>(
     s: S,
     (weights, scales): (&Slices<'_, D::Weights, R>, &Slices<'_, D::Scale, R>),
     values: &[&[D::Values]; C],
     block: Range<usize>,
-    ahead: Ahead,
+    ahead: Option<usize>,
 ) -> [[D::Acc; C]; R] {
-    // All have as many steps; said here, the loop needs no further check.
+    // All have as many steps; said here, the loops need no further check.
     let steps = block.len();
     let (mut w, mut g, mut x) = ([&weights[0][..0]; R], [&scales[0][..0]; R], [&values[0][..0]; C]);
     unroll!(r < R, {
@@ -583,43 +599,62 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
         g[r] = &scales[r][block.clone()][..steps];
     });
     unroll!(c < 4 or C, { x[c] = &values[c][block.clone()][..steps]; });
-    let step_bytes = R * size_of::<D::Weights>();
-    let first = weights[0].as_ptr().cast::<u8>().wrapping_add(block.start * step_bytes);
     let mut acc = [[D::zero(s); C]; R];
-    for step in 0..steps {
-        let now = first.wrapping_add(step * step_bytes);
-        let (at, bytes) = match ahead {
-            Ahead::Nothing => (now, 0),
-            Ahead::Line(bytes) => (now.wrapping_add(bytes), step_bytes),
-            Ahead::Page(bytes) => {
-                let at = now.wrapping_add(bytes);
-                let into_page = at.addr() % PAGE_BYTES;
-                (at.wrapping_sub(into_page), if into_page < step_bytes { PAGE_BYTES } else { 0 })
-            }
-        };
-        for line in (0..bytes).step_by(CACHE_LINE_BYTES) {
-            s.prefetch(at.wrapping_add(line));
-        }
-        let mut prepared = [D::prepare(s, &w[0][step]); R];
-        unroll!(r < R, {
-            prepared[r] = D::prepare(s, &w[r][step]);
-        });
-        let mut sums = [[D::begin(s, acc[0][0], &x[0][step]); C]; R];
-        unroll!(c < 4 or C, {
-            unroll!(r < R, { sums[r][c] = D::begin(s, acc[r][c], &x[c][step]); });
-        });
-        unroll!(part < 4 or D::PARTS, {
-            let mut wide = [D::widen(s, prepared[0], part); R];
-            unroll!(r < R, { wide[r] = D::widen(s, prepared[r], part); });
-            unroll!(c < 4 or C, {
-                let values = D::load(s, &x[c][step], part);
-                unroll!(r < R, { sums[r][c] = D::add(s, sums[r][c], wide[r], values); });
+    let mut first = 0;
+    while steps - first >= RUN {
+        if let Some(ahead) = ahead {
+            unroll!(r < R, {
+                let at = w[r][first..].as_ptr().cast::<u8>().wrapping_add(ahead);
+                for line in (0..RUN * size_of::<D::Weights>()).step_by(CACHE_LINE_BYTES) {
+                    s.prefetch(at.wrapping_add(line));
+                }
             });
-        });
+        }
+        let (mut w_run, mut g_run, mut x_run) = ([&w[0][..RUN]; R], [&g[0][..RUN]; R], [&x[0][..RUN]; C]);
         unroll!(r < R, {
-            let scale = D::spread(s, &g[r][step]);
-            unroll!(c < 4 or C, { acc[r][c] = D::end(s, acc[r][c], sums[r][c], scale); });
+            w_run[r] = &w[r][first..][..RUN];
+            g_run[r] = &g[r][first..][..RUN];
         });
+        unroll!(c < 4 or C, { x_run[c] = &x[c][first..][..RUN]; });
+        for step in 0..RUN {
+            acc = add_step::<S, D, R, C>(s, (&w_run, &g_run), &x_run, step, acc);
+        }
+        first += RUN;
     }
+    for step in first..steps {
+        acc = add_step::<S, D, R, C>(s, (&w, &g), &x, step, acc);
+    }
+    acc
+}
+
+/// `acc` and the products of one step.
+#[inline(always)]
+fn add_step<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
+    s: S,
+    (weights, scales): (&Slices<'_, D::Weights, R>, &Slices<'_, D::Scale, R>),
+    values: &[&[D::Values]; C],
+    step: usize,
+    mut acc: [[D::Acc; C]; R],
+) -> [[D::Acc; C]; R] {
+    let mut prepared = [D::prepare(s, &weights[0][step]); R];
+    unroll!(r < R, {
+        prepared[r] = D::prepare(s, &weights[r][step]);
+    });
+    let mut sums = [[D::begin(s, acc[0][0], &values[0][step]); C]; R];
+    unroll!(c < 4 or C, {
+        unroll!(r < R, { sums[r][c] = D::begin(s, acc[r][c], &values[c][step]); });
+    });
+    unroll!(part < 4 or D::PARTS, {
+        let mut wide = [D::widen(s, prepared[0], part); R];
+        unroll!(r < R, { wide[r] = D::widen(s, prepared[r], part); });
+        unroll!(c < 4 or C, {
+            let loaded = D::load(s, &values[c][step], part);
+            unroll!(r < R, { sums[r][c] = D::add(s, sums[r][c], wide[r], loaded); });
+        });
+    });
+    unroll!(r < R, {
+        let scale = D::spread(s, &scales[r][step]);
+        unroll!(c < 4 or C, { acc[r][c] = D::end(s, acc[r][c], sums[r][c], scale); });
+    });
     acc
 }

@@ -15,6 +15,9 @@ pub(super) type GroupScale = [u8; DType::BF16.size_bytes()];
 /// Elements in a 32-bit word of I4.
 pub(super) const WORD: usize = 8;
 
+/// Sums of as many products of 8 and 16 bits are exact as f64: below 2^53.
+const MOST_I8_COLS: usize = 1 << 31;
+
 /// What 16 words of I4 meet: 128 activations, of which the vector code wants those that meet the same
 /// nibbles of all words side by side.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,7 +62,7 @@ impl<'a> Weights<'a> {
     /// # Errors
     ///
     /// A length that does not fit the shape; scales missing, or given to a dtype without them; rows of
-    /// `I4` that are no whole groups.
+    /// `I4` that are no whole groups, or of `I8` that are longer than 2³¹.
     pub fn new(
         dtype: DType,
         rows: usize,
@@ -73,6 +76,13 @@ impl<'a> Weights<'a> {
         }
         if dtype == DType::I4 && !cols.is_multiple_of(GROUP) {
             return Err(KernelError::Group { cols });
+        }
+        if dtype == DType::I8 && cols > MOST_I8_COLS {
+            return Err(KernelError::OutOfRange {
+                argument: "weight columns",
+                index: cols,
+                len: MOST_I8_COLS,
+            });
         }
         if let Some(scale) = scale {
             let needed = match dtype {

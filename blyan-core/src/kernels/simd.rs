@@ -29,6 +29,9 @@ pub(super) trait Simd: Copy {
     /// 64 E4M3 after what is done to all of them at once.
     type F8s<'a>: Copy;
 
+    /// Up to how many tokens rows of I8 are summed one after the other, and not side by side.
+    const ROW_BY_ROW: usize;
+
     fn splat(self, x: f32) -> Self::Floats;
     fn load(self, x: &[f32; LANES]) -> Self::Floats;
     fn store(self, x: Self::Floats, out: &mut [f32; LANES]);
@@ -82,8 +85,8 @@ pub(super) trait Simd: Copy {
     fn ints_to_floats(self, x: Self::Ints) -> Self::Floats;
     /// Four BF16, each in four lanes.
     fn spread_bf16(self, bytes: &[u8; 8]) -> Self::Floats;
-    /// The sum of all lanes of each.
-    fn total_each(self, x: [Self::Sums; 4]) -> [i64; 4];
+    /// The sum of all lanes of each, exactly.
+    fn total_each(self, x: [Self::Sums; 4]) -> [f64; 4];
 
     /// Asks for the cache line at an address, which need not be mapped.
     fn prefetch(self, at: *const u8);
@@ -129,11 +132,11 @@ pub(super) trait Grid<S: Simd> {
 /// Bytes of a grid's rows that a core's second-level cache keeps beside the columns.
 pub(super) const CACHED_BYTES: usize = 256 << 10;
 
-/// Repeats a block for each register number below a constant of at most 6, or 4 where that is enough.
+/// Repeats a block for each register number below a constant of at most 8, or 4 where that is enough.
 /// Unlike a loop, this makes sure that what the number indexes is never in memory.
 macro_rules! unroll {
     ($i:ident < $n:expr, $block:block) => {
-        simd::unroll!(@ $i, $n, $block, 0 1 2 3 4 5)
+        simd::unroll!(@ $i, $n, $block, 0 1 2 3 4 5 6 7)
     };
     ($i:ident < 4 or $n:expr, $block:block) => {
         simd::unroll!(@ $i, $n, $block, 0 1 2 3)
@@ -153,7 +156,7 @@ pub(super) use unroll;
 macro_rules! cover {
     ($s:expr, $grid:expr, $alone:literal x 1, $rows:literal x [$($cols:literal),*], $most:literal) => {{
         let (rows, cols) = $grid.shape();
-        let block = $grid.rows_in_cache().next_multiple_of($alone);
+        let block = $grid.rows_in_cache().next_multiple_of($alone * $rows);
         let mut first = 0;
         while first < rows {
             let end = rows.min(first + block);

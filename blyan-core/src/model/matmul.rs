@@ -18,7 +18,7 @@ const MIN_TASK_MACS: usize = 1 << 16;
 /// token is a hundred regions.
 const TASKS_PER_THREAD: usize = 24;
 
-/// Rows of a task are a multiple of this, so that tiles of four and of six rows stay whole.
+/// Rows of a task are a multiple of this, so that tiles of four, six and eight rows stay whole.
 const ROW_MULTIPLE: usize = 24;
 
 /// Inputs of a product, in each form that a kernel wants at most once however many matrices use them.

@@ -163,8 +163,9 @@ fn power_of_two(n: float32x4_t) -> float32x4_t {
 /// All 16 lanes.
 #[inline]
 #[target_feature(enable = "neon")]
-fn sum_lanes([a, b, c, d]: Four<int32x4_t>) -> i64 {
-    vaddlvq_s32(a) + vaddlvq_s32(b) + vaddlvq_s32(c) + vaddlvq_s32(d)
+fn sum_lanes([a, b, c, d]: Four<int32x4_t>) -> f64 {
+    // Exact: the sum is far below 2^53.
+    (vaddlvq_s32(a) + vaddlvq_s32(b) + vaddlvq_s32(c) + vaddlvq_s32(d)) as f64
 }
 
 impl Simd for Neon {
@@ -174,6 +175,8 @@ impl Simd for Neon {
     type Ints = Four<int32x4_t>;
     type Sums = Four<int32x4_t>;
     type F8s<'a> = &'a [u8; 4 * LANES];
+
+    const ROW_BY_ROW: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Floats {
@@ -358,7 +361,7 @@ impl Simd for Neon {
         each!(vdupq_n_f32, [wide(a, b), wide(c, d), wide(e, f), wide(g, h)])
     }
     #[inline(always)]
-    fn total_each(self, x: [Self::Sums; 4]) -> [i64; 4] {
+    fn total_each(self, x: [Self::Sums; 4]) -> [f64; 4] {
         each!(sum_lanes, x)
     }
 
@@ -383,6 +386,6 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn cover_twofold(self, grid: &mut impl Grid<Self>) {
-        simd::cover!(self, grid, 2 x 1, 1 x [], 2);
+        simd::cover!(self, grid, 4 x 1, 1 x [], 2);
     }
 }

@@ -154,7 +154,7 @@ fn matmul_of_every_tile(isa: Isa) {
     for dtype in DType::ALL {
         for rows in (0..=13).chain([33]) {
             for tokens in [1, 2, 3, 4, 5, 7, 8, 9] {
-                let cols = [1, 15, 16, 37, 64][random.below(5)];
+                let cols = [1, 15, 16, 37, 64, 150, 333][random.below(7)];
                 Product::tame(&mut random, dtype, rows, cols, tokens).check(isa, "tile");
             }
         }
@@ -182,22 +182,22 @@ fn matmul_of_hostile_values(isa: Isa) {
 }
 
 fn matmul_of_largest_integers(isa: Isa) {
-    // Around the point where a lane's 32 bits must have been emptied: 255 and 256 steps of 32.
-    for cols in [8128, 8159, 8160, 8161, 8191, 8192, 8193, 16320, 16321, 20000] {
+    // Around the points where a lane's 32 bits must have been emptied: after 64 steps of 32, or 255.
+    for cols in [2047, 2048, 2049, 4097, 8128, 8159, 8160, 8161, 8191, 8192, 8193, 16320, 16321, 20000] {
         for (weight, sign) in [(-128i8, 1.0), (-128, -1.0), (127, 1.0), (127, -1.0)] {
-            let data = vec![weight as u8; 5 * cols];
-            let x = vec![sign * 3.0; 2 * cols];
-            let product = Product { dtype: DType::I8, rows: 5, cols, data, scale: vec![1.0; 5], x };
+            let data = vec![weight as u8; 9 * cols];
+            let x = vec![sign * 3.0; 5 * cols];
+            let product = Product { dtype: DType::I8, rows: 9, cols, data, scale: vec![1.0; 9], x };
             product.check(isa, "largest");
 
             let scale = f32_bytes(&product.scale);
-            let weights = Weights::new(DType::I8, 5, cols, &product.data, Some(&scale)).unwrap();
+            let weights = Weights::new(DType::I8, 9, cols, &product.data, Some(&scale)).unwrap();
             let quantized = isa.quantize(&product.x, cols).unwrap();
             let input = Input::new(&product.x, cols).unwrap().with_quantized(&quantized).unwrap();
-            let mut out = vec![0.0; 10];
-            isa.matmul(&weights, 0..5, &input, MatMut::from_slice(&mut out, 2, 5).unwrap()).unwrap();
+            let mut out = vec![0.0; 45];
+            isa.matmul(&weights, 0..9, &input, MatMut::from_slice(&mut out, 5, 9).unwrap()).unwrap();
             let sum = cols as i64 * i64::from(weight) * 32767 * sign as i64;
-            assert_eq!(out, [sum as f32 * (3.0 / 32767.0); 10], "{cols} × {weight}");
+            assert_eq!(out, [sum as f32 * (3.0 / 32767.0); 45], "{cols} × {weight}");
         }
     }
 }

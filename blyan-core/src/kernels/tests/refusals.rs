@@ -34,6 +34,12 @@ fn operands() {
         let error = Weights::new(dtype, 2, 12, &data, None).unwrap_err();
         assert!(error.to_string().contains("one F32 scale per row"), "{error}");
     }
+    let longest = 1 << 31;
+    Weights::new(DType::I8, 0, longest, &[], Some(&[])).unwrap();
+    assert_refused!(
+        Weights::new(DType::I8, 0, longest + 1, &[], Some(&[])),
+        KernelError::OutOfRange { argument: "weight columns", .. }
+    );
     assert_refused!(Weights::new(DType::I4, 1, 48, &data, Some(&data[..2])), KernelError::Group { cols: 48 });
     assert_refused!(Weights::new(DType::I4, 1, 32, &data[..16], None), KernelError::Scale { .. });
     assert_refused!(

@@ -74,6 +74,8 @@ impl Simd for Avx512 {
     type Sums = __m512i;
     type F8s<'a> = (__m512i, __m512i);
 
+    const ROW_BY_ROW: usize = 3;
+
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         intrinsics!(_mm512_set1_ps(x))
@@ -293,18 +295,18 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn total_each(self, [a, b, c, d]: [__m512i; 4]) -> [i64; 4] {
-        let mut sums = [0; 4];
+    fn total_each(self, [a, b, c, d]: [__m512i; 4]) -> [f64; 4] {
+        let mut sums = [0.0; 4];
         intrinsics! {
             // Within each 128 bits: a0+a2 b0+b2 a1+a3 b1+b3, then the sums of a, b, c, d.
             let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
             let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-            let low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(abcd));
-            let high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(abcd));
-            let both = _mm512_add_epi64(low, high);
-            let all = _mm256_add_epi64(_mm512_castsi512_si256(both), _mm512_extracti64x4_epi64::<1>(both));
-            _mm256_storeu_si256(sums.as_mut_ptr().cast(), all);
+            let low = _mm512_cvtepi32_pd(_mm512_castsi512_si256(abcd));
+            let high = _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64::<1>(abcd));
+            let both = _mm512_add_pd(low, high);
+            let all = _mm256_add_pd(_mm512_castpd512_pd256(both), _mm512_extractf64x4_pd::<1>(both));
+            _mm256_storeu_pd(sums.as_mut_ptr(), all);
         }
         sums
     }
