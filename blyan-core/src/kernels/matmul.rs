@@ -163,8 +163,7 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     const PARTS: usize = 4;
     const PART: usize = LANES;
     const BLOCK: usize = usize::MAX;
-    /// One chain of sums of bytes is slower than memory.
-    const ROW_BY_ROW: usize = if size_of::<E::Step>() > 4 * LANES { 1 } else { 0 };
+    const ROW_BY_ROW: usize = 1;
 
     #[inline(always)]
     fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
