@@ -1,11 +1,12 @@
 """What the Python side costs: tokens/s of generations through Python against the same without leaving Rust.
 
     cargo build --release -p blyan-capi --example bench
-    python python/tools/bench_overhead.py [--rounds 9]
+    python python/tools/bench_overhead.py [--rounds 20]
 
-Both run the quickstart's model greedily, print nothing meanwhile, and give the median of nine generations of
-200 tokens after one that does not count; on one thread and on all; as `generate`, and as a stream whose pieces are
-read one by one. Rounds alternate, so that a machine that slows down slows both.
+Both run the quickstart's model greedily and print nothing meanwhile: 200 tokens by one, then as many by the other, in
+turns that are short beside what a shared machine's speed takes to change. Ten such pairs are a round, whose chains
+and models are made anew, as their speed depends on where in memory they come to lie. On one thread and on all; as
+`generate`, and as a stream whose pieces are read one by one. Each ratio is that of two neighbours.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "tiny-kjv-moe"
 RUST = ROOT / "target" / "release" / "examples" / "bench"
 # As in blyan-capi/examples/bench.rs.
-PROMPT, TOKENS, GENERATIONS = "In the beginning", 200, 9
+PROMPT, TOKENS = "In the beginning", 200
+PAIRS = 10
 
 
 def generate(model: blyan.MoEModelManager) -> int:
@@ -34,46 +36,56 @@ def stream(model: blyan.MoEModelManager) -> int:
     return sum(len(piece.text) for piece in model.stream(PROMPT, max_tokens=TOKENS, ignore_eos=True))
 
 
-def in_python(run: Callable[[blyan.MoEModelManager], int], threads: int) -> float:
-    rates = []
-    with blyan.Chain.in_memory() as chain:
+def pairs(run: Callable[[blyan.MoEModelManager], int], threads: int) -> list[tuple[float, float]]:
+    """Tokens/s of Rust and of Python, by turns."""
+    with (
+        blyan.Chain.in_memory() as chain,
+        subprocess.Popen(
+            [RUST, MODEL, run.__name__, str(threads), "turns"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as rust,
+    ):
         blyan.import_checkpoint(chain, MODEL)
         with blyan.MoEModelManager(chain, threads=threads) as model:
-            for _ in range(GENERATIONS + 1):
+
+            def in_rust() -> float:
+                assert rust.stdin and rust.stdout
+                print(file=rust.stdin, flush=True)
+                return float(rust.stdout.readline())
+
+            def in_python() -> float:
                 start = time.perf_counter()
                 assert run(model)
-                rates.append(TOKENS / (time.perf_counter() - start))
-    return statistics.median(rates[1:])
+                return TOKENS / (time.perf_counter() - start)
 
-
-def in_rust(how: str, threads: int) -> float:
-    command = [RUST, MODEL, how, str(threads)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            in_python(), in_rust()
+            found = []
+            for number in range(PAIRS):
+                # Each goes first every other time.
+                if number % 2:
+                    python = in_python()
+                    found.append((in_rust(), python))
+                else:
+                    found.append((in_rust(), in_python()))
+            return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
     with blyan.Chain.in_memory() as chain:
         blyan.import_checkpoint(chain, MODEL)
         cores = blyan.MoEModelManager(chain).threads
     for threads in sorted({1, cores}):
         for run in (generate, stream):
-            pairs = []
-            for number in range(options.rounds):
-                # Each goes first every other time.
-                if number % 2:
-                    python = in_python(run, threads)
-                    pairs.append((in_rust(run.__name__, threads), python))
-                else:
-                    rust = in_rust(run.__name__, threads)
-                    pairs.append((rust, in_python(run, threads)))
-            rust, python = (statistics.median(side) for side in zip(*pairs))
-            ratios = sorted(python / rust for rust, python in pairs)
+            found = [pair for _ in range(options.rounds) for pair in pairs(run, threads)]
+            rust, python = (statistics.median(side) for side in zip(*found))
+            ratios = [python / rust for rust, python in found]
+            low, middle, high = statistics.quantiles(ratios, n=4)
             print(
                 f"{threads} threads  {run.__name__:9} Rust {rust:6.0f}  Python {python:6.0f} tokens/s  "
-                f"median ratio {statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+                f"ratio {middle:.3f} (half of them {low:.2f} to {high:.2f})",
+                flush=True,
             )
 
 
