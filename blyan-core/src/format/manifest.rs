@@ -67,16 +67,14 @@ impl Manifest {
         if json.manifest_version != 1 {
             return Err(json_error(format!("manifest_version {}", json.manifest_version)));
         }
+        let mut canonical = serde_json::to_vec(&json).is_ok_and(|canonical| canonical == bytes);
         let mut slots = BTreeMap::new();
         for (name, hash) in json.slots {
             let slot = name.parse::<Slot>().map_err(|error| json_error(error.to_string()))?;
+            canonical &= slot.to_string() == name;
             slots.insert(slot, hash);
         }
-        let manifest = Self { spec: json.spec, slots };
-        if manifest.to_canonical_json() != bytes {
-            return Err(ManifestError::NotCanonical);
-        }
-        Ok(manifest)
+        if canonical { Ok(Self { spec: json.spec, slots }) } else { Err(ManifestError::NotCanonical) }
     }
 
     /// Names the whole model: `derive_key("blyan snapshot 1")` over the spec's hash, then for each
