@@ -154,18 +154,24 @@ pub(crate) fn is_home() -> bool {
     *HOME.get_or_init(|| here) == here
 }
 
+/// Whether work may be given to the current rayon pool.
+///
+/// In a process made by `fork` only to one that this thread belongs to: the global pool's threads are the parent's,
+/// and waiting for them would take for ever.
+pub(crate) fn may_use_pool() -> bool {
+    rayon::current_thread_index().is_some() || is_home()
+}
+
 impl PayloadHash {
     /// Hashes a payload, on the calling thread.
     pub fn of(payload: &[u8]) -> Self {
         Self(*blake3::hash(payload).as_bytes())
     }
 
-    /// Hashes a payload on all threads of the current rayon pool.
-    ///
-    /// In a process made by `fork` that is a pool this thread belongs to, or else the thread alone: the
-    /// global pool's threads are the parent's, and waiting for them would take for ever.
+    /// Hashes a payload on all threads of the current rayon pool; in a process made by `fork` that is a pool this
+    /// thread belongs to, or else the thread alone.
     pub fn of_parallel(payload: &[u8]) -> Self {
-        if rayon::current_thread_index().is_none() && !is_home() {
+        if !may_use_pool() {
             return Self::of(payload);
         }
         let mut hasher = blake3::Hasher::new();

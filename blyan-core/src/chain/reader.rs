@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 
+use rayon::prelude::*;
 use redb::{ReadTransaction, TableDefinition, Value, WriteTransaction};
 
 use super::block::Block;
@@ -9,13 +10,16 @@ use super::error::{ChainError, Damage};
 use super::signature::SignatureRecord;
 use super::tables::{self, BlockValue, Found};
 use crate::format::Header;
-use crate::hash::{BlockHash, PayloadHash};
+use crate::hash::{BlockHash, PayloadHash, may_use_pool};
 use crate::storage::index::{Snapshot, WriteBatch};
 use crate::storage::payload_store::check_hash;
 use crate::storage::{Payload, PayloadStore, StorageError};
 
 /// Keys fetched by one step of [`Reader::scan`].
 const SCAN_KEYS: usize = 4096;
+
+/// Headers that a thread reads at least, where many are.
+const HEADERS_PER_TASK: usize = 256;
 
 /// A block as it is stored: the block, and its payload if that lies in the index.
 pub(super) struct Stored {
@@ -166,23 +170,32 @@ impl Reader {
     }
 
     pub(super) fn get_all(&self, blocks: &[BlockHash]) -> Result<Vec<Block>, ChainError> {
-        let mut all = Vec::with_capacity(blocks.len());
+        let mut found = Vec::with_capacity(blocks.len());
         let read = self.read(|transaction| {
             let (numbers, values) =
                 (transaction.open_table(tables::NUMBERS)?, transaction.open_table(tables::BLOCKS)?);
             for block in blocks {
-                let found = Stored::found(block, tables::find(&numbers, &values, block)?);
-                all.push(found.and_then(|stored| stored.ok_or(ChainError::NotFound { block: *block })));
-                if all.last().is_some_and(Result::is_err) {
+                found.push((block, tables::find(&numbers, &values, block)?));
+                if !matches!(found.last(), Some((_, Found::Value(..)))) {
                     break;
                 }
             }
             Ok(())
         });
+        let parse = |(block, found): (&BlockHash, Found)| match Stored::found(block, found)? {
+            Some(stored) => Ok(stored.block),
+            None => Err(ChainError::NotFound { block: *block }),
+        };
+        let parsed: Vec<Result<Block, ChainError>> = if may_use_pool() {
+            found.into_par_iter().with_min_len(HEADERS_PER_TASK).map(parse).collect()
+        } else {
+            found.into_iter().map(parse).collect()
+        };
+        let all = parsed.into_iter().collect::<Result<Vec<_>, _>>()?;
         match (read, blocks.get(all.len())) {
             (Err(error), Some(block)) => Err(entry_error(block, "blocks")(error)),
             (Err(error), None) => Err(error.into()),
-            (Ok(()), _) => all.into_iter().map(|stored| Ok(stored?.block)).collect(),
+            (Ok(()), _) => Ok(all),
         }
     }
 
