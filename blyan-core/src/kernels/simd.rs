@@ -151,8 +151,8 @@ macro_rules! unroll {
 pub(super) use unroll;
 
 /// Computes a grid's columns in tiles of the largest size given, then one of what is left; a single
-/// column in taller tiles, for its sums are added up by fours. A tile's columns stay in the first-level cache while the
-/// rows pass by, and those rows in the second-level cache until the last column.
+/// column in taller tiles, for its sums are added up by fours. A tile's columns stay in the first-level
+/// cache while the rows pass by, and those rows in the second-level cache until the last column.
 macro_rules! cover {
     ($s:expr, $grid:expr, $alone:literal x 1, $rows:literal x [$($cols:literal),*], $most:literal) => {{
         let (rows, cols) = $grid.shape();
