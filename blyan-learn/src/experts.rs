@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::lanes::{ROWS_PER_TASK, add_scaled, dot_product, vector_fn};
 use crate::ops::{silu_derivatives, silu_product};
-use crate::product::{By, Matrix, add_product, product};
+use crate::product::{By, Matrix, product, write_product};
 use crate::storage::{floats, with_floats};
 
 /// Which experts the tokens of a step use: uses sorted by expert, then by token.
@@ -190,27 +190,24 @@ impl CustomOp3 for Experts {
         let (_, hidden) = lx.shape().dims2()?;
         let (x, gate_up, down) = (floats(x, lx)?, floats(gate_up, lg)?, floats(down, ld)?);
         let (assignment, inner) = (&*self.assignment, self.inner);
-        let mut y = Vec::with_capacity(assignment.order.len() * hidden);
-        let mut saved = Vec::new();
-        for (expert, uses) in assignment.counts().enumerate() {
+        let mut y = vec![0.0; assignment.order.len() * hidden];
+        let tasks = self.split(&mut y, hidden).into_par_iter().enumerate().with_max_len(1);
+        let saved = tasks.map(|(expert, y)| {
+            let uses = y.len() / hidden;
             if uses == 0 {
-                saved.push(Vec::new());
-                continue;
+                return Ok(Vec::new());
             }
             let rows = self.gather(x, hidden, expert);
             self.with_weights(expert, hidden, gate_up, down, |gate_up, down| {
                 let rows = Matrix::new(&rows, hidden);
                 let before = product(rows, gate_up.t(), (uses, 2 * inner, hidden), By::Pool)?;
                 let mut after = vec![0.0; uses * inner];
-                let tasks = after.par_chunks_mut(inner * ROWS_PER_TASK);
-                tasks
-                    .zip(before.par_chunks(2 * inner * ROWS_PER_TASK))
-                    .for_each(|(after, before)| gated_rows(after, before, inner));
-                y.extend(product(Matrix::new(&after, inner), down.t(), (uses, hidden, inner), By::Pool)?);
-                saved.push(before);
-                Ok(())
-            })?;
-        }
+                gated_rows(&mut after, &before, inner);
+                write_product(y, Matrix::new(&after, inner), down.t(), (uses, hidden, inner), By::Pool)?;
+                Ok(before)
+            })
+        });
+        let saved: Vec<_> = saved.collect::<Result<_>>()?;
         if self.for_x || self.for_weights {
             *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
         }
@@ -232,33 +229,37 @@ impl CustomOp3 for Experts {
         let (_, hidden) = x.dims2()?;
         let size = self.inner * hidden;
         let trained = if self.for_weights { gate_up.dim(0)? } else { 0 };
-        let mut sums = Sums {
-            for_rows: Vec::with_capacity(if self.for_x { self.assignment.order.len() * hidden } else { 0 }),
-            for_gate_up: vec![0.0; trained * 2 * size],
-            for_down: vec![0.0; trained * size],
-        };
+        let mut for_rows = vec![0.0; if self.for_x { self.assignment.order.len() * hidden } else { 0 }];
+        let mut for_gate_up = vec![0.0; trained * 2 * size];
+        let mut for_down = vec![0.0; trained * size];
+        let mut stack = for_gate_up.chunks_exact_mut(2 * size).zip(for_down.chunks_exact_mut(size));
+        let rows = self.split(&mut for_rows, if self.for_x { hidden } else { 0 });
+        let tasks = saved.into_iter().zip(rows).zip(&*self.places).map(|((before, for_rows), place)| Sums {
+            before,
+            for_rows,
+            // Trained experts come in the order of their stack.
+            for_weights: match place {
+                Place::Trained(_) => stack.next(),
+                Place::Frozen(_) => None,
+            },
+        });
+        let tasks: Vec<Sums<'_>> = tasks.collect();
         with_floats(x, |x| {
             with_floats(gate_up, |gate_up| {
                 with_floats(down, |down| {
                     with_floats(grad, |grad| {
-                        for (expert, before) in saved.into_iter().enumerate() {
-                            let start = self.assignment.starts[expert];
-                            if start == self.assignment.starts[expert + 1] {
-                                continue;
-                            }
-                            let grad = Matrix::new(&grad[start * hidden..], hidden);
+                        let tasks = tasks.into_par_iter().enumerate().with_max_len(1);
+                        tasks.try_for_each(|(expert, task)| {
                             self.with_weights(expert, hidden, gate_up, down, |gate_up, down| {
-                                let weights = (gate_up, down);
-                                self.expert_backward(expert, (x, hidden), before, grad, weights, &mut sums)
-                            })?;
-                        }
-                        Ok(())
+                                self.expert_backward(expert, (x, hidden), grad, (gate_up, down), task)
+                            })
+                        })
                     })
                 })
             })
         })?;
         let for_x = self.for_x.then(|| {
-            let sum = sum_of_uses(&self.assignment, &sums.for_rows, hidden, None);
+            let sum = sum_of_uses(&self.assignment, &for_rows, hidden, None);
             Tensor::from_vec(sum, x.shape().clone(), x.device())
         });
         let stack = |values, like: &Tensor| {
@@ -266,47 +267,57 @@ impl CustomOp3 for Experts {
                 .then(|| Tensor::from_vec(values, like.shape().clone(), like.device()))
                 .transpose()
         };
-        Ok((for_x.transpose()?, stack(sums.for_gate_up, gate_up)?, stack(sums.for_down, down)?))
+        Ok((for_x.transpose()?, stack(for_gate_up, gate_up)?, stack(for_down, down)?))
     }
 }
 
-/// Gradients as they are added up over experts.
-struct Sums {
-    /// (uses, hidden), sorted.
-    for_rows: Vec<f32>,
-    for_gate_up: Vec<f32>,
-    for_down: Vec<f32>,
+/// One expert's way back.
+struct Sums<'a> {
+    /// Gate and up before SiLU, (uses, 2 × inner).
+    before: Vec<f32>,
+    /// Gradients by its tokens, (uses, hidden), if they are asked for.
+    for_rows: &'a mut [f32],
+    /// Gradients by gate over up and by down, if it is trained.
+    for_weights: Option<(&'a mut [f32], &'a mut [f32])>,
 }
 
 impl Experts {
+    /// The rows of each expert in a matrix (uses, width), sorted.
+    fn split<'a>(&self, mut rows: &'a mut [f32], width: usize) -> Vec<&'a mut [f32]> {
+        let mut parts = Vec::with_capacity(self.assignment.experts());
+        for uses in self.assignment.counts() {
+            let (part, rest) = rows.split_at_mut(uses * width);
+            parts.push(part);
+            rows = rest;
+        }
+        parts
+    }
+
     fn expert_backward(
         &self,
         expert: usize,
         (x, hidden): (&[f32], usize),
-        mut before: Vec<f32>,
-        grad: Matrix<'_>,
+        grad: &[f32],
         (gate_up, down): (Matrix<'_>, Matrix<'_>),
-        sums: &mut Sums,
+        Sums { mut before, for_rows, for_weights }: Sums<'_>,
     ) -> Result<()> {
         let inner = self.inner;
         let uses = before.len() / (2 * inner);
+        if uses == 0 {
+            return Ok(());
+        }
+        let grad = Matrix::new(&grad[self.assignment.starts[expert] * hidden..], hidden);
         let mut after = product(grad, down, (uses, inner, hidden), By::Pool)?;
-        let tasks = after.par_chunks_mut(inner * ROWS_PER_TASK);
-        tasks
-            .zip(before.par_chunks_mut(2 * inner * ROWS_PER_TASK))
-            .for_each(|(after, before)| gated_rows_backward(after, before, inner));
+        gated_rows_backward(&mut after, &mut before, inner);
         let for_before = Matrix::new(&before, 2 * inner);
         if self.for_x {
-            sums.for_rows.extend(product(for_before, gate_up, (uses, hidden, 2 * inner), By::Pool)?);
+            write_product(for_rows, for_before, gate_up, (uses, hidden, 2 * inner), By::Pool)?;
         }
-        if let (Place::Trained(index), true) = (&self.places[expert], self.for_weights) {
-            let size = inner * hidden;
+        if let Some((for_gate_up, for_down)) = for_weights {
             let rows = self.gather(x, hidden, expert);
-            let sum = &mut sums.for_gate_up[2 * index * size..][..2 * size];
             let rows = Matrix::new(&rows, hidden);
-            add_product(sum, for_before.t(), rows, (2 * inner, hidden, uses), By::Pool)?;
-            let sum = &mut sums.for_down[index * size..][..size];
-            add_product(sum, grad.t(), Matrix::new(&after, inner), (hidden, inner, uses), By::Pool)?;
+            write_product(for_gate_up, for_before.t(), rows, (2 * inner, hidden, uses), By::Pool)?;
+            write_product(for_down, grad.t(), Matrix::new(&after, inner), (hidden, inner, uses), By::Pool)?;
         }
         Ok(())
     }
