@@ -10,6 +10,7 @@
 mod aarch64;
 mod attention;
 mod convert;
+mod dot;
 mod error;
 mod fp_env;
 mod groups;
