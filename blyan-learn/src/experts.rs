@@ -234,16 +234,18 @@ impl CustomOp3 for Experts {
         let mut for_down = vec![0.0; trained * size];
         let mut stack = for_gate_up.chunks_exact_mut(2 * size).zip(for_down.chunks_exact_mut(size));
         let rows = self.split(&mut for_rows, if self.for_x { hidden } else { 0 });
-        let tasks = saved.into_iter().zip(rows).zip(&*self.places).map(|((before, for_rows), place)| Sums {
-            before,
-            for_rows,
-            // Trained experts come in the order of their stack.
-            for_weights: match place {
-                Place::Trained(_) => stack.next(),
-                Place::Frozen(_) => None,
-            },
+        let tasks = saved.into_iter().zip(rows).zip(&*self.places).map(|((before, for_rows), place)| {
+            ExpertBackward {
+                before,
+                for_rows,
+                // Trained experts come in the order of their stack.
+                for_weights: match place {
+                    Place::Trained(_) => stack.next(),
+                    Place::Frozen(_) => None,
+                },
+            }
         });
-        let tasks: Vec<Sums<'_>> = tasks.collect();
+        let tasks: Vec<ExpertBackward<'_>> = tasks.collect();
         with_floats(x, |x| {
             with_floats(gate_up, |gate_up| {
                 with_floats(down, |down| {
@@ -272,7 +274,7 @@ impl CustomOp3 for Experts {
 }
 
 /// One expert's way back.
-struct Sums<'a> {
+struct ExpertBackward<'a> {
     /// Gate and up before SiLU, (uses, 2 × inner).
     before: Vec<f32>,
     /// Gradients by its tokens, (uses, hidden), if they are asked for.
@@ -299,7 +301,7 @@ impl Experts {
         (x, hidden): (&[f32], usize),
         grad: &[f32],
         (gate_up, down): (Matrix<'_>, Matrix<'_>),
-        Sums { mut before, for_rows, for_weights }: Sums<'_>,
+        ExpertBackward { mut before, for_rows, for_weights }: ExpertBackward<'_>,
     ) -> Result<()> {
         let inner = self.inner;
         let uses = before.len() / (2 * inner);

@@ -123,7 +123,8 @@ fn run(
     let rows = m.div_ceil(threads).next_multiple_of(ROWS);
     let part = |(index, out): (usize, &mut [MaybeUninit<f32>])| {
         let a = Matrix { data: &a.data[index * rows * a.row_stride..], ..a };
-        multiply(out, add, a, b, (out.len() / n, n, k));
+        // SAFETY: both operands hold all of the product, so they hold these rows of it; what is added to is there.
+        unsafe { multiply(out, add, a, b, (out.len() / n, n, k)) };
     };
     if rows >= m {
         part((0, out));
@@ -133,16 +134,20 @@ fn run(
     Ok(())
 }
 
-/// Sizes were checked.
-fn multiply(
+/// One thread's part of a product.
+///
+/// # Safety
+///
+/// `out` has m × n elements, which are numbers if they are added to; the operands hold (m, k) and (k, n), none of
+/// them 0.
+unsafe fn multiply(
     out: &mut [MaybeUninit<f32>],
     add: bool,
     a: Matrix<'_>,
     b: Matrix<'_>,
     (m, n, k): (usize, usize, usize),
 ) {
-    // SAFETY: `out` has m × n elements, which are there if they are read; the last of each operand was checked to lie
-    // in its slice; strides come from slice lengths, which fit isize.
+    // SAFETY: the caller's; strides come from slice lengths, which fit isize.
     unsafe {
         gemm::gemm(
             m,
