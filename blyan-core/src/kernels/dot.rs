@@ -89,9 +89,12 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     const PART: usize = LANES;
     const BLOCK: usize = usize::MAX;
 
-    /// Two tokens of 16-bit weights are chains enough. Those of F32 lose by it on Zen 3, and those of F8 take their
-    /// time to widen either way.
-    const ROW_BY_ROW: usize = if size_of::<E::Bytes>() == 2 * LANES { 2 } else { 1 };
+    /// Two tokens of 16-bit weights are chains enough. Those of F32 lose by it on Zen 3.
+    const ROW_BY_ROW: usize = match size_of::<E::Bytes>() / LANES {
+        1 => S::ROW_BY_ROW_COSTLY,
+        2 => 2,
+        _ => 1,
+    };
 
     #[inline(always)]
     fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
@@ -251,7 +254,7 @@ impl<S: Simd> Dot<S> for GroupDot {
     /// A part has elements from the whole step.
     const PART: usize = 1;
     const BLOCK: usize = usize::MAX;
-    const ROW_BY_ROW: usize = 1;
+    const ROW_BY_ROW: usize = S::ROW_BY_ROW_COSTLY;
 
     #[inline(always)]
     fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [WordScales], WordScales) {

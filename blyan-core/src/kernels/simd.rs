@@ -32,6 +32,9 @@ pub(super) trait Simd: Copy {
     /// Up to how many tokens rows of I8 are summed one after the other, and not side by side.
     const ROW_BY_ROW: usize;
 
+    /// The same of weights that take many steps to widen, F8 and I4.
+    const ROW_BY_ROW_COSTLY: usize;
+
     fn splat(self, x: f32) -> Self::Floats;
     fn load(self, x: &[f32; LANES]) -> Self::Floats;
     fn store(self, x: Self::Floats, out: &mut [f32; LANES]);

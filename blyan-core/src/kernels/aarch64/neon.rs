@@ -177,6 +177,7 @@ impl Simd for Neon {
     type F8s<'a> = &'a [u8; 4 * LANES];
 
     const ROW_BY_ROW: usize = 2;
+    const ROW_BY_ROW_COSTLY: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Floats {

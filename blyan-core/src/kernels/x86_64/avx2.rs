@@ -78,6 +78,7 @@ impl Simd for Avx2 {
     type F8s<'a> = &'a [u8; 4 * LANES];
 
     const ROW_BY_ROW: usize = 4;
+    const ROW_BY_ROW_COSTLY: usize = 1;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::Floats {
