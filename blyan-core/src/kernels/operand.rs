@@ -209,6 +209,22 @@ impl Quantized {
         Ok(())
     }
 
+    /// Those of some tokens, in any order.
+    pub(crate) fn gather(&self, tokens: &[usize]) -> Self {
+        let mut gathered = Self::default();
+        gathered.values.resize(tokens.len(), self.values.cols());
+        for (row, &token) in gathered.values.rows_mut().zip(tokens) {
+            row.copy_from_slice(self.values.row(token));
+        }
+        gathered.scales.extend(tokens.iter().map(|&token| self.scales[token]));
+        if !self.words.is_empty() {
+            let per_token = self.words.len() / self.values.len();
+            let words = tokens.iter().map(|&token| &self.words[token * per_token..][..per_token]);
+            words.for_each(|words| gathered.words.extend_from_slice(words));
+        }
+        gathered
+    }
+
     /// The rounded values of each token, within ±32767.
     pub fn tokens(&self) -> impl Iterator<Item = &[i16]> {
         self.values.rows()

@@ -58,16 +58,17 @@ pub(crate) fn forward(
         None => None,
     };
 
-    // Of several tokens, routed experts meet those that chose them.
-    let meeting_all = if normed.tokens() > 1 { &[][..] } else { &experts[..] };
-    let matrices: Vec<_> =
-        meeting_all.iter().copied().chain(shared).flat_map(ExpertWeights::inputs).collect();
-    normed.arrange_for(isa, &matrices)?;
+    // Rounded once, however many experts meet a token.
+    let matrices: Vec<_> = experts.iter().flat_map(|expert| expert.inputs()).collect();
+    normed.quantize_for(isa, &matrices)?;
+    if let Some(shared) = shared {
+        normed.arrange_for(isa, &shared.inputs())?;
+    }
     let mut gathered: Vec<Option<Activations>> = experts.iter().map(|_| None).collect();
     if normed.tokens() > 1 {
         let gathering = assignment.tokens.iter().zip(&experts).zip(&mut gathered);
         team.for_each(gathering.collect(), |((chosen, expert), gathered)| {
-            *gathered = Some(normed.gather(isa, chosen, &expert.inputs())?);
+            *gathered = Some(normed.gather(chosen, &expert.inputs())?);
             Ok::<_, ModelError>(())
         })?;
     }

@@ -40,13 +40,23 @@ impl Activations {
         self.values.len() / self.cols
     }
 
-    /// Makes the forms that `linears` want: of several tokens an aligned one for floats; one rounded to 16 bits for
-    /// integers, and arranged for those that come in groups.
+    /// Makes the forms that `linears` want.
     pub(crate) fn arrange_for(&mut self, isa: Isa, linears: &[&Linear]) -> Result<(), ModelError> {
+        self.align_for(linears)?;
+        self.quantize_for(isa, linears)
+    }
+
+    /// Makes the form that floats want of several tokens.
+    fn align_for(&mut self, linears: &[&Linear]) -> Result<(), ModelError> {
         let any_floats = || linears.iter().any(|linear| !linear.wants_quantized_inputs());
         if self.aligned.is_none() && self.tokens() > 1 && any_floats() {
             self.aligned = Some(Aligned::new(&self.values, self.cols)?);
         }
+        Ok(())
+    }
+
+    /// Makes the form that integers want, rounded to 16 bits, arranged for those that come in groups as well.
+    pub(crate) fn quantize_for(&mut self, isa: Isa, linears: &[&Linear]) -> Result<(), ModelError> {
         if self.quantized.is_none() && linears.iter().any(|linear| linear.wants_quantized_inputs()) {
             self.quantized = Some(isa.quantize(&self.values, self.cols)?);
         }
@@ -58,12 +68,15 @@ impl Activations {
         Ok(())
     }
 
-    /// Some tokens alone, for the matrices that `linears` are. Rounding goes token by token, so it
-    /// may come before or after.
-    pub(crate) fn gather(&self, isa: Isa, tokens: &[usize], linears: &[&Linear]) -> Result<Self, ModelError> {
-        let rows = tokens.iter().flat_map(|token| &self.values[token * self.cols..][..self.cols]);
-        let mut gathered = Self::new(rows.copied().collect(), self.cols);
-        gathered.arrange_for(isa, linears)?;
+    /// Some tokens alone, for the matrices that `linears` are, in the forms that there are and that they want.
+    pub(crate) fn gather(&self, tokens: &[usize], linears: &[&Linear]) -> Result<Self, ModelError> {
+        let mut values = Vec::with_capacity(tokens.len() * self.cols);
+        for token in tokens {
+            values.extend_from_slice(&self.values[token * self.cols..][..self.cols]);
+        }
+        let quantized = self.quantized.as_ref().map(|quantized| quantized.gather(tokens));
+        let mut gathered = Self { values, cols: self.cols, aligned: None, quantized };
+        gathered.align_for(linears)?;
         Ok(gathered)
     }
 
