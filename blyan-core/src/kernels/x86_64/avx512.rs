@@ -95,7 +95,7 @@ impl Simd for Avx512 {
     type Sums = __m512i;
     type F8s<'a> = (__m512i, __m512i);
 
-    const ROW_BY_ROW: usize = 3;
+    const ROW_BY_ROW: usize = 1;
     const ROW_BY_ROW_COSTLY: usize = 0;
 
     #[inline(always)]
