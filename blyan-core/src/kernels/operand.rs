@@ -51,6 +51,7 @@ pub struct Weights<'a> {
     dtype: DType,
     rows: usize,
     cols: usize,
+    row_bytes: usize,
     data: &'a [u8],
     scale: Option<&'a [u8]>,
 }
@@ -91,7 +92,7 @@ impl<'a> Weights<'a> {
             };
             check_len("weight scale", needed, scale.len())?;
         }
-        Ok(Self { dtype, rows, cols, data, scale })
+        Ok(Self { dtype, rows, cols, row_bytes: dtype.bytes_of(cols), data, scale })
     }
 
     /// Element type.
@@ -111,13 +112,12 @@ impl<'a> Weights<'a> {
 
     /// Bytes of a row.
     pub(super) fn row_bytes(&self) -> usize {
-        self.dtype.bytes_of(self.cols)
+        self.row_bytes
     }
 
     /// The bytes of one row.
     pub(super) fn row(&self, row: usize) -> &'a [u8] {
-        let row_bytes = self.row_bytes();
-        &self.data[row * row_bytes..(row + 1) * row_bytes]
+        &self.data[row * self.row_bytes..][..self.row_bytes]
     }
 
     /// The scales of one row's groups; none where this dtype has no groups.
