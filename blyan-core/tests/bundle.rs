@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::checkpoints::{fixture, imported};
+use crate::support::{Failure, Rng, SimDisk};
 use blyan_core::chain::{
     BundleError, BundleOptions, ChainError, CollectOptions, UnbundleOptions, UnbundleReport, Validators,
 };
@@ -17,9 +16,7 @@ use blyan_core::storage::{Access, MemoryMedium};
 use blyan_core::{
     BlockHash, BlockKind, Chain, ChainId, Draft, Parent, ParentRole, SignatureRecord, VerifyOptions,
 };
-use checkpoints::{fixture, imported};
 use proptest::prelude::*;
-use support::{Failure, Rng, SimDisk};
 
 fn bundle(chain: &Chain, options: &BundleOptions<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -324,7 +324,7 @@ const CHILD: &str = "BLYAN_TEST_CHILD";
 /// Runs this test binary again, in the role that `child` plays.
 fn spawn_child(role: &str, dir: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "chain::child", "--nocapture", "--test-threads=1"])
         .env(CHILD, format!("{role} {}", dir.display()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::checkpoints::{fixture, import_into};
+use crate::support::{Failure, Rng, SimDisk};
 use blyan_core::chain::{ChainError, CollectOptions, CollectReport, Validators};
 use blyan_core::format::Change;
 use blyan_core::manager::{ManagerOptions, MoEModelManager, Snapshot, release};
@@ -16,8 +15,6 @@ use blyan_core::storage::Access;
 use blyan_core::{
     BlockHash, BlockKind, Chain, ChainId, Draft, Parent, ParentRole, PayloadHash, VerifyOptions,
 };
-use checkpoints::{fixture, import_into};
-use support::{Failure, Rng, SimDisk};
 
 fn collect(chain: &Chain) -> CollectReport {
     chain.collect(&CollectOptions::default()).unwrap()

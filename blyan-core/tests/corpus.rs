@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-mod seeds;
 #[path = "../../fuzz/src/lib.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a library of its own in the fuzz package")]
 mod targets;
@@ -126,10 +125,10 @@ fn seeds() {
     let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
     chain.add_signature(&last[3], SignatureRecord::sign(&key, &last[3], 1)).unwrap();
     drop(chain);
-    seeds::bundles(&write);
-    seeds::deltas(&write);
-    seeds::statements(&write);
-    seeds::datasets(&write);
+    crate::seeds::bundles(&write);
+    crate::seeds::deltas(&write);
+    crate::seeds::statements(&write);
+    crate::seeds::datasets(&write);
     write("index/valid-chain", &fs::read(dir.path().join("index.redb")).unwrap());
 }
 

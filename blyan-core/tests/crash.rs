@@ -3,15 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test ends at what it does not expect")]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::support::{Failure, Rng, SimDisk};
 use blyan_core::chain::{ChainError, Draft, SignatureRecord, Validators};
 use blyan_core::storage::Access;
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, ParentRole, VerifyOptions};
-use support::{Failure, Rng, SimDisk};
 
 fn open(disk: &SimDisk) -> Result<Chain, ChainError> {
     Chain::open_with(Arc::new(disk.clone()), Access::ReadWrite, Validators::new())

@@ -3,17 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test ends at what it does not expect")]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::support::{Rng, SimDisk};
 use blyan_core::chain::{ChainError, Damage, Draft, SignatureRecord, Validators};
 use blyan_core::storage::{Access, DirMedium, StorageError};
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, Header, ParentRole, VerifyOptions, VerifyReport};
-use support::{Rng, SimDisk};
 
 const STRIDE: usize = 4096 + 16;
 

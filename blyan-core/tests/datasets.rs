@@ -3,11 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::checkpoints::{fixture, imported, tiny_kjv};
 use blyan_core::chain::Validators;
 use blyan_core::evolve::dataset::{
     self, Audit, Dataset, DatasetDraft, DatasetError, DatasetRule, Field, Findings, Ruling, Stage, Tally,
@@ -19,7 +18,6 @@ use blyan_core::evolve::{
 use blyan_core::manager::Snapshot;
 use blyan_core::storage::{Access, MemoryMedium};
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, Draft, Parent, ParentRole, PayloadHash};
-use checkpoints::{fixture, imported, tiny_kjv};
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 use semver::Version;
@@ -784,7 +782,7 @@ fn texts_are_tokenized_and_audited_with_the_models_tokenizer() {
     assert_eq!((state.audits, state.equivocating), (vec![audit], [by].into()));
 
     // A model without tokenizer takes no text, and a policy no dataset of another tokenizer.
-    let bare = checkpoints::import_into(&chain, &fixture("mixtral"), None);
+    let bare = crate::checkpoints::import_into(&chain, &fixture("mixtral"), None);
     let bare_snapshot = Snapshot::of_model(&chain, &bare).unwrap();
     let error = dataset::tokenize(&chain, &bare_snapshot, text).unwrap_err();
     assert!(matches!(error, EvolveError::Dataset(DatasetError::NoTokenizer)));

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-
 use std::collections::BTreeMap;
 
+use crate::checkpoints::{bits, fixture, imported};
 use blyan_core::import::{self, ImportOptions, InvalidBlock};
 use blyan_core::manager::{ManagerError, ManagerOptions, MoEModelManager, Snapshot, delta};
 use blyan_core::tensor::{DeltaError, TensorError, quantize, write};
@@ -13,7 +12,6 @@ use blyan_core::{
     BlockHash, BlockKind, Chain, ChainError, DType, Draft, ParentRole, PayloadHash, Shape, Slot, TensorBlock,
     TensorView,
 };
-use checkpoints::{bits, fixture, imported};
 
 const SLOT: Slot = Slot::Expert { layer: 1, expert: 2 };
 

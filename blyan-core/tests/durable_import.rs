@@ -4,9 +4,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends at what it does not expect")]
 
-mod folders;
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -16,12 +13,12 @@ use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::folders::Checkpoint;
+use crate::support::{Failure, Rng, SimDisk};
 use blyan_core::chain::{ChainError, Validators};
 use blyan_core::import::{self, ImportError, ImportOptions, ImportReport};
 use blyan_core::storage::Access;
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, ChainRoot, Draft, VerifyOptions};
-use folders::Checkpoint;
-use support::{Failure, Rng, SimDisk};
 use tempfile::TempDir;
 
 /// A small model whose import has everything an import can have: payloads in files and in the
@@ -217,7 +214,8 @@ fn an_import_during_which_the_power_goes_is_whole_or_absent_and_can_be_completed
 
 /// Set for the process that imports: the chain's directory, the checkpoint's, and the note to append.
 const CHILD: &str = "BLYAN_DURABLE_IMPORT_CHILD";
-const SIGKILL_TEST: &str = "an_import_killed_at_random_moments_is_whole_or_absent_and_can_be_completed";
+const SIGKILL_TEST: &str =
+    "durable_import::an_import_killed_at_random_moments_is_whole_or_absent_and_can_be_completed";
 const KILLS: usize = 60;
 const SEED: u64 = 11;
 

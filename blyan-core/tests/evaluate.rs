@@ -3,21 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stderr, reason = "what was measured is worth seeing")]
 
-mod checkpoints;
-mod world;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::checkpoints::{DTYPES, fixture, fixtures, import_into, imported, name, open, tiny_kjv};
+use crate::world::{changed, expert};
 use blyan_core::evolve::{EvaluateError, EvaluateOptions, evaluate, evaluate_model, evaluate_together};
 use blyan_core::format::FeedForward;
 use blyan_core::manager::{ManagerError, ManagerOptions, MoEModelManager, Snapshot};
 use blyan_core::model::KvDType;
 use blyan_core::{BlockHash, Chain, DType, Slot};
-use checkpoints::{DTYPES, fixture, fixtures, import_into, imported, name, open, tiny_kjv};
-use world::{changed, expert};
 
 /// Some tokens of the fixture's vocabulary, with repetitions.
 fn tokens(chain: &Chain, model: &BlockHash, len: usize) -> Vec<u32> {

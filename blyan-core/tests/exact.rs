@@ -2,12 +2,10 @@
 
 #![allow(clippy::print_stderr, reason = "what was not tested has to be said")]
 
-mod checkpoints;
-
 use blyan_core::DType;
 use blyan_core::manager::GenerateOptions;
 
-use checkpoints::{DTYPES, Reference, bits, fixture, fixtures, imported, name, open};
+use crate::checkpoints::{DTYPES, Reference, bits, fixture, fixtures, imported, name, open};
 
 /// The vector code that this CPU can run. What it cannot is said, never passed over in silence.
 fn isas() -> Vec<&'static str> {

@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod folders;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::folders::{CHOICES, Checkpoint, Raw, fixture, fixtures, tensor_block, weights};
 use blyan_core::export::{self, ExportError, ExportOptions};
 use blyan_core::import::{self, ImportError, ImportOptions, ImportReport};
 use blyan_core::{Chain, DType};
-use folders::{CHOICES, Checkpoint, Raw, fixture, fixtures, tensor_block, weights};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 

@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod folders;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use crate::folders::{CHOICES, Checkpoint, Raw, fixture, manifest, state, tensor_block, weights};
 use blyan_core::evolve::{
     EvolveError, ExtractError, ExtractOptions, ExtractReport, ExtractSource, Piece, extract,
 };
@@ -17,7 +16,6 @@ use blyan_core::{
     BlockHash, BlockKind, Chain, ChainId, DType, Draft, ModelSpec, ParentRole, Slot, TensorBlock,
     VerifyOptions,
 };
-use folders::{CHOICES, Checkpoint, Raw, fixture, manifest, state, tensor_block, weights};
 use tempfile::TempDir;
 
 const EXPERT: Slot = Slot::Expert { layer: 1, expert: 2 };

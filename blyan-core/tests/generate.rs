@@ -1,16 +1,14 @@
 //! Generation as its users see it: options, streams, stop strings, sessions, batches, chats, errors.
 
-mod checkpoints;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::checkpoints::{fixture, import_into, imported, open, tiny_kjv};
 use blyan_core::Chain;
 use blyan_core::manager::chat::ChatRequest;
 use blyan_core::manager::{
     FinishReason, GenerateOptions, ManagerError, ManagerOptions, MoEModelManager, SharedSession,
 };
-use checkpoints::{fixture, import_into, imported, open, tiny_kjv};
 
 fn options(max_tokens: usize) -> GenerateOptions {
     GenerateOptions { max_tokens: Some(max_tokens), ..GenerateOptions::default() }

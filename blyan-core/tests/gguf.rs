@@ -3,17 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod folders;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::folders::{CHOICES, fixture, manifest, state, tensor_block};
 use blyan_core::import::{self, GgufError, ImportError, ImportOptions, ImportReport};
 use blyan_core::manager::text::Tokenizer;
 use blyan_core::manager::{ManagerOptions, MoEModelManager};
 use blyan_core::{Chain, DType, ModelSpec, Slot, VerifyOptions};
-use folders::{CHOICES, fixture, manifest, state, tensor_block};
 use half::{bf16, f16};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-
 use std::collections::BTreeSet;
 
+use crate::checkpoints::{bits, fixture, import_into, imported};
 use blyan_core::chain::ChainError;
 use blyan_core::dtype::GROUP;
 use blyan_core::format::{Change, FeedForward, Migration};
@@ -18,7 +17,6 @@ use blyan_core::{
     Block, BlockHash, BlockKind, Chain, ChainId, DType, Draft, Manifest, ModelSpec, Parent, ParentRole,
     Shape, Slot, TensorBlock, VerifyOptions,
 };
-use checkpoints::{bits, fixture, import_into, imported};
 use semver::Version;
 
 const PROMPT: [u32; 4] = [3, 17, 40, 200];

@@ -3,12 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod folders;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use crate::folders::{Checkpoint, Raw, fixture, manifest, safetensors_file, state};
 use blyan_core::chain::ChainError;
 use blyan_core::format::FeedForward;
 use blyan_core::import::{self, ImportError, ImportOptions};
@@ -17,7 +16,6 @@ use blyan_core::{
     BlockHash, BlockKind, Chain, ChainId, DType, Draft, Manifest, ModelSpec, ParentRole, Shape, Slot,
     TensorBlock,
 };
-use folders::{Checkpoint, Raw, fixture, manifest, safetensors_file, state};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
@@ -530,7 +528,7 @@ fn model_blocks_that_name_the_wrong_blocks() {
     let mut twin = Checkpoint::of("mixtral_window");
     twin.config.insert("rms_norm_eps".to_owned(), json!(1e-3));
     let twin = import::checkpoint(chain, twin.write().path(), &ImportOptions::default()).unwrap();
-    let twin = folders::manifest(chain, &twin.model);
+    let twin = crate::folders::manifest(chain, &twin.model);
     model.refused(
         edit(&|m| _ = m.slots.insert(slot("layer0.expert0"), twin.slots[&slot("layer0.expert0")])),
         "OtherSpec",

@@ -2,18 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod folders;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::folders::{CHOICES, Checkpoint, Raw, fixture, fixtures, manifest, state, tensor_block, weights};
 use blyan_core::format::Architecture;
 use blyan_core::import::{self, ImportError, ImportOptions, ImportReport};
 use blyan_core::{Chain, ChainId, DType, Manifest, ModelSpec, VerifyOptions};
-use folders::{CHOICES, Checkpoint, Raw, fixture, fixtures, manifest, state, tensor_block, weights};
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
@@ -465,7 +463,7 @@ fn texts_are_kept_byte_for_byte_and_other_files_are_named() {
 }
 
 /// Every block of every fixture in every type: a change here is a change of the format, which needs a
-/// version. `BLYAN_BLESS=1 cargo test --test import golden` writes the file again.
+/// version. `BLYAN_BLESS=1 cargo test --test main import::golden` writes the file again.
 #[test]
 fn golden_file_of_format_version_1() {
     let mut golden = BTreeMap::new();

@@ -2,11 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-mod world;
-
 use std::collections::BTreeMap;
 
+use crate::checkpoints::{import_into, tiny_kjv};
+use crate::world::{OWNER, Revealed, World, changed, expert, key, noise, public, try_changed};
 use blyan_core::evolve::{
     Attestation, CandidateBlocks, EvaluateOptions, Evidence, EvolveError, FaultKind, InvalidEvidence,
     LossBits, Reason, RoundError, Statement, StepError, Verdict, attest, attest_all, audit, claim,
@@ -14,9 +13,7 @@ use blyan_core::evolve::{
 };
 use blyan_core::manager::{ManagerOptions, MoEModelManager, Snapshot};
 use blyan_core::{BlockHash, BlockKind, Chain, Slot};
-use checkpoints::{import_into, tiny_kjv};
 use semver::Version;
-use world::{OWNER, Revealed, World, changed, expert, key, noise, public, try_changed};
 
 fn options() -> EvaluateOptions<'static> {
     EvaluateOptions { threads: Some(2), ..EvaluateOptions::default() }

@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its premises fail")]
 
-mod checkpoints;
-
+use crate::checkpoints::{fixture, import_into, imported, open, tiny_kjv};
 use blyan_core::manager::{FinishReason, GenerateOptions, ManagerOptions, Receipt};
 use blyan_core::{Chain, DType};
-use checkpoints::{fixture, import_into, imported, open, tiny_kjv};
 use serde_json::Value as Json;
 
 fn replay_options() -> ManagerOptions {
@@ -165,7 +163,7 @@ fn a_receipt_replays_in_another_process() {
     let receipt = open(&chain, |_| ()).generate("And God said", &sampled()).unwrap().receipt;
     std::fs::write(dir.path().join("receipt.json"), receipt.to_json()).unwrap();
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_receipt_replays_in_another_process"])
+        .args(["--exact", "receipts::a_receipt_replays_in_another_process"])
         .env(CHILD, dir.path())
         .env("BLYAN_ISA", "scalar")
         .status()

@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its premises fail")]
 
-mod checkpoints;
-
 use std::path::{Path, PathBuf};
 
+use crate::checkpoints::{Reference, fixtures, name, open, relative_error, tiny_kjv};
 use blyan_core::import::{self, ImportOptions};
 use blyan_core::manager::GenerateOptions;
 use blyan_core::model::KvDType;
 use blyan_core::{Chain, DType};
-use checkpoints::{Reference, fixtures, name, open, relative_error, tiny_kjv};
 
 /// A folder, its reference, and what the frequencies of its rotary embedding were rounded to when the
 /// reference was computed (tests/fixtures/README.md).

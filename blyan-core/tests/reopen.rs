@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-
+use crate::checkpoints::{fixture, import_into};
 use blyan_core::Chain;
 use blyan_core::manager::{GenerateOptions, ManagerOptions, MoEModelManager};
-use checkpoints::{fixture, import_into};
 
 #[test]
 fn a_reopened_model_gives_the_same_and_counts_for_itself() {

@@ -3,10 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::checkpoints::{import_into, tiny_kjv};
 use blyan_core::evolve::{
     CandidateBlocks, ContributeError, ContributeOptions, ContributeReport, ContributeStage, EvaluateOptions,
     Evidence, EvolveError, InvalidEvidence, Ledger, Policy, PublicKey, RoundError, Share, Statement,
@@ -18,7 +17,6 @@ use blyan_core::tensor::write;
 use blyan_core::{
     BlockHash, BlockKind, Chain, ChainId, DType, Draft, ParentRole, Shape, Slot, TensorBlock, VerifyOptions,
 };
-use checkpoints::{import_into, tiny_kjv};
 use ed25519_dalek::SigningKey;
 use semver::Version;
 

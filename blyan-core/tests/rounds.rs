@@ -3,11 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-mod world;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::checkpoints::{fixture, imported};
+use crate::world::{OWNER, Revealed, World, drafts, expert, key, noise, parents, public};
 use blyan_core::evolve::{
     Accusation, Attestation, Candidate, CandidateBlocks, Claim, Closing, EvaluateOptions, EvaluateProgress,
     Evidence, EvolveError, Fault, FaultKind, InvalidEvidence, Judgement, LossBits, Policy, Reason, Reveal,
@@ -16,10 +15,8 @@ use blyan_core::evolve::{
 };
 use blyan_core::manager::Snapshot;
 use blyan_core::{BlockHash, BlockKind, Chain, ChainError, ChainId, Draft, ParentRole, Salt, Slot};
-use checkpoints::{fixture, imported};
 use proptest::prelude::*;
 use serde_json::Value as Json;
-use world::{OWNER, Revealed, World, drafts, expert, key, noise, parents, public};
 
 const SPLIT: [u32; 5] = [1, 2, 3, 4, 5];
 

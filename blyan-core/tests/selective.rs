@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its premises fail")]
 
-mod checkpoints;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoints::{fixture, import_into, open, tiny_kjv};
 use blyan_core::manager::{GenerateOptions, ManagerError, Snapshot};
 use blyan_core::{Chain, DType, Slot};
-use checkpoints::{fixture, import_into, open, tiny_kjv};
 
 fn options() -> GenerateOptions {
     GenerateOptions { max_tokens: Some(3), ignore_eos: true, ..GenerateOptions::default() }

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-
 use std::collections::BTreeSet;
 
+use crate::checkpoints::{bits, fixture, import_into, imported};
 use blyan_core::chat::ChatError;
 use blyan_core::format::Change;
 use blyan_core::manager::{
@@ -16,7 +15,6 @@ use blyan_core::{
     BlockHash, BlockKind, Chain, ChainId, DType, Draft, Parent, ParentRole, Shape, Slot, TensorBlock,
     VerifyOptions,
 };
-use checkpoints::{bits, fixture, import_into, imported};
 use semver::Version;
 
 const PROMPT: [u32; 4] = [3, 17, 40, 200];

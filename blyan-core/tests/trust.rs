@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its premises fail")]
 
-mod checkpoints;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -49,7 +47,7 @@ fn a_changed_file_is_hashed_again_and_an_unchanged_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("chain");
     let chain = Chain::open(&dir).unwrap();
-    import::checkpoint(&chain, checkpoints::tiny_kjv(), &ImportOptions::default()).unwrap();
+    import::checkpoint(&chain, crate::checkpoints::tiny_kjv(), &ImportOptions::default()).unwrap();
     drop(chain);
 
     let expected = generate(&dir, false).unwrap();

@@ -3,17 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod checkpoints;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::checkpoints::{fixture, import_into};
 use blyan_core::chain::VerifyOptions;
 use blyan_core::manager::{GenerateOptions, Generation, ManagerOptions, MoEModelManager};
 use blyan_core::usage::{UsageSnapshot, UsageTracker};
 use blyan_core::{BlockHash, Chain};
-use checkpoints::{fixture, import_into};
 use tempfile::TempDir;
 
 const PROMPT: [u32; 3] = [3, 17, 40];
@@ -140,7 +138,7 @@ fn processes_add_to_each_others_counts() {
     let children: Vec<_> = (0..2)
         .map(|_| {
             Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "processes_add_to_each_others_counts", "--nocapture"])
+                .args(["--exact", "usage::processes_add_to_each_others_counts", "--nocapture"])
                 .env(CHILD, place.dir.path())
                 .stdout(Stdio::null())
                 .spawn()

@@ -1,6 +1,6 @@
 //! The checkpoints that tests run, their references, and chains made of them.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "each binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test ends where its premises fail")]
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! Checkpoint folders as they lie on disk: the fixtures, and copies of them with one thing changed.
-#![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! Media for tests: a disk that loses power at the n-th write, and one that only fails.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+#![allow(unreachable_pub, reason = "nothing outside the binary can reach anything")]
+#![allow(clippy::unwrap_used, reason = "a lock is poisoned by a test that has failed")]
 
 use std::collections::HashMap;
 use std::io::{self, Cursor, Read};

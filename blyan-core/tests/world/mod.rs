@@ -1,6 +1,5 @@
 //! A chain with a policy, keys for everybody, and rounds run on it.
 
-#![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test ends where its premises fail")]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,38 @@
+//! Every test of the public API in one binary, which is linked once; `cargo test --test main import::` runs those of
+//! a file. Only what needs a process of its own has its own binary: memory.rs counts what the process allocates, and
+//! smollm2.rs runs in release.
+
+mod bundle;
+mod chain;
+mod checkpoints;
+mod collect;
+mod corpus;
+mod crash;
+mod damage;
+mod datasets;
+mod delta;
+mod durable_import;
+mod evaluate;
+mod exact;
+mod export;
+mod extract;
+mod folders;
+mod generate;
+mod gguf;
+mod history;
+mod hostile;
+mod import;
+mod order;
+mod proof_of_learning;
+mod receipts;
+mod reference;
+mod reopen;
+mod rewards;
+mod rounds;
+mod seeds;
+mod selective;
+mod snapshots;
+mod support;
+mod trust;
+mod usage;
+mod world;
