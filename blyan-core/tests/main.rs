@@ -36,3 +36,17 @@ mod support;
 mod trust;
 mod usage;
 mod world;
+
+/// A file that nobody names is never compiled, so its tests would pass for ever.
+#[test]
+fn every_file_is_named() {
+    let manifest = include_str!("../Cargo.toml");
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests")).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let binary = manifest.contains(&format!("[[test]]\nname = \"{name}\""));
+            assert!(binary || include_str!("main.rs").contains(&format!("\nmod {name};")), "{name}");
+        }
+    }
+}
