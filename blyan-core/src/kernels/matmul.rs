@@ -118,7 +118,7 @@ impl<'a, 'o, D> Products<'a, 'o, D> {
 }
 
 /// How far ahead of their use weights are asked for, where rows are read one after the other for several tokens. For
-/// one, the core sees by itself what comes next, and such requests slow it down: by a fifth on Zen 4.
+/// one, the core sees by itself what comes next, and such requests only slow it down.
 const AHEAD_BYTES: usize = 4096;
 
 /// Steps between two such requests. They are unrolled: the fewer instructions lie between two reads, the more

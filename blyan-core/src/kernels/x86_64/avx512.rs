@@ -69,7 +69,7 @@ const fn f8_to_bf16() -> [u8; 256] {
 
 /// `_mm512_dpwssd_epi32`, and one instruction for certain. Of two that add to the same sum in one basic block, LLVM 22
 /// splits the second into `vpmaddwd` and `vpaddd`, which is done sooner but takes more of the core: a tile, which has
-/// other sums to go on with, loses a sixth.
+/// other sums to go on with, loses by it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn dpwssd(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
