@@ -101,20 +101,16 @@ fn copy_part<T: Copy>(from: &[T], to: &mut [T]) {
 
 #[inline(always)]
 fn quantize_token<S: Simd>(s: S, x: &[f32], values: &mut [i16]) -> f32 {
-    let (infinity, mut largest, mut all_finite) = (s.splat(f32::INFINITY), s.splat(0.0), s.splat(1.0));
+    let (infinity, mut largest, mut infinite) = (s.splat(f32::INFINITY), s.splat(0.0), s.splat(0.0));
     for x in x.chunks(LANES) {
         let magnitude = s.abs(simd::load(s, x));
-        largest = simd::max(s, magnitude, largest);
-        all_finite = s.select(s.less(magnitude, infinity), all_finite, s.splat(0.0));
+        largest = s.max(magnitude, largest);
+        infinite = s.select(s.less(magnitude, infinity), infinite, s.splat(1.0));
     }
-    let (mut max, mut min_finite) = (0.0f32, 1.0f32);
-    for (lane, finite) in simd::lanes(s, largest).into_iter().zip(simd::lanes(s, all_finite)) {
-        max = max.max(lane);
-        min_finite = min_finite.min(finite);
-    }
-    if min_finite == 0.0 || max < SMALLEST_QUANTIZED {
+    let (max, infinite) = (s.largest(largest), s.largest(infinite) > 0.0);
+    if infinite || max < SMALLEST_QUANTIZED {
         values.fill(0);
-        return if min_finite == 0.0 { canonical_nan(f32::NAN) } else { 0.0 };
+        return if infinite { canonical_nan(f32::NAN) } else { 0.0 };
     }
     let per_unit = s.splat(32767.0 / max);
     for (x, values) in x.chunks(LANES).zip(values.chunks_mut(LANES)) {

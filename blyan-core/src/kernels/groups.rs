@@ -11,8 +11,6 @@
 //! 4. `e²` is summed up in 16 lanes, as in a dot product, and multiplied by `(scale / m)²`. The first
 //!    of the smallest results wins.
 
-use std::ops::RangeInclusive;
-
 use super::isa::{Isa, Kernel};
 use super::scalar::LANES;
 use super::simd::{self, Simd};
@@ -24,8 +22,11 @@ const GROUP_BYTES: usize = GROUP / 2;
 /// A group of zeros.
 const ZEROS: [u8; GROUP_BYTES] = [0x88; GROUP_BYTES];
 
-/// 256ths of the largest element that are tried as scales.
-const CANDIDATES: RangeInclusive<u8> = 24..=36;
+/// 256ths of the largest element that are tried as scales, the last one again to fill the lanes.
+const CANDIDATES: [u8; LANES] = [24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 36, 36, 36];
+
+/// Groups that are quantized step by step together.
+const AT_ONCE: usize = 16;
 
 /// Adding and subtracting it rounds what is small beside it to an integer, ties to even.
 const ROUNDER: f32 = 12_582_912.0;
@@ -100,51 +101,78 @@ fn quantize_group(x: &[f32; GROUP], out: &mut [u8; GROUP_BYTES]) -> f32 {
     best
 }
 
-/// The same in vectors, of which a group is two.
+/// The largest element or the smallest, whichever is larger in magnitude, in vectors.
 #[inline(always)]
-fn quantize_group_simd<S: Simd>(s: S, x: &[f32; GROUP], out: &mut [u8; GROUP_BYTES]) -> f32 {
+fn extreme_simd<S: Simd>(s: S, x: &[f32; GROUP]) -> f32 {
     let (low, high) = (simd::load(s, &x[..LANES]), simd::load(s, &x[LANES..]));
-    let largest = simd::lanes(s, simd::max(s, low, high));
-    let smallest = simd::lanes(s, simd::max(s, s.neg(low), s.neg(high)));
-    let (mut largest_of_all, mut smallest_of_all) = (largest[0], -smallest[0]);
-    for i in 1..LANES {
-        largest_of_all = if largest[i] > largest_of_all { largest[i] } else { largest_of_all };
-        smallest_of_all = if -smallest[i] < smallest_of_all { -smallest[i] } else { smallest_of_all };
+    let largest = s.largest(s.max(low, high));
+    let smallest = -s.largest(s.max(s.neg(low), s.neg(high)));
+    if largest > -smallest { largest } else { smallest }
+}
+
+/// The best scale of a group whose extreme is not 0: one candidate to a lane, so that no sum is over lanes. The
+/// last lanes repeat the last candidate.
+#[inline(always)]
+fn best_scale_simd<S: Simd>(s: S, x: &[f32; GROUP], extreme: f32) -> f32 {
+    let mut scales = [0.0; LANES];
+    for (scale, n) in scales.iter_mut().zip(CANDIDATES) {
+        *scale = candidate(extreme, n);
     }
-    let extreme = if largest_of_all > -smallest_of_all { largest_of_all } else { smallest_of_all };
-    if extreme == 0.0 {
-        *out = ZEROS;
-        return 1.0;
+    let candidates = s.load(&scales);
+    let ratio = s.div(candidates, s.splat(extreme));
+    let errors = squared_errors_simd(s, x, s.div(s.splat(1.0), candidates));
+    let errors = s.mul(errors, s.mul(ratio, ratio));
+    let least = -s.largest(s.neg(errors));
+    let mut best = 1.0;
+    for (scale, error) in scales.into_iter().zip(simd::lanes(s, errors)).rev() {
+        best = if error == least { scale } else { best };
     }
-    let (mut best, mut least) = (1.0, f32::INFINITY);
-    for n in CANDIDATES {
-        let scale = candidate(extreme, n);
-        let inverse = s.splat(1.0 / scale);
-        let (a, b) = (s.mul(low, inverse), s.mul(high, inverse));
-        let (a, b) = (s.sub(a, round_simd(s, a)), s.sub(b, round_simd(s, b)));
-        let ratio = scale / extreme;
-        let error = s.sum(s.add(s.mul(a, a), s.mul(b, b))) * (ratio * ratio);
-        if error < least {
-            (best, least) = (scale, error);
-        }
-    }
-    let inverse = s.splat(1.0 / best);
+    best
+}
+
+/// The values of a group with its scale.
+#[inline(always)]
+fn pack_simd<S: Simd>(s: S, x: &[f32; GROUP], scale: f32, out: &mut [u8; GROUP_BYTES]) {
+    let inverse = s.splat(1.0 / scale);
     // No closure: it would not inherit the instruction set.
-    let low = s.narrow_i16(round_simd(s, s.mul(low, inverse)));
-    let high = s.narrow_i16(round_simd(s, s.mul(high, inverse)));
+    let low = s.narrow_i16(round_simd(s, s.mul(simd::load(s, &x[..LANES]), inverse)));
+    let high = s.narrow_i16(round_simd(s, s.mul(simd::load(s, &x[LANES..]), inverse)));
     let values = [low, high];
     for (out, pair) in out.iter_mut().zip(values.as_flattened().as_chunks::<2>().0) {
         *out = (pair[0] + 8) as u8 | ((pair[1] + 8) as u8) << 4;
     }
-    best
+}
+
+/// The sums of the squared errors with 16 scales, in the order of [`squared_error`].
+#[inline(always)]
+fn squared_errors_simd<S: Simd>(s: S, x: &[f32; GROUP], inverses: S::Floats) -> S::Floats {
+    let mut quarters = [s.splat(0.0); LANES / 2];
+    for (i, quarter) in quarters.iter_mut().enumerate() {
+        let lane = s.add(square_simd(s, x[i], inverses), square_simd(s, x[i + 16], inverses));
+        let other = s.add(square_simd(s, x[i + 8], inverses), square_simd(s, x[i + 24], inverses));
+        *quarter = s.add(lane, other);
+    }
+    for half in [4, 2, 1] {
+        for i in 0..half {
+            quarters[i] = s.add(quarters[i], quarters[i + half]);
+        }
+    }
+    quarters[0]
+}
+
+/// The squared errors of one element.
+#[inline(always)]
+fn square_simd<S: Simd>(s: S, x: f32, inverses: S::Floats) -> S::Floats {
+    let y = s.mul(s.splat(x), inverses);
+    let error = s.sub(y, round_simd(s, y));
+    s.mul(error, error)
 }
 
 /// The nearest of −8..=7; a zero may have another sign than [`round`] gives it, which changes no error.
 #[inline(always)]
 fn round_simd<S: Simd>(s: S, y: S::Floats) -> S::Floats {
     let (bottom, top) = (s.splat(-8.0), s.splat(7.0));
-    let y = s.select(s.less(bottom, y), y, bottom);
-    s.round_ties_even(s.select(s.less(y, top), y, top))
+    s.round_ties_even(s.min(s.max(y, bottom), top))
 }
 
 struct QuantizeGroups<'a> {
@@ -161,24 +189,38 @@ impl Isa {
     }
 }
 
-/// Runs a function from a group and its place to its scale over all of them.
-macro_rules! each_group {
-    ($job:ident, $x:ident, $out:ident, $quantize:expr) => {
-        let (values, scales) = ($job.values.as_chunks_mut().0, $job.scales.as_chunks_mut().0);
-        for (($x, $out), scale) in $job.row.as_chunks().0.iter().zip(values).zip(scales) {
-            let [_, _, low, high] = $quantize.to_le_bytes();
-            *scale = [low, high];
-        }
-    };
-}
-
 impl Kernel for QuantizeGroups<'_> {
     fn scalar(self) {
-        each_group!(self, x, out, quantize_group(x, out));
+        let (values, scales) = (self.values.as_chunks_mut().0, self.scales.as_chunks_mut().0);
+        for ((x, values), scale) in self.row.as_chunks().0.iter().zip(values).zip(scales) {
+            *scale = bf16_bytes(quantize_group(x, values));
+        }
     }
 
+    /// Step by step for some groups, as the next group's step need not wait for this one's result.
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
-        each_group!(self, x, out, quantize_group_simd(s, x, out));
+        let (values, scales) = (self.values.as_chunks_mut().0, self.scales.as_chunks_mut().0);
+        let groups = self.row.as_chunks().0.chunks(AT_ONCE);
+        for ((x, values), scales) in groups.zip(values.chunks_mut(AT_ONCE)).zip(scales.chunks_mut(AT_ONCE)) {
+            let mut best = [0.0; AT_ONCE];
+            for (best, x) in best.iter_mut().zip(x) {
+                *best = extreme_simd(s, x);
+            }
+            for (best, x) in best.iter_mut().zip(x) {
+                *best = if *best == 0.0 { 1.0 } else { best_scale_simd(s, x, *best) };
+            }
+            for (((x, values), scale), best) in x.iter().zip(values).zip(scales).zip(best) {
+                pack_simd(s, x, best, values);
+                *scale = bf16_bytes(best);
+            }
+        }
     }
+}
+
+/// A number that is one of BF16.
+#[inline(always)]
+fn bf16_bytes(x: f32) -> [u8; 2] {
+    let [_, _, low, high] = x.to_le_bytes();
+    [low, high]
 }

@@ -156,8 +156,7 @@ impl Kernel for Clamp<'_> {
         let (low, high) = (s.splat(-self.limit), s.splat(self.limit));
         for x in self.x.chunks_mut(LANES) {
             let y = simd::load(s, x);
-            let y = s.select(s.less(high, y), high, y);
-            let y = s.select(s.less(y, low), low, y);
+            let y = s.max(low, s.min(high, y));
             simd::store(s, simd::canonical(s, y), x);
         }
     }

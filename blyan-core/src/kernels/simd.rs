@@ -67,7 +67,26 @@ pub(super) trait Simd: Copy {
     fn less(self, a: Self::Floats, b: Self::Floats) -> Self::Mask;
     fn is_nan(self, x: Self::Floats) -> Self::Mask;
     fn select(self, mask: Self::Mask, yes: Self::Floats, no: Self::Floats) -> Self::Floats;
+    /// a where a > b; b elsewhere, also where either is NaN.
+    #[inline(always)]
+    fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        self.select(self.less(b, a), a, b)
+    }
+    /// a where a < b; b elsewhere, also where either is NaN.
+    #[inline(always)]
+    fn min(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        self.select(self.less(a, b), a, b)
+    }
 
+    /// The largest lane, of which none is NaN; of two zeros, either.
+    #[inline(always)]
+    fn largest(self, x: Self::Floats) -> f32 {
+        let mut largest = f32::NEG_INFINITY;
+        for lane in lanes(self, x) {
+            largest = if lane > largest { lane } else { largest };
+        }
+        largest
+    }
     /// Lanes i and i + 8 are added, then i and i + 4, then i + 2, then i + 1.
     fn sum(self, x: Self::Floats) -> f32;
     /// [`Simd::sum`] of each, which together take fewer steps.
@@ -378,12 +397,6 @@ pub(super) fn canonical<S: Simd>(s: S, x: S::Floats) -> S::Floats {
     s.select(s.is_nan(x), s.splat(canonical_nan(f32::NAN)), x)
 }
 
-/// The larger of both; b where a is NaN.
-#[inline(always)]
-pub(super) fn max<S: Simd>(s: S, a: S::Floats, b: S::Floats) -> S::Floats {
-    s.select(s.less(b, a), a, b)
-}
-
 /// Dot product of f32 rows of the same length.
 #[inline(always)]
 pub(super) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
@@ -398,8 +411,7 @@ pub(super) fn dot<S: Simd>(s: S, a: &[f32], b: &[f32]) -> f32 {
 #[inline(always)]
 pub(super) fn exp<S: Simd>(s: S, x: S::Floats) -> S::Floats {
     let (low, high) = (s.splat(RANGE.0), s.splat(RANGE.1));
-    let x = s.select(s.less(high, x), high, x);
-    let x = s.select(s.less(x, low), low, x);
+    let x = s.max(low, s.min(high, x));
     let n = s.round_ties_even(s.mul(x, s.splat(LOG2_E)));
     let minus_n = s.neg(n);
     let r = s.fma(minus_n, s.splat(LN_2_HIGH), x);

@@ -87,13 +87,9 @@ impl Kernel for Loss<'_> {
 fn maximum<S: Simd>(s: S, x: &[f32]) -> f32 {
     let mut largest = s.splat(f32::NEG_INFINITY);
     for x in x.chunks(LANES) {
-        largest = simd::max(s, simd::load_or(s, x, f32::NEG_INFINITY), largest);
+        largest = s.max(simd::load_or(s, x, f32::NEG_INFINITY), largest);
     }
-    let mut max = f32::NEG_INFINITY;
-    for lane in simd::lanes(s, largest) {
-        max = if lane > max { lane } else { max };
-    }
-    max
+    s.largest(largest)
 }
 
 /// `x = e^(x - max)`; returns their sum, which is NaN if any element is.

@@ -60,6 +60,15 @@ pub(super) fn sum_8(x: __m256) -> f32 {
     _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
 }
 
+/// The largest of all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn largest_8(x: __m256) -> f32 {
+    let x = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)))
+}
+
 /// Lanes 0..8 and 8..16.
 type Pair<T> = (T, T);
 
@@ -222,6 +231,18 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn select(self, mask: Self::Mask, yes: Self::Floats, no: Self::Floats) -> Self::Floats {
         intrinsics!((_mm256_blendv_ps(no.0, yes.0, mask.0), _mm256_blendv_ps(no.1, yes.1, mask.1)))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        intrinsics!((_mm256_max_ps(a.0, b.0), _mm256_max_ps(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn min(self, a: Self::Floats, b: Self::Floats) -> Self::Floats {
+        intrinsics!((_mm256_min_ps(a.0, b.0), _mm256_min_ps(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn largest(self, x: Self::Floats) -> f32 {
+        intrinsics!(largest_8(_mm256_max_ps(x.0, x.1)))
     }
 
     #[inline(always)]

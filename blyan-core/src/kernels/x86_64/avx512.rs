@@ -3,7 +3,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::avx2::sum_8;
+use super::avx2::{largest_8, sum_8};
 use crate::kernels::isa::Kernel;
 use crate::kernels::scalar::LANES;
 use crate::kernels::simd::{self, Grid, Simd};
@@ -227,6 +227,18 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn select(self, mask: __mmask16, yes: __m512, no: __m512) -> __m512 {
         intrinsics!(_mm512_mask_mov_ps(no, mask, yes))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        intrinsics!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        intrinsics!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn largest(self, x: __m512) -> f32 {
+        intrinsics!(largest_8(_mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x))))
     }
 
     #[inline(always)]
