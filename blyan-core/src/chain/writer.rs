@@ -155,6 +155,11 @@ impl Writer {
         Ok(Appended { hash, new_block: true, new_payload })
     }
 
+    /// Memory for the next draft's payload: that of one that is written, with its old bytes, or none.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        self.payloads.buffer()
+    }
+
     /// Puts a signature beside a block, which may be of the same transaction.
     ///
     /// # Errors
@@ -281,8 +286,11 @@ impl Writer {
             files.forget(&payload.hash);
             self.payloads.write(payload.hash, bytes)?;
             self.written.push(payload.hash);
-        } else if new_block {
-            self.payloads.rely_on(payload.hash);
+        } else {
+            self.payloads.keep(bytes);
+            if new_block {
+                self.payloads.rely_on(payload.hash);
+            }
         }
         if self.has_collected {
             let payload = &payload.hash;

@@ -134,7 +134,7 @@ pub fn checkpoint(
     let spec = import.append(&mut sink, spec_draft)?;
     let mut slots = BTreeMap::new();
     for block in &source.blocks {
-        let payload = block.build(&source.weights, &|| import.check_cancelled())?;
+        let payload = block.build(&source.weights, sink.buffer(), &|| import.check_cancelled())?;
         let name = block.slot.to_string();
         let draft = Draft::new(ChainId::Parameter, block.slot.kind(), name, payload);
         let draft = draft.with_parent(spec, ParentRole::Dependency);
@@ -182,7 +182,7 @@ impl<'a> Slots<'a> {
         let _env = FpEnv::enter();
         let block = self.source.blocks.iter().find(|block| block.slot == slot);
         let check = || check_cancelled(self.cancel);
-        block.map(|block| block.build(&self.source.weights, &check)).transpose()
+        block.map(|block| block.build(&self.source.weights, Vec::new(), &check)).transpose()
     }
 }
 
@@ -290,6 +290,14 @@ impl<'a> Sink<'a> {
             true => Self::Dry { chain, seen: BTreeSet::new() },
             false => Self::Writer(Box::new(chain.writer()?)),
         })
+    }
+
+    /// Memory for the next payload, with whatever is in it.
+    fn buffer(&self) -> Vec<u8> {
+        match self {
+            Self::Writer(writer) => writer.buffer(),
+            Self::Dry { .. } => Vec::new(),
+        }
     }
 
     pub(crate) fn append(&mut self, draft: Draft) -> Result<Appended, chain::ChainError> {

@@ -1,79 +1,109 @@
-//! Owns the building of one block's payload: weights are read in pieces and converted straight into
-//! their place, so that memory stays near the payload's own size.
+//! Owns the building of one block's payload: weights are read in pieces, on all threads of the current rayon
+//! pool, and converted straight into their place, so that memory stays near the payload's own size.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+use rayon::prelude::*;
 
 use super::error::ImportError;
 use super::plan::{PlannedBlock, PlannedTensor};
 use super::weights::{Located, Weights};
 use crate::tensor::{TensorError, convert_into, first_not_finite, quantize_rows_into, scale_name};
 
-/// Bytes of a checkpoint that are in memory at a time, besides the payload; at least one row.
-const PIECE_BYTES: usize = 16 << 20;
+/// Bytes of a checkpoint that a thread reads and converts at a time: they stay in its second-level cache. At
+/// least one row.
+const PIECE_BYTES: usize = 256 << 10;
 
 impl PlannedBlock {
-    /// Reads and converts all tensors. `check` is called between pieces, to stop early.
+    /// Reads and converts all tensors, into `memory` where it is large enough. `check` is called before each
+    /// piece, to stop early.
     pub(super) fn build(
         &self,
         weights: &Weights,
-        check: &dyn Fn() -> Result<(), ImportError>,
+        memory: Vec<u8>,
+        check: &(dyn Fn() -> Result<(), ImportError> + Sync),
     ) -> Result<Vec<u8>, ImportError> {
-        let mut payload = self.layout.zeroed();
+        let mut payload = self.layout.reuse(memory);
         let mut places: BTreeMap<&str, &mut [u8]> = self.layout.places(&mut payload).into_iter().collect();
         for tensor in &self.tensors {
             let values = places.remove(tensor.name).unwrap_or_default();
             let scales = places.remove(scale_name(tensor.name).as_str()).unwrap_or_default();
             tensor.fill(weights, values, scales, check)?;
         }
+        // What is not written would be left of the memory's last use.
+        debug_assert!(places.is_empty(), "no tensor fills {:?}", places.keys());
         Ok(payload)
     }
 }
 
 impl PlannedTensor {
+    /// The first error in the order of the elements, whatever the threads.
     fn fill(
         &self,
         weights: &Weights,
         values: &mut [u8],
         scales: &mut [u8],
-        check: &dyn Fn() -> Result<(), ImportError>,
+        check: &(dyn Fn() -> Result<(), ImportError> + Sync),
     ) -> Result<(), ImportError> {
         let Some(located) = weights.get(&self.published) else {
             return Err(ImportError::MissingTensors { names: vec![self.published.clone()] });
         };
-        let from = self.from.size_bytes();
-        // A piece is whole rows, as each row has its scales.
-        let cols = self.shape.dims().last().copied().unwrap_or(1).max(1);
-        let rows = (PIECE_BYTES / (cols * from)).max(1);
-        let piece_elements = rows * cols;
-        let mut source = Vec::new();
+        // A piece is whole rows, as each row has its scales, and whole heads where rows change places in them.
+        let cols = self.cols();
+        let rows = (PIECE_BYTES / (cols * self.from.size_bytes())).max(1);
+        let rows = rows.next_multiple_of(self.interleaved_rows.unwrap_or(1).max(1));
         let elements: usize = self.shape.dims().iter().product();
         let scale_bytes = scales.len() / (elements / cols).max(1);
         let mut scales = scales.chunks_mut((rows * scale_bytes).max(1));
-        for (number, values) in values.chunks_mut(self.to.bytes_of(piece_elements)).enumerate() {
-            check()?;
-            let first = number * piece_elements;
-            let elements = piece_elements.min(elements - first);
-            let start = self.bytes.start + (first * from) as u64;
-            let bytes = start..start + (elements * from) as u64;
-            let converted = if self.from == self.to {
-                self.read(weights, located, bytes, values)?;
-                first_not_finite(self.to, values)
+        let values = values.chunks_mut(self.to.bytes_of(rows * cols)).enumerate();
+        let pieces: Vec<_> =
+            values.map(|(number, values)| (number, values, scales.next().unwrap_or_default())).collect();
+        let failed = pieces
+            .into_par_iter()
+            .map_init(Vec::new, |source, (number, values, scales)| {
+                check()?;
+                let first = number * rows * cols;
+                let elements = (rows * cols).min(elements - first);
+                self.fill_piece(weights, located, first..first + elements, source, values, scales)
+            })
+            .find_map_first(Result::err);
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Reads and converts some elements, whole rows; `source` is memory to do it in.
+    fn fill_piece(
+        &self,
+        weights: &Weights,
+        located: &Located,
+        elements: Range<usize>,
+        source: &mut Vec<u8>,
+        values: &mut [u8],
+        scales: &mut [u8],
+    ) -> Result<(), ImportError> {
+        let from = self.from.size_bytes();
+        let start = self.bytes.start + (elements.start * from) as u64;
+        let bytes = start..start + (elements.len() * from) as u64;
+        let converted = if self.from == self.to {
+            self.read(weights, located, bytes, values)?;
+            first_not_finite(self.to, values)
+        } else {
+            source.resize(elements.len() * from, 0);
+            self.read(weights, located, bytes, source)?;
+            if self.to.is_quantized() {
+                quantize_rows_into(self.from, source, self.cols(), self.to, values, scales)
             } else {
-                source.resize(elements * from, 0);
-                self.read(weights, located, bytes, &mut source)?;
-                if self.to.is_quantized() {
-                    let scales = scales.next().unwrap_or_default();
-                    quantize_rows_into(self.from, &source, cols, self.to, values, scales)
-                } else {
-                    convert_into(self.from, &source, self.to, values)
-                }
-            };
-            // Positions in errors count from the first element of the published tensor.
-            let offset = first + usize::try_from(self.bytes.start).unwrap_or_default() / from;
-            converted.map_err(|error| weights.error(located, shifted(error, offset)))?;
-        }
-        Ok(())
+                convert_into(self.from, source, self.to, values)
+            }
+        };
+        // Positions in errors count from the first element of the published tensor.
+        let offset = elements.start + usize::try_from(self.bytes.start).unwrap_or_default() / from;
+        converted.map_err(|error| weights.error(located, shifted(error, offset)))
+    }
+
+    /// Elements of a row; of a vector, all.
+    fn cols(&self) -> usize {
+        self.shape.dims().last().copied().unwrap_or(1).max(1)
     }
 
     /// Reads elements of the published tensor, its rows in Hugging Face's order.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,28 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, u64), ImportError> {
     Ok((file, len_bytes))
 }
 
+/// Reads at an offset; several threads may read one file at once.
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+    while !out.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, out, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => {
+                offset += read as u64;
+                out = out.split_at_mut(read).1;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// One open weight file.
 pub(super) struct Shard {
     /// For errors.
@@ -37,9 +59,7 @@ pub(super) struct Shard {
 
 impl Shard {
     pub(super) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), ImportError> {
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(offset))
-            .and_then(|_| file.read_exact(out))
+        read_exact_at(&self.file, offset, out)
             .map_err(|source| ImportError::Io { path: self.path.clone(), source })
     }
 

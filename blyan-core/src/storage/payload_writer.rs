@@ -25,6 +25,9 @@ static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<(PayloadHash, Vec<u8>)>,
+    /// Memory of payloads that are written, for the next ones, once somebody asked for it; never more than is
+    /// in flight at most.
+    spare: Option<Vec<Vec<u8>>>,
     bytes_in_flight: usize,
     files_in_flight: usize,
     idle_threads: usize,
@@ -63,6 +66,17 @@ fn write_payload(medium: &dyn Medium, payload: &PayloadHash, bytes: &[u8]) -> Re
     medium.publish(&name, payload).map_err(StorageError::io("publish payload", path()))
 }
 
+impl Queue {
+    /// Keeps the memory of a payload for the next one.
+    fn keep(&mut self, buffer: Vec<u8>) {
+        let Some(spare) = &mut self.spare else { return };
+        let kept: usize = spare.iter().map(Vec::capacity).sum();
+        if spare.len() < MAX_THREADS && kept + buffer.capacity() <= MAX_BYTES_IN_FLIGHT {
+            spare.push(buffer);
+        }
+    }
+}
+
 impl Shared {
     fn run(&self) {
         let mut queue = lock(&self.queue);
@@ -72,10 +86,9 @@ impl Shared {
                 drop(queue);
                 // After a failure the transaction is lost; what is still queued need not be written.
                 let result = if failed { Ok(()) } else { write_payload(&*self.medium, &payload, &bytes) };
-                let len = bytes.len();
-                drop(bytes);
                 queue = lock(&self.queue);
-                queue.bytes_in_flight -= len;
+                queue.bytes_in_flight -= bytes.len();
+                queue.keep(bytes);
                 queue.files_in_flight -= 1;
                 if let Err(error) = result {
                     queue.failure.get_or_insert(error);
@@ -96,6 +109,17 @@ impl PayloadWriter {
     pub(crate) fn new(medium: Arc<dyn Medium>) -> Self {
         let shared = Shared { medium, queue: Mutex::default(), work: Condvar::new(), done: Condvar::new() };
         Self { shared: Arc::new(shared), threads: Vec::new(), unsynced: Vec::new() }
+    }
+
+    /// Memory for a payload to write: that of one that was written, with whatever is in it, or none. The system
+    /// clears new memory page by page, which takes as long as some of the work on a payload.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        lock(&self.shared.queue).spare.get_or_insert_default().pop().unwrap_or_default()
+    }
+
+    /// Takes back memory of a payload that need not be written.
+    pub(crate) fn keep(&self, buffer: Vec<u8>) {
+        lock(&self.shared.queue).keep(buffer);
     }
 
     /// Takes a payload to write; waits while too many bytes are in flight.

@@ -106,6 +106,23 @@ impl PayloadLayout {
     /// A payload with its header written, and the shapes of I4 matrices; all other data is zero.
     pub fn zeroed(&self) -> Vec<u8> {
         let mut payload = vec![0; self.len_bytes()];
+        self.write_fixed(&mut payload);
+        payload
+    }
+
+    /// As [`Self::zeroed`], in memory that was used before: what the places hold is left as it is, and up to
+    /// the caller to write.
+    pub(crate) fn reuse(&self, mut payload: Vec<u8>) -> Vec<u8> {
+        if payload.capacity() < self.len_bytes() {
+            return self.zeroed();
+        }
+        payload.resize(self.len_bytes(), 0);
+        self.write_fixed(&mut payload);
+        payload
+    }
+
+    /// Writes all that is not in a place of [`Self::places`].
+    fn write_fixed(&self, payload: &mut [u8]) {
         if let Some(header) = payload.get_mut(..self.header.len()) {
             header.copy_from_slice(&self.header);
         }
@@ -115,7 +132,6 @@ impl PayloadLayout {
                 place.copy_from_slice(bytes);
             }
         }
-        payload
     }
 
     /// The place of each tensor in a payload that [`Self::zeroed`] made, in the order of the data.
@@ -193,6 +209,21 @@ mod tests {
         assert_eq!(read.tensor("é").unwrap().data(), [2; 2]);
         assert_eq!(super::super::header::parse(&x, 1 << 20).unwrap().len(), 2);
         assert_eq!(super::super::header::parse(&write(&[]).unwrap(), 1 << 20).unwrap(), []);
+    }
+
+    #[test]
+    fn used_memory_keeps_nothing_but_what_the_places_hold() {
+        let (a, b) = (Shape::new([3, 64]), Shape::new([5]));
+        let layout = PayloadLayout::new(&[("a", DType::I4, &a), ("b", DType::F32, &b)]).unwrap();
+        let zeroed = layout.zeroed();
+        for len in [0, zeroed.len() - 1, zeroed.len(), zeroed.len() + 1] {
+            let mut payload = layout.reuse(vec![0xff; len]);
+            for (name, place) in layout.places(&mut payload) {
+                assert!(len < zeroed.len() || place.iter().all(|byte| *byte == 0xff), "{name}");
+                place.fill(0);
+            }
+            assert_eq!(payload, zeroed, "{len}");
+        }
     }
 
     #[test]
