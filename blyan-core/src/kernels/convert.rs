@@ -32,8 +32,13 @@ impl Isa {
         out.values.resize(tokens, cols);
         out.scales.resize(tokens, 0.0);
         out.words.clear();
-        self.run(Quantize { x, out });
+        x.chunks_exact(cols).zip(out.rows_mut()).for_each(|(x, row)| self.quantize_row(x, row));
         Ok(())
+    }
+
+    /// [`Isa::quantize`] of one token, as long as its values.
+    pub(crate) fn quantize_row(self, x: &[f32], (values, scale): (&mut [i16], &mut f32)) {
+        self.run(QuantizeRow { x, values, scale });
     }
 
     /// Rounds to the dtype of a KV cache, F16 or F32, little-endian.
@@ -70,25 +75,20 @@ impl Isa {
     }
 }
 
-struct Quantize<'a> {
+struct QuantizeRow<'a> {
     x: &'a [f32],
-    out: &'a mut Quantized,
+    values: &'a mut [i16],
+    scale: &'a mut f32,
 }
 
-impl Kernel for Quantize<'_> {
+impl Kernel for QuantizeRow<'_> {
     fn scalar(self) {
-        let tokens = self.x.chunks_exact(self.out.values.cols()).zip(self.out.values.rows_mut());
-        for ((x, values), scale) in tokens.zip(&mut self.out.scales) {
-            *scale = scalar::quantize(x, values);
-        }
+        *self.scale = scalar::quantize(self.x, self.values);
     }
 
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
-        let tokens = self.x.chunks_exact(self.out.values.cols()).zip(self.out.values.rows_mut());
-        for ((x, values), scale) in tokens.zip(&mut self.out.scales) {
-            *scale = quantize_token(s, x, values);
-        }
+        *self.scale = quantize_token(s, self.x, self.values);
     }
 }
 

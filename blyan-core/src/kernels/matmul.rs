@@ -28,7 +28,7 @@ impl Isa {
     ///
     /// # Errors
     ///
-    /// Shapes that do not fit; `I8` or `I4` weights without a quantized input.
+    /// Shapes that do not fit; `I8` or `I4` weights without a quantized input, others with no other.
     pub fn matmul(
         self,
         weights: &Weights<'_>,
@@ -43,13 +43,13 @@ impl Isa {
         }
         check_len("output rows", input.tokens(), out.rows())?;
         check_len("output columns", rows.len(), out.cols())?;
-        let ready = match weights.dtype() {
-            DType::I8 => input.is_quantized(),
-            DType::I4 => input.has_groups(),
-            _ => true,
-        };
-        if !ready {
-            return Err(KernelError::NotQuantized);
+        match weights.dtype() {
+            DType::I8 if !input.is_quantized() => return Err(KernelError::NotQuantized),
+            DType::I4 if !input.has_groups() => return Err(KernelError::NotQuantized),
+            DType::F32 | DType::BF16 | DType::F16 | DType::F8E4M3 if !input.has_floats() => {
+                return Err(KernelError::OnlyQuantized);
+            }
+            _ => {}
         }
         let job = Matmul { weights, rows, input, out };
         match weights.dtype() {

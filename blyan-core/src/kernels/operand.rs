@@ -209,6 +209,18 @@ impl Quantized {
         Ok(())
     }
 
+    /// Of a shape, to be filled row by row: see [`Isa::quantize_row`](super::Isa::quantize_row).
+    pub(crate) fn unfilled(tokens: usize, cols: usize) -> Self {
+        let mut unfilled = Self { scales: vec![0.0; tokens], ..Self::default() };
+        unfilled.values.resize(tokens, cols);
+        unfilled
+    }
+
+    /// The values of each token and its scale.
+    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = (&mut [i16], &mut f32)> {
+        self.values.rows_mut().zip(&mut self.scales)
+    }
+
     /// Those of some tokens, in any order.
     pub(crate) fn gather(&self, tokens: &[usize]) -> Self {
         let mut gathered = Self::default();
@@ -259,7 +271,9 @@ impl Aligned {
 /// The activations that a projection reads: `(tokens, cols)`, row-major.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
+    /// Empty where there is only the quantized form.
     x: &'a [f32],
+    tokens: usize,
     cols: usize,
     aligned: Option<&'a Aligned>,
     quantized: Option<&'a Quantized>,
@@ -272,8 +286,14 @@ impl<'a> Input<'a> {
     ///
     /// `cols` of zero, or a length that is no whole number of rows.
     pub fn new(x: &'a [f32], cols: usize) -> Result<Self, KernelError> {
-        whole_rows("input", x.len(), cols)?;
-        Ok(Self { x, cols, aligned: None, quantized: None })
+        let tokens = whole_rows("input", x.len(), cols)?;
+        Ok(Self { x, tokens, cols, aligned: None, quantized: None })
+    }
+
+    /// Activations in their quantized form alone, which is all that `I8` and `I4` weights read.
+    pub fn from_quantized(quantized: &'a Quantized) -> Self {
+        let (tokens, cols) = (quantized.values.len(), quantized.values.cols());
+        Self { x: &[], tokens, cols, aligned: None, quantized: Some(quantized) }
     }
 
     /// Adds a copy of the same activations, which is read in their place.
@@ -300,12 +320,17 @@ impl<'a> Input<'a> {
 
     /// Number of tokens.
     pub fn tokens(&self) -> usize {
-        self.x.len() / self.cols
+        self.tokens
     }
 
     /// Values per token.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Whether there is a form for floating-point weights.
+    pub(super) fn has_floats(&self) -> bool {
+        self.x.len() == self.tokens * self.cols || self.aligned.is_some()
     }
 
     pub(super) fn is_quantized(&self) -> bool {
@@ -314,7 +339,7 @@ impl<'a> Input<'a> {
 
     /// Whether there is a form for `I4` weights.
     pub(super) fn has_groups(&self) -> bool {
-        self.quantized.is_some_and(|quantized| !quantized.words.is_empty() || self.x.is_empty())
+        self.quantized.is_some_and(|quantized| !quantized.words.is_empty() || self.tokens == 0)
     }
 
     /// The rounded activations of one token as `I4` weights meet them.

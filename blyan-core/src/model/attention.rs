@@ -41,10 +41,10 @@ pub(crate) fn forward(
     let q_width = attention.num_attention_heads * head_dim;
     let kv_width = kv_heads * head_dim;
 
-    let mut q = vec![0.0; tokens * q_width];
-    let mut k = vec![0.0; tokens * kv_width];
-    let mut v = vec![0.0; tokens * kv_width];
-    normed.arrange_for(isa, &[&weights.q_proj, &weights.k_proj, &weights.v_proj])?;
+    let mut q = team.buffers().take(tokens * q_width);
+    let mut k = team.buffers().take(tokens * kv_width);
+    let mut v = team.buffers().take(tokens * kv_width);
+    normed.arrange_for(isa, team, &[&weights.q_proj, &weights.k_proj, &weights.v_proj])?;
     matmul::run(
         isa,
         team,
@@ -54,14 +54,13 @@ pub(crate) fn forward(
             Matmul { linear: &weights.v_proj, input: &normed, out: &mut v, nanos: None },
         ],
     )?;
-    drop(normed);
+    team.buffers().give_back([normed.into_values()]);
 
     for (x, norm) in [(&mut q, &weights.q_norm), (&mut k, &weights.k_norm), (&mut v, &None)] {
         // The weight's length says whether a row is a head or all heads.
         if let Some(norm) = norm {
-            let mut normed = vec![0.0; x.len()];
-            isa.rms_norm(x, &norm.vector()?, spec.rms_norm_eps as f32, &mut normed)?;
-            *x = normed;
+            let normed = norm.apply(isa, team, x, spec.rms_norm_eps as f32)?;
+            team.buffers().give_back([std::mem::replace(x, normed)]);
         }
         if let Some(limit) = attention.clip_qkv {
             isa.clamp(x, limit as f32);
@@ -73,19 +72,20 @@ pub(crate) fn forward(
     append(isa, team, layer, head_dim, (&k, &v), steps)?;
 
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let mut mixed = vec![0.0; tokens * q_width];
+    let mut mixed = team.buffers().take(tokens * q_width);
     let group = attention.num_attention_heads / kv_heads;
     let tasks = tasks(team, layer, layer_spec, group, head_dim, (&q, &mut mixed), steps)?;
     team.for_each(tasks, |task| task.run(isa, group, scale))?;
 
     let mut mixed = Activations::new(mixed, q_width);
-    mixed.arrange_for(isa, &[&weights.o_proj])?;
-    let mut out = vec![0.0; tokens * spec.hidden_size];
+    mixed.arrange_for(isa, team, &[&weights.o_proj])?;
+    let mut out = team.buffers().take(tokens * spec.hidden_size);
     matmul::run(
         isa,
         team,
         vec![Matmul { linear: &weights.o_proj, input: &mixed, out: &mut out, nanos: None }],
     )?;
+    team.buffers().give_back([q, k, v, mixed.into_values()]);
     Ok(out)
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn forward(
         spec.layers[layer].feed_forward
     else {
         let expert = residency.expert(spec, layer, 0)?;
-        normed.arrange_for(isa, &expert.inputs())?;
+        normed.arrange_for(isa, team, &expert.inputs())?;
         let mut outputs = run_experts(isa, team, &[(expert, &normed)], &[])?;
         return Ok((outputs.remove(0), None));
     };
@@ -60,15 +60,15 @@ pub(crate) fn forward(
 
     // Rounded once, however many experts meet a token.
     let matrices: Vec<_> = experts.iter().flat_map(|expert| expert.inputs()).collect();
-    normed.quantize_for(isa, &matrices)?;
+    normed.quantize_for(isa, team, &matrices)?;
     if let Some(shared) = shared {
-        normed.arrange_for(isa, &shared.inputs())?;
+        normed.arrange_for(isa, team, &shared.inputs())?;
     }
     let mut gathered: Vec<Option<Activations>> = experts.iter().map(|_| None).collect();
     if normed.tokens() > 1 {
         let gathering = assignment.tokens.iter().zip(&experts).zip(&mut gathered);
         team.for_each(gathering.collect(), |((chosen, expert), gathered)| {
-            *gathered = Some(normed.gather(chosen, &expert.inputs())?);
+            *gathered = Some(normed.gather(team, chosen, &expert.inputs())?);
             Ok::<_, ModelError>(())
         })?;
     }
@@ -83,7 +83,7 @@ pub(crate) fn forward(
 
     let gates = shared.map(|shared| shared_gates(isa, team, shared, &normed)).transpose()?;
     let hidden = spec.hidden_size;
-    let mut mixed = vec![0.0; normed.values.len()];
+    let mut mixed = vec![0.0; normed.tokens() * hidden];
     team.for_each(mixed.chunks_mut(hidden).enumerate().collect(), |(token, sum)| {
         for &(job, row, weight) in &assignment.uses[token] {
             isa.scale_add(sum, weight, &outputs[job][row * hidden..][..hidden])?;
@@ -94,6 +94,9 @@ pub(crate) fn forward(
         }
         Ok::<_, ModelError>(())
     })?;
+    team.buffers().give_back(outputs);
+    team.buffers().give_back(gathered.into_iter().flatten().map(Activations::into_values));
+    team.buffers().give_back([normed.into_values()]);
     let nanos = nanos.into_iter().map(AtomicU64::into_inner);
     routing.nanos = assignment.experts.iter().map(|&expert| expert as u32).zip(nanos).collect();
     Ok((mixed, Some(routing)))
@@ -177,10 +180,11 @@ fn run_experts(
     jobs: &[(&ExpertWeights, &Activations)],
     nanos: &[AtomicU64],
 ) -> Result<Vec<Vec<f32>>, ModelError> {
-    let zeros =
-        |(expert, input): &(&ExpertWeights, &Activations)| vec![0.0; input.tokens() * expert.gate_proj.rows];
-    let mut gates: Vec<Vec<f32>> = jobs.iter().map(zeros).collect();
-    let mut ups: Vec<Vec<f32>> = jobs.iter().map(zeros).collect();
+    let room = |(expert, input): &(&ExpertWeights, &Activations)| {
+        team.buffers().take(input.tokens() * expert.gate_proj.rows)
+    };
+    let mut gates: Vec<Vec<f32>> = jobs.iter().map(room).collect();
+    let mut ups: Vec<Vec<f32>> = jobs.iter().map(room).collect();
     let mut products = Vec::with_capacity(2 * jobs.len());
     for (index, ((&(expert, input), gate), up)) in jobs.iter().zip(&mut gates).zip(&mut ups).enumerate() {
         let nanos = nanos.get(index);
@@ -194,17 +198,20 @@ fn run_experts(
     team.for_each(activations.collect(), |(index, ((mut gate, up), inner))| {
         let start = Instant::now();
         isa.silu_mul(&mut gate, &up)?;
+        team.buffers().give_back([up]);
         let expert = jobs[index].0;
         *inner = Activations::new(gate, expert.down_proj.cols);
-        inner.arrange_for(isa, &[&expert.down_proj])?;
+        inner.arrange_for(isa, team, &[&expert.down_proj])?;
         if let Some(nanos) = nanos.get(index) {
             matmul::add_nanos(nanos, start);
         }
         Ok::<_, ModelError>(())
     })?;
 
-    let mut outputs: Vec<Vec<f32>> =
-        jobs.iter().map(|(expert, input)| vec![0.0; input.tokens() * expert.down_proj.rows]).collect();
+    let mut outputs: Vec<Vec<f32>> = jobs
+        .iter()
+        .map(|(expert, input)| team.buffers().take(input.tokens() * expert.down_proj.rows))
+        .collect();
     let products = jobs.iter().zip(&inner).zip(&mut outputs).enumerate();
     let products = products.map(|(index, (((expert, _), input), out))| Matmul {
         linear: &expert.down_proj,
@@ -213,6 +220,7 @@ fn run_experts(
         nanos: nanos.get(index),
     });
     matmul::run(isa, team, products.collect())?;
+    team.buffers().give_back(inner.into_iter().map(Activations::into_values));
     Ok(outputs)
 }
 

@@ -18,9 +18,6 @@ use super::team::Team;
 use super::weights::Norm;
 use super::{ModelError, weights::Linear};
 
-/// Rows that one task normalizes.
-const NORM_ROWS_PER_TASK: usize = 16;
-
 /// Which positions of a sequence's new tokens logits are wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logits {
@@ -42,6 +39,9 @@ pub struct Step<'a> {
     /// Which logits are wanted.
     pub logits: Logits,
 }
+
+/// Numbers that one task adds to others.
+const ADDED_PER_TASK: usize = 1 << 15;
 
 /// Logits that are held at once where only their losses are wanted: 32 MiB.
 const LOGITS_AT_ONCE: usize = 1 << 23;
@@ -285,16 +285,17 @@ impl Decoder {
                 positions,
                 steps,
             )?;
-            isa.add(states, &output)?;
+            add(isa, team, states, output)?;
             let normed = self.norm(states, &weights.post_attention_layernorm)?;
             let (output, layer_routing) =
                 feed_forward::forward(isa, team, spec, layer, &self.residency, normed)?;
-            isa.add(states, &output)?;
+            add(isa, team, states, output)?;
             routing.extend(layer_routing);
             *next = layer + 1;
             #[cfg(test)]
             self.layer_tokens.fetch_add(positions.tokens as u64, std::sync::atomic::Ordering::Relaxed);
         }
+        team.buffers().free();
         Ok(routing)
     }
 
@@ -324,13 +325,8 @@ impl Decoder {
     }
 
     fn norm(&self, x: &[f32], weight: &Norm) -> Result<Activations, ModelError> {
-        let hidden = self.spec.hidden_size;
-        let mut normed = vec![0.0; x.len()];
-        let (vector, eps) = (weight.vector()?, self.spec.rms_norm_eps as f32);
-        let rows = NORM_ROWS_PER_TASK * hidden;
-        let tasks = normed.chunks_mut(rows).zip(x.chunks(rows)).collect();
-        self.team.for_each(tasks, |(out, x)| self.isa.rms_norm(x, &vector, eps, out))?;
-        Ok(Activations::new(normed, hidden))
+        let normed = weight.apply(self.isa, &self.team, x, self.spec.rms_norm_eps as f32)?;
+        Ok(Activations::new(normed, self.spec.hidden_size))
     }
 
     /// For each sequence (wanted positions, vocab_size).
@@ -371,7 +367,7 @@ impl Decoder {
     fn head(&self, residual: &[f32], logits: &mut Vec<f32>) -> Result<(), ModelError> {
         let head: &Linear = self.residency.head(&self.spec)?;
         let mut normed = self.norm(residual, self.residency.final_norm(&self.spec)?)?;
-        normed.arrange_for(self.isa, &[head])?;
+        normed.arrange_for(self.isa, &self.team, &[head])?;
         logits.clear();
         logits.resize(normed.tokens() * head.rows, 0.0);
         let product = Matmul { linear: head, input: &normed, out: logits, nanos: None };
@@ -397,6 +393,14 @@ impl Decoder {
         }
         Ok(losses)
     }
+}
+
+/// `states += output`, which is used up.
+fn add(isa: Isa, team: &Team, states: &mut [f32], output: Vec<f32>) -> Result<(), ModelError> {
+    let tasks = states.chunks_mut(ADDED_PER_TASK).zip(output.chunks(ADDED_PER_TASK)).collect();
+    team.for_each(tasks, |(states, output)| isa.add(states, output))?;
+    team.buffers().give_back([output]);
+    Ok(())
 }
 
 /// Makes the new positions the caches' own if all of a step succeeded.

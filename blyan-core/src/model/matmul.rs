@@ -21,44 +21,70 @@ const TASKS_PER_THREAD: usize = 24;
 /// Rows of a task are a multiple of this, so that tiles of four, six and eight rows stay whole.
 const ROW_MULTIPLE: usize = 24;
 
+/// Rows of activations that one task rounds.
+const ROWS_PER_TASK: usize = 16;
+
 /// Inputs of a product, in each form that a kernel wants at most once however many matrices use them.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
-    /// (tokens, cols)
-    pub(crate) values: Vec<f32>,
-    pub(crate) cols: usize,
+    /// (tokens, cols); empty if nothing wants them unrounded.
+    values: Vec<f32>,
+    tokens: usize,
+    cols: usize,
     aligned: Option<Aligned>,
     quantized: Option<Quantized>,
 }
 
 impl Activations {
     pub(crate) fn new(values: Vec<f32>, cols: usize) -> Self {
-        Self { values, cols, aligned: None, quantized: None }
+        let tokens = values.len() / cols;
+        Self { values, tokens, cols, aligned: None, quantized: None }
     }
 
     pub(crate) fn tokens(&self) -> usize {
-        self.values.len() / self.cols
+        self.tokens
+    }
+
+    /// The values, for whoever needs memory next.
+    pub(crate) fn into_values(self) -> Vec<f32> {
+        self.values
     }
 
     /// Makes the forms that `linears` want.
-    pub(crate) fn arrange_for(&mut self, isa: Isa, linears: &[&Linear]) -> Result<(), ModelError> {
+    pub(crate) fn arrange_for(
+        &mut self,
+        isa: Isa,
+        team: &Team,
+        linears: &[&Linear],
+    ) -> Result<(), ModelError> {
         self.align_for(linears)?;
-        self.quantize_for(isa, linears)
+        self.quantize_for(isa, team, linears)
     }
 
     /// Makes the form that floats want of several tokens.
     fn align_for(&mut self, linears: &[&Linear]) -> Result<(), ModelError> {
-        let any_floats = || linears.iter().any(|linear| !linear.wants_quantized_inputs());
-        if self.aligned.is_none() && self.tokens() > 1 && any_floats() {
+        if self.aligned.is_none() && self.tokens > 1 && any_floats(linears) {
             self.aligned = Some(Aligned::new(&self.values, self.cols)?);
         }
         Ok(())
     }
 
     /// Makes the form that integers want, rounded to 16 bits, arranged for those that come in groups as well.
-    pub(crate) fn quantize_for(&mut self, isa: Isa, linears: &[&Linear]) -> Result<(), ModelError> {
+    pub(crate) fn quantize_for(
+        &mut self,
+        isa: Isa,
+        team: &Team,
+        linears: &[&Linear],
+    ) -> Result<(), ModelError> {
         if self.quantized.is_none() && linears.iter().any(|linear| linear.wants_quantized_inputs()) {
-            self.quantized = Some(isa.quantize(&self.values, self.cols)?);
+            let mut quantized = Quantized::unfilled(self.tokens, self.cols);
+            let mut rows: Vec<_> = self.values.chunks_exact(self.cols).zip(quantized.rows_mut()).collect();
+            let tasks = rows.chunks_mut(ROWS_PER_TASK).collect();
+            team.for_each(tasks, |rows| {
+                rows.iter_mut().for_each(|(x, (values, scale))| isa.quantize_row(x, (values, scale)));
+                Ok::<_, ModelError>(())
+            })?;
+            self.quantized = Some(quantized);
         }
         if let Some(quantized) = &mut self.quantized
             && linears.iter().any(|linear| linear.wants_grouped_inputs())
@@ -69,19 +95,30 @@ impl Activations {
     }
 
     /// Some tokens alone, for the matrices that `linears` are, in the forms that there are and that they want.
-    pub(crate) fn gather(&self, tokens: &[usize], linears: &[&Linear]) -> Result<Self, ModelError> {
-        let mut values = Vec::with_capacity(tokens.len() * self.cols);
-        for token in tokens {
-            values.extend_from_slice(&self.values[token * self.cols..][..self.cols]);
+    pub(crate) fn gather(
+        &self,
+        team: &Team,
+        tokens: &[usize],
+        linears: &[&Linear],
+    ) -> Result<Self, ModelError> {
+        let mut values = Vec::new();
+        if any_floats(linears) {
+            values = team.buffers().take(tokens.len() * self.cols);
+            for (row, token) in values.chunks_exact_mut(self.cols).zip(tokens) {
+                row.copy_from_slice(&self.values[token * self.cols..][..self.cols]);
+            }
         }
         let quantized = self.quantized.as_ref().map(|quantized| quantized.gather(tokens));
-        let mut gathered = Self { values, cols: self.cols, aligned: None, quantized };
+        let mut gathered = Self { values, tokens: tokens.len(), cols: self.cols, aligned: None, quantized };
         gathered.align_for(linears)?;
         Ok(gathered)
     }
 
     fn input(&self) -> Result<Input<'_>, KernelError> {
-        let mut input = Input::new(&self.values, self.cols)?;
+        let mut input = match &self.quantized {
+            Some(quantized) if self.values.is_empty() => return Ok(Input::from_quantized(quantized)),
+            _ => Input::new(&self.values, self.cols)?,
+        };
         if let Some(aligned) = &self.aligned {
             input = input.with_aligned(aligned)?;
         }
@@ -90,6 +127,10 @@ impl Activations {
             None => Ok(input),
         }
     }
+}
+
+fn any_floats(linears: &[&Linear]) -> bool {
+    linears.iter().any(|linear| !linear.wants_quantized_inputs())
 }
 
 /// One matrix product: `out = input · weightsᵀ + bias`.

@@ -4,6 +4,7 @@
 //! experts it routed to; counting them is for others. docs/numerics.md defines the arithmetic.
 
 mod attention;
+mod buffers;
 mod feed_forward;
 mod forward;
 mod kv_cache;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use super::buffers::Buffers;
 use crate::kernels::FpEnv;
 
 /// How long a worker looks for the next region before it sleeps: longer than what lies between two
@@ -28,6 +29,7 @@ const ROUNDS: u32 = 64;
 pub(crate) struct Team {
     crew: Mutex<Crew>,
     threads: usize,
+    buffers: Buffers,
 }
 
 /// The workers, and the process that they live in: a fork leaves them behind.
@@ -72,7 +74,12 @@ impl Team {
     /// `threads` at least 1, the caller's included.
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
-        Ok(Self { crew: Mutex::new(Crew::new(threads)?), threads })
+        Ok(Self { crew: Mutex::new(Crew::new(threads)?), threads, buffers: Buffers::default() })
+    }
+
+    /// Memory for results of regions.
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     /// Threads that take part at most.

@@ -5,10 +5,14 @@ use std::ops::Range;
 
 use crate::dtype::DType;
 use crate::format::{ModelSpec, Slot, TensorRole};
-use crate::kernels::{KernelError, Vector, Weights};
+use crate::kernels::{Isa, KernelError, Vector, Weights};
 use crate::tensor::{TensorBlock, TensorError, scale_name};
 
 use super::ModelError;
+use super::team::Team;
+
+/// Rows that one task normalizes.
+const NORM_ROWS_PER_TASK: usize = 16;
 
 /// A matrix of a block, by its place in the payload, with its optional scale and bias.
 #[derive(Debug, Clone)]
@@ -95,6 +99,16 @@ impl Linear {
 }
 
 impl Norm {
+    /// RMS norm of rows as long as the weight, in a buffer of the team's.
+    pub(crate) fn apply(&self, isa: Isa, team: &Team, x: &[f32], eps: f32) -> Result<Vec<f32>, ModelError> {
+        let weight = self.vector()?;
+        let rows = NORM_ROWS_PER_TASK * weight.len().max(1);
+        let mut normed = team.buffers().take(x.len());
+        let tasks = normed.chunks_mut(rows).zip(x.chunks(rows)).collect();
+        team.for_each(tasks, |(out, x)| isa.rms_norm(x, &weight, eps, out))?;
+        Ok(normed)
+    }
+
     pub(crate) fn vector(&self) -> Result<Vector<'_>, KernelError> {
         let Place { dtype, len, data } = &self.place;
         Vector::new(*dtype, *len, &self.block.payload()[data.clone()])

@@ -83,6 +83,7 @@ fn matmul() {
         let quantized = isa.quantize(&x, 3).unwrap();
         let input = input.with_quantized(&quantized).unwrap();
         run(0..4, &input, (2, 4)).unwrap();
+        run(0..4, &Input::from_quantized(&quantized), (2, 4)).unwrap();
         run(4..4, &input, (2, 0)).unwrap();
         assert_refused!(run(1..5, &input, (2, 4)), KernelError::OutOfRange { index: 5, len: 4, .. });
         assert_refused!(run(5..5, &input, (2, 0)), KernelError::OutOfRange { .. });
