@@ -1,4 +1,4 @@
-"""Owns the page: results.json in, the part of docs/benchmarks.md between the markers out. Plain Python."""
+"""Owns the page: benchmarks.json in, the part of docs/benchmarks.md between the markers out. Plain Python."""
 
 import statistics
 import textwrap

@@ -5,7 +5,7 @@
     python3 benches/peers/run.py --full             OLMoE-1B-7B's shape too, pair by pair
 
 Plain Python; what the peers need goes into a venv under target/peers. Results are merged into
-target/peers/results.json under the name of what was measured, so a long run can be made in parts.
+docs/benchmarks.json under the name of what was measured, so a long run can be made in parts, and any of them again.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Bench:
         self.data = options.data
         self.bin = TARGET / "build" / "release"
         self.python = options.venv / "bin" / "python"
-        self.store = TARGET / "results.json"
+        self.store = options.docs.with_suffix(".json")
         self.results = self.load()
         self.made: list[Path] = []
         self.cores = set(sorted(os.sched_getaffinity(0))[: options.threads])
@@ -75,7 +75,11 @@ class Bench:
         if not self.options.no_candle:
             build += ["--features", "candle"]
         subprocess.run(build, check=True)
-        self.results["machine"] = machine(self.options.threads)
+        here = machine(self.options.threads)
+        stored = self.results.get("machine", here)
+        if (stored["cpu"], stored["cores"]) != (here["cpu"], here["cores"]):
+            sys.exit(f"{self.store} is of {stored['cpu']}, this is {here['cpu']}: move it away to begin a new page")
+        self.results["machine"] = here
         self.results["versions"] = self.versions()
 
     def versions(self) -> dict:
@@ -279,7 +283,7 @@ class Bench:
         self.results = self.load() | facts
         self.results.setdefault("results", {})[key] = entry
         partial = self.store.with_suffix(".part")
-        partial.write_text(json.dumps(self.results))
+        partial.write_text(one_line_each(self.results))
         partial.replace(self.store)
 
     def measure_pair(self, model: Model, pair: Pair, cases: list[Case], keep: list[Path]) -> None:
@@ -364,6 +368,21 @@ def evict(paths: list[Path]) -> None:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def one_line_each(stored: dict) -> str:
+    """JSON with a line for each result and floats of six digits, so that a commit shows what was measured again."""
+
+    def short(value):
+        if isinstance(value, float):
+            return float(f"{value:.6g}")
+        if isinstance(value, dict):
+            return {key: short(inner) for key, inner in value.items()}
+        return [short(inner) for inner in value] if isinstance(value, list) else value
+
+    lines = lambda entries: ",\n".join(f"{json.dumps(key)}: {json.dumps(short(value))}" for key, value in entries)
+    facts = ((key, value) for key, value in stored.items() if key != "results")
+    return f'{{\n{lines(facts)},\n"results": {{\n{lines(stored["results"].items())}\n}}\n}}\n'
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="the small shape and the small models")
@@ -380,7 +399,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--venv", type=Path, default=TARGET / "venv", help="a venv to use")
     parser.add_argument("--data", type=Path, default=TARGET / "models", help="where models are made")
     parser.add_argument("--keep", action="store_true", help="keep the models")
-    parser.add_argument("--report-only", action="store_true", help="write docs/benchmarks.md from results.json")
+    parser.add_argument("--report-only", action="store_true", help="write docs/benchmarks.md from docs/benchmarks.json")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the page to write into")
     o = parser.parse_args()
     if o.models is None:
