@@ -25,8 +25,8 @@ static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<(PayloadHash, Vec<u8>)>,
-    /// Memory of payloads that are written, for the next ones, once somebody asked for it; never more than is
-    /// in flight at most.
+    /// Memory of payloads that are written, for the next ones, once somebody asked for it: with what is in
+    /// flight no more than may be in flight.
     spare: Option<Vec<Vec<u8>>>,
     bytes_in_flight: usize,
     files_in_flight: usize,
@@ -71,7 +71,8 @@ impl Queue {
     fn keep(&mut self, buffer: Vec<u8>) {
         let Some(spare) = &mut self.spare else { return };
         let kept: usize = spare.iter().map(Vec::capacity).sum();
-        if spare.len() < MAX_THREADS && kept + buffer.capacity() <= MAX_BYTES_IN_FLIGHT {
+        let held = kept + self.bytes_in_flight + buffer.capacity();
+        if spare.len() < MAX_THREADS && held <= MAX_BYTES_IN_FLIGHT {
             spare.push(buffer);
         }
     }
