@@ -233,21 +233,29 @@ def refusals(results: dict, model: str) -> list[str]:
     return [f"- {who}, {', '.join(cases)}: {error}" for (who, error), cases in reasons.items()]
 
 
-def agreement(results: dict, model: str) -> list[str]:
-    lines = []
-    for entry in in_plan_order(results, model):
-        mine, theirs = values(entry["blyan"], "logits"), values(entry.get("theirs"), "logits")
-        if entry["case"] != "logits" or not mine or not theirs:
-            continue
+def compare_logits(entry: dict) -> None:
+    """Puts how far both sides' logits agree in their place, which would be most of what is stored."""
+    mine, theirs = values(entry["blyan"], "logits"), values(entry.get("theirs"), "logits")
+    if mine and theirs:
         a, b = mine[0], theirs[0]
         mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
         product = sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b))
         size = (sum((x - mean_a) ** 2 for x in a) * sum((y - mean_b) ** 2 for y in b)) ** 0.5
-        same = "the same" if a.index(max(a)) == b.index(max(b)) else "another"
-        lines.append(
-            f"- {model}: {entry['dtype']} and {entry['peer']} {entry['peer_type']} correlate by {product / size:.5f}, "
-            f"{same} token is the likeliest"
-        )
+        entry["agreement"] = dict(correlation=product / size, same_token=a.index(max(a)) == b.index(max(b)))
+    for side in ("blyan", "theirs"):
+        for measured in entry.get(side, {}).get("rounds", []):
+            measured.pop("logits", None)
+
+
+def agreement(results: dict, model: str) -> list[str]:
+    lines = []
+    for entry in in_plan_order(results, model):
+        if agreed := entry.get("agreement"):
+            same = "the same" if agreed["same_token"] else "another"
+            lines.append(
+                f"- {model}: {entry['dtype']} and {entry['peer']} {entry['peer_type']} correlate by "
+                f"{agreed['correlation']:.5f}, {same} token is the likeliest"
+            )
     return lines
 
 

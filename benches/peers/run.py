@@ -272,6 +272,7 @@ class Bench:
             threads=self.options.threads, commit=commit.stdout.strip(), time=time.strftime("%Y-%m-%d %H:%M"),
             busy=busy, probes=probes, **sides,
         )  # fmt: skip
+        report.compare_logits(entry)
         self.save(key, entry)
 
     def load(self) -> dict:
