@@ -28,7 +28,7 @@ impl Isa {
     ///
     /// # Errors
     ///
-    /// Shapes that do not fit; `I8` or `I4` weights without a quantized input, others with no other.
+    /// Shapes that do not fit; `I8` or `I4` weights without a quantized input, floating-point ones with nothing else.
     pub fn matmul(
         self,
         weights: &Weights<'_>,

@@ -83,7 +83,16 @@ fn matmul() {
         let quantized = isa.quantize(&x, 3).unwrap();
         let input = input.with_quantized(&quantized).unwrap();
         run(0..4, &input, (2, 4)).unwrap();
-        run(0..4, &Input::from_quantized(&quantized), (2, 4)).unwrap();
+        let alone = Input::from_quantized(&quantized);
+        run(0..4, &alone, (2, 4)).unwrap();
+        for (dtype, scale) in [(DType::F32, None), (DType::F8E4M3, Some(&scale[..4]))] {
+            let floats = Weights::new(dtype, 1, 3, &data[..dtype.bytes_of(3)], scale).unwrap();
+            let mut out = [0.0; 2];
+            let product = isa.matmul(&floats, 0..1, &alone, MatMut::from_slice(&mut out, 2, 1).unwrap());
+            assert_refused!(product, KernelError::OnlyQuantized);
+        }
+        let empty = Quantized::default();
+        assert_refused!(run(0..4, &Input::from_quantized(&empty), (0, 4)), KernelError::Length { .. });
         run(4..4, &input, (2, 0)).unwrap();
         assert_refused!(run(1..5, &input, (2, 4)), KernelError::OutOfRange { index: 5, len: 4, .. });
         assert_refused!(run(5..5, &input, (2, 0)), KernelError::OutOfRange { .. });
