@@ -11,7 +11,7 @@ import os
 import llama_cpp as llama
 import numpy as np
 
-from peer import Clock, WARM_UP_TOKENS, arguments, main, measure_sequence, median, tokens
+from peer import Clock, Parts, WARM_UP_TOKENS, arguments, main, measure_sequence, tokens
 
 UBATCH_TOKENS = 512
 
@@ -85,18 +85,20 @@ def sequence(a) -> dict:
 
 def batch(a) -> dict:
     model = Model(a, a.prompt + a.new + 1, a.sequences)
-    rates = []
+    parts = Parts()
     for _ in range(a.repeat):
         model.forget()
         # Each prompt goes alone: the speed of many prompts at once is not what is measured here.
         last = [
             model.decode([(i, tokens(100 + i, a.prompt, model.vocab_size))])[0] for i in range(a.sequences)
         ]
-        clock = Clock()
-        for _ in range(a.new):
+
+        def step() -> None:
+            nonlocal last
             last = model.decode([(i, [token]) for i, token in enumerate(last)])
-        rates.append(a.sequences * a.new / clock.seconds())
-    return dict(batch_tokens_per_s=median(rates))
+
+        parts.run(a.new, a.sequences, step)
+    return dict(batch_tokens_per_s=parts.median(), batch_parts=parts.parts)
 
 
 def open_to_first_token(a) -> dict:

@@ -10,6 +10,8 @@ One case a process, one line of JSON: the same names as `blyan-peer` gives.
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -46,6 +48,38 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
+def cores_ns() -> float | None:
+    """How far the cores are from each other, as the runner's lib.rs says; None if nobody named the probe."""
+    if "BLYAN_PROBE" not in os.environ:
+        return None
+    done = subprocess.run([os.environ["BLYAN_PROBE"], "--cores"], capture_output=True, check=True)
+    return json.loads(done.stdout)["cores_ns"]
+
+
+class Parts:
+    """Rates of decoding, a few steps at a time, each with `cores_ns` before and after it; as in the runner's lib.rs."""
+
+    STEPS = 8
+
+    def __init__(self):
+        self.parts = []
+
+    def run(self, steps: int, tokens: int, step) -> None:
+        before = cores_ns()
+        for first in range(0, steps, self.STEPS):
+            count = min(self.STEPS, steps - first)
+            clock = Clock()
+            for _ in range(count):
+                step()
+            rate = count * tokens / clock.seconds()
+            after = cores_ns()
+            self.parts.append([rate, before, after])
+            before = after
+
+    def median(self) -> float:
+        return median([rate for rate, _, _ in self.parts])
+
+
 class Clock:
     """Seconds since it was made."""
 
@@ -73,20 +107,23 @@ def arguments(**flags) -> argparse.Namespace:
 def measure_sequence(a: argparse.Namespace, vocab_size: int, prefill, decode, warm_up: int) -> dict:
     """`prefill(tokens)` starts a new sequence, `decode(token)` continues it; both give the greedy next token."""
     prefill(tokens(1000, warm_up, vocab_size))
-    prefill_rates, decode_rates, best = [], [], float("inf")
+    prefill_rates, decoded, best = [], Parts(), float("inf")
     for repeat in range(a.repeat):
         clock = Clock()
         token = prefill(tokens(repeat, a.prompt, vocab_size))
         prefill_rates.append(a.prompt / clock.seconds())
-        clock = Clock()
-        for _ in range(a.new):
-            step = Clock()
+
+        def step() -> None:
+            nonlocal token, best
+            clock = Clock()
             token = decode(token)
-            best = min(best, step.seconds())
-        decode_rates.append(a.new / clock.seconds())
+            best = min(best, clock.seconds())
+
+        decoded.run(a.new, 1, step)
     return dict(
         prefill_tokens_per_s=median(prefill_rates),
-        decode_tokens_per_s=median(decode_rates),
+        decode_tokens_per_s=decoded.median(),
+        decode_parts=decoded.parts,
         best_decode_tokens_per_s=1 / best,
     )
 

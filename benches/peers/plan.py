@@ -42,7 +42,7 @@ CASES = {
         Case(
             "batch16",
             "16 sequences, 16 tokens of prompt and 32 written each",
-            ("batch", "--prompt", "16", "--new", "32", "--sequences", "16", "--repeat", "1"),
+            ("batch", "--prompt", "16", "--new", "32", "--sequences", "16", "--repeat", "2"),
         ),
         Case("open", "open to first token, every touched payload verified", ("open",), turns=5, discards_first=True),
         Case("open-trust", "open to first token, an earlier verification trusted", ("open", "--trust"), 5, True, True),

@@ -26,16 +26,60 @@ def number(value: float | None) -> str:
 
 
 def spread(found: list[float]) -> str:
-    """The median, and the least and the most of several."""
-    if not found:
-        return "–"
-    return number(median(found)) + (f" ({number(min(found))}–{number(max(found))})" if len(found) > 1 else "")
+    """The median, and the least and the most of several; of many, what half of them lie between."""
+    if len(found) < 2:
+        return number(found[0]) if found else "–"
+    quarters = statistics.quantiles(found, n=4) if len(found) >= 8 else (min(found), 0, max(found))
+    return f"{number(median(found))} ({number(quarters[0])}–{number(quarters[2])})"
 
 
-def best_read(entry: dict) -> float | None:
-    """The fastest read of the probes taken around a figure, of whatever kind of memory, in GB/s."""
+# Where the cores were, by the nanoseconds that a cache line took between them: `near` below, else `apart`.
+NEAR_NS = 100
+# Figures that are measured a few steps at a time, and where those parts are.
+PARTS = dict(decode_tokens_per_s="decode_parts", batch_tokens_per_s="batch_parts")
+
+
+def place(before: float | None, after: float | None) -> str | None:
+    if before is None or after is None:
+        return None
+    if (before < NEAR_NS) != (after < NEAR_NS):
+        return "moved"
+    return "near" if before < NEAR_NS else "apart"
+
+
+def places(side: dict | None, metric: str) -> dict[str | None, list[float]]:
+    """The values of a figure by where the cores were, `None` where that was not measured."""
+    found: dict[str | None, list[float]] = {}
+    for result in (side or {}).get("rounds", []):
+        if metric in PARTS and PARTS[metric] in result:
+            for rate, before, after in result[PARTS[metric]]:
+                found.setdefault(place(before, after), []).append(rate)
+        elif result.get(metric) is not None:
+            found.setdefault(None, []).append(result[metric])
+    return found
+
+
+def both(entry: dict, metric: str) -> list[tuple[str | None, list[float], list[float]]]:
+    """What blyan and the peer reached with the cores in the same place."""
+    mine, theirs = places(entry["blyan"], metric), places(entry.get("theirs"), metric)
+    known = [where for where in (None, "near", "apart") if where in mine or where in theirs]
+    alone = "rounds" not in (entry.get("theirs") or {}) or "error" in entry["theirs"]
+    return [(w, mine.get(w, []), theirs.get(w, [])) for w in known if alone or (w in mine and w in theirs)]
+
+
+def typical(result: dict, metric: str) -> float:
+    """A figure of one run, with the cores near each other if they were: what variants are compared by."""
+    near = places(dict(rounds=[result]), metric).get("near", [])
+    return median(near) if len(near) > 2 else result[metric]
+
+
+def best_read(results: dict, entry: dict, where: str | None = None) -> float | None:
+    """The fastest read of the probes taken around a figure, of whatever kind of memory, in GB/s, with the cores in
+    the same place; if they were not there then, of all probes."""
     reads = [key for key in PROBES if key.startswith("read_")]
-    return max((probe[key] for probe in entry["probes"] for key in reads if probe.get(key)), default=None)
+    cores = lambda probe, key: where is None or place(*probe.get(key.replace("read_", "cores_"), (None, None))) == where
+    most = lambda probes: max((p[key] for p in probes for key in reads if p.get(key) and cores(p, key)), default=None)
+    return most(entry["probes"]) or most([probe for other in results.values() for probe in other["probes"]])
 
 
 def best(entry: dict, key: str) -> float | None:
@@ -46,14 +90,12 @@ def ratio(a: float | None, b: float | None) -> float | None:
     return a / b if a and b else None
 
 
-def decode_gb_per_s(side: dict) -> float | None:
+def decode_gb_per_s(side: dict, tokens_per_s: float | None) -> float | None:
     """Weights and cache that decoding reads, times tokens."""
-    rates = []
-    for entry in side.get("rounds", []):
-        if "weight_bytes_a_token" in entry:
-            bytes_a_token = entry["weight_bytes_a_token"] + entry["kv_bytes_a_token"]
-            rates.append(bytes_a_token * entry["decode_tokens_per_s"] / 1e9)
-    return median(rates)
+    for result in side.get("rounds", []):
+        if "weight_bytes_a_token" in result and tokens_per_s:
+            return (result["weight_bytes_a_token"] + result["kv_bytes_a_token"]) * tokens_per_s / 1e9
+    return None
 
 
 def prefill_gops(entry: dict, tokens_per_s: float | None) -> float | None:
@@ -91,27 +133,35 @@ class Row:
         return f"| {self.work} | {self.target} | {found} |"
 
 
-def compare(row: Row, entry: dict | None, metric: str, wanted: float, label: str = "", less: bool = False) -> None:
-    """Adds the ratio of blyan to the peer, or why there is none."""
+def compare(row: Row, entry: dict | None, metric: str, wanted: float, label: str = "", less: bool = False, read=None, most: float = 0.0) -> None:
+    """Adds the ratios of blyan to the peer, or why there is none. `read`: what part of the fastest read a rate is, with
+    the cores in a place; `most`: what is wanted of it."""
     if entry is None:
         return
-    mine, theirs = (median(values(entry.get(side), metric)) for side in ("blyan", "theirs"))
-    if mine is None:
-        row.found.append(f"{label}{entry['blyan'].get('error', 'no figure')}")
-    elif theirs is None:
-        error = (entry.get("theirs") or {}).get("error", "no figure")
-        row.found.append(f"{label}{number(mine)}, {entry['peer']}: {error}")
-    else:
+    found = both(entry, metric)
+    if not found:
+        errors = [(entry.get(side) or {}).get("error") for side in ("blyan", "theirs")]
+        row.found.append(label + next((error for error in errors if error), "no figure"))
+    for where, mine, theirs in found:
+        mine, theirs = median(mine), median(theirs)
+        name = label + (f"{where}, " if where else "")
+        if mine is None or theirs is None:
+            side, who = ("blyan", "blyan") if mine is None else ("theirs", entry["peer"])
+            row.found.append(f"{name}{number(mine or theirs)}, {who}: {(entry.get(side) or {}).get('error', 'no figure')}")
+            continue
         reached = mine / theirs
         met = reached <= wanted if less else reached >= wanted
         text = f"{number(mine)} against {number(theirs)}: {reached:.2f}×"
-        row.found.append(label + (text if met else f"**{text}**"))
+        part = read(where, mine) if read else None
+        of = f"{part:.2f} of the read" if part else ""
+        of = f" at **{of}**" if part and part < most else f" at {of}" if part else ""
+        row.found.append(name + (text if met else f"**{text}**") + of)
 
 
-def share(row: Row, part: float | None, wanted: float, of: str) -> None:
+def share(row: Row, part: float | None, wanted: float, of: str, label: str = "") -> None:
     if part is not None:
         text = f"{part:.2f} of {of}"
-        row.found.append(text if part >= wanted else f"**{text}**")
+        row.found.append(label + (text if part >= wanted else f"**{text}**"))
 
 
 def targets(results: dict, model: str) -> list[str]:
@@ -124,14 +174,16 @@ def targets(results: dict, model: str) -> list[str]:
         rows.append(Row(work, target))
         return rows[-1]
 
+    def decoding(r: Row, found: dict | None, wanted: float, label: str = "", most: float = 0.0) -> None:
+        read = lambda where, rate: ratio(decode_gb_per_s(found["blyan"], rate), best_read(results, found, where))
+        compare(r, found, "decode_tokens_per_s", wanted, label, read=read, most=most)
+
     short = entry("short", "int8", "llama.cpp")
     r = row("INT8 decode, short context", "≥ 1.4× llama.cpp Q8_0 and ≥ 0.9 of the fastest read")
-    compare(r, short, "decode_tokens_per_s", 1.4)
-    if short:
-        share(r, ratio(decode_gb_per_s(short["blyan"]), best_read(short)), 0.9, "the fastest read")
+    decoding(r, short, 1.4, most=0.9)
     r = row("INT8 decode at context 512 and 4096", "≥ 1.6× llama.cpp Q8_0")
     for case in ("ctx512", "ctx4096"):
-        compare(r, entry(case, "int8", "llama.cpp"), "decode_tokens_per_s", 1.6, f"{case[3:]}: ")
+        decoding(r, entry(case, "int8", "llama.cpp"), 1.6, f"{case[3:]}: ")
     r = row("INT8, 16 sequences decoding together", "≥ 2× llama.cpp Q8_0 in total tokens/s")
     compare(r, entry("batch16", "int8", "llama.cpp"), "batch_tokens_per_s", 2.0)
     r = row("INT8 prefill of 512 and of 4096", "≥ 1.2× torch bf16, ≥ 3.4× llama.cpp Q8_0")
@@ -144,17 +196,22 @@ def targets(results: dict, model: str) -> list[str]:
     ):
         r = row(f"F16 and BF16 {work}", f"≥ {wanted}× llama.cpp F16")
         for dtype in ("f16", "bf16"):
-            compare(r, entry(case, dtype, "llama.cpp"), metric, wanted, f"{dtype}: ")
+            if metric == "decode_tokens_per_s":
+                decoding(r, entry(case, dtype, "llama.cpp"), wanted, f"{dtype}: ")
+            else:
+                compare(r, entry(case, dtype, "llama.cpp"), metric, wanted, f"{dtype}: ")
     r = row("FP8 decode", "≥ 0.9 of INT8's bytes/s")
     fp8 = entry("short", "fp8")
     if fp8 and short:
-        a, b = decode_gb_per_s(fp8["blyan"]), decode_gb_per_s(short["blyan"])
-        if a and b:
-            share(r, a / b, 0.9, f"INT8's {number(b)} GB/s ({number(a)} GB/s)")
-        else:
-            r.found.append(fp8["blyan"].get("error", "no figure"))
+        here, there = (places(found["blyan"], "decode_tokens_per_s") for found in (fp8, short))
+        for where in (None, "near", "apart"):
+            a, b = (decode_gb_per_s(f["blyan"], median(p.get(where, []))) for f, p in ((fp8, here), (short, there)))
+            if a and b:
+                share(r, a / b, 0.9, f"INT8's {number(b)} GB/s ({number(a)} GB/s)", f"{where}, " if where else "")
+        if "error" in fp8["blyan"]:
+            r.found.append(fp8["blyan"]["error"])
     r = row("INT4 decode", "≥ 1.2× llama.cpp Q4_0")
-    compare(r, entry("short", "int4", "llama.cpp"), "decode_tokens_per_s", 1.2)
+    decoding(r, entry("short", "int4", "llama.cpp"), 1.2)
     r = row("open to first token, 16-token prompt, warm", "≤ 1.2× llama.cpp's verified, ≤ 1.0× without")
     for case, wanted, label in (("open", 1.2, "verified, s: "), ("open-trust", 1.0, "without, s: ")):
         compare(r, entry(case, "int8", "llama.cpp"), "first_token_s", wanted, label, less=True)
@@ -181,8 +238,8 @@ def targets(results: dict, model: str) -> list[str]:
 
 def figures(results: dict, model: str) -> list[str]:
     lines = [
-        "| case | blyan | peer | | blyan | peer | ratio | reads or computes | of the limit | commit |",
-        "|---|---|---|---|---:|---:|---:|---:|---:|---|",
+        "| case | blyan | peer | | cores | blyan | peer | ratio | reads or computes | of the limit | commit |",
+        "|---|---|---|---|---|---:|---:|---:|---:|---:|---|",
     ]
     for entry in in_plan_order(results, model):
         for metric, what in (
@@ -191,23 +248,24 @@ def figures(results: dict, model: str) -> list[str]:
             ("batch_tokens_per_s", "decode tok/s"),
             ("first_token_s", "s, less is better"),
         ):
-            mine, theirs = values(entry["blyan"], metric), values(entry.get("theirs"), metric)
-            if not mine and not theirs or (metric.startswith("prefill") and entry["case"] == "short"):
+            if metric.startswith("prefill") and entry["case"] == "short":
                 continue
-            load, limit = "", ""
-            if metric == "decode_tokens_per_s" and (rate := decode_gb_per_s(entry["blyan"])):
-                load = f"{number(rate)} GB/s"
-                limit = f"{rate / best_read(entry):.2f} of {number(best_read(entry))}" if best_read(entry) else ""
-            if metric == "prefill_tokens_per_s" and (rate := prefill_gops(entry, median(mine))):
-                load, peak = f"{number(rate)} GOP/s", peak_of(entry)
-                limit = f"{rate / peak:.2f} of {number(peak)}" if peak else ""
-            times = ratio(median(mine), median(theirs))
-            variant = next((e["variant"] for e in (entry.get("theirs") or {}).get("rounds", []) if e.get("variant")), "")
-            peer = f"{entry['peer']} {entry['peer_type']}" + (f" `{variant}`" if variant else "")
-            lines.append(
-                f"| {entry['case']} | {entry['dtype']} | {peer} | {what} | {spread(mine)} | {spread(theirs)} "
-                f"| {number(times) + '×' if times else '–'} | {load} | {limit} | {entry['commit']} |"
-            )
+            for where, mine, theirs in both(entry, metric):
+                load, limit = "", ""
+                if metric == "decode_tokens_per_s" and (rate := decode_gb_per_s(entry["blyan"], median(mine))):
+                    load, most = f"{number(rate)} GB/s", best_read(results, entry, where)
+                    limit = f"{rate / most:.2f} of {number(most)}" if most else ""
+                if metric == "prefill_tokens_per_s" and (rate := prefill_gops(entry, median(mine))):
+                    load, peak = f"{number(rate)} GOP/s", peak_of(entry)
+                    limit = f"{rate / peak:.2f} of {number(peak)}" if peak else ""
+                times = ratio(median(mine), median(theirs))
+                rounds = (entry.get("theirs") or {}).get("rounds", [])
+                variant = next((e["variant"] for e in rounds if e.get("variant")), "")
+                peer = f"{entry['peer']} {entry['peer_type']}" + (f" `{variant}`" if variant else "")
+                lines.append(
+                    f"| {entry['case']} | {entry['dtype']} | {peer} | {what} | {where or ''} | {spread(mine)} | {spread(theirs)} "
+                    f"| {number(times) + '×' if times else '–'} | {load} | {limit} | {entry['commit']} |"
+                )
     return lines if len(lines) > 2 else []
 
 
@@ -298,14 +356,29 @@ PROBES = {
 
 def probes(results: dict) -> list[str]:
     taken = [probe for entry in results.values() for probe in entry["probes"]]
-    lines = ["| limit | median | least | most |", "|---|---:|---:|---:|"]
+    lines = ["| limit | cores | median | least | most |", "|---|---|---:|---:|---:|"]
     for key, what in PROBES.items():
-        found = [probe[key] for probe in taken if probe.get(key)]
-        if found:
-            lines.append(f"| {what} | {number(median(found))} | {number(min(found))} | {number(max(found))} |")
-        else:
-            lines.append(f"| {what} | not to be had here | | |")
-    return [*lines, "", f"{len(taken)} probes, taken before, between and after the rounds of every case."]
+        found: dict[str | None, list[float]] = {}
+        for probe in taken:
+            if probe.get(key):
+                where = place(*probe.get(key.replace("read_", "cores_"), (None, None))) if "read_" in key else None
+                found.setdefault(where, []).append(probe[key])
+        for where in (None, "near", "apart"):
+            if rates := found.get(where):
+                shown = " | ".join(number(value) for value in (median(rates), min(rates), max(rates)))
+                lines.append(f"| {what} | {where or ''} | {shown} |")
+        if not found:
+            lines.append(f"| {what} | | not to be had here | | |")
+    distances = [ns for probe in taken for key in probe if key.startswith("cores_") for ns in probe[key] if ns]
+    lines += ["", f"{len(taken)} probes, taken before, between and after the rounds of every case."]
+    if distances:
+        apart = sum(ns >= NEAR_NS for ns in distances) / len(distances)
+        near, far = ([ns for ns in distances if (ns >= NEAR_NS) == wanted] for wanted in (False, True))
+        shown = lambda found: f"{number(min(found))} to {number(max(found))} ns" if found else "never seen"
+        lines[-1] += (
+            f" A cache line went from core to core in {shown(near)} (near) or {shown(far)} (apart, {apart:.0%} of the time)."
+        )
+    return lines
 
 
 def noise(results: dict) -> list[str]:
@@ -338,8 +411,12 @@ def page(stored: dict) -> str:
     lines += [
         "Synthetic models with random weights in real shapes, blyan and each peer in turns, every case in a process of "
         "its own and pinned to as many cores as it has threads; medians, with least and most behind them. Each "
-        "figure stands beside the limits that were probed around it, because memory of a shared host changes by the "
-        "minute. Bold: a target that was missed.",
+        "figure stands beside the limits that were probed around it. Bold: a target that was missed.",
+        "",
+        "A host moves a guest's cores about. Two on one die share its link to memory, two on different dies have a "
+        "link each, which is twice as fast. So decoding is timed a few tokens at a time, with the time that a cache line "
+        "takes from one core to the other before and after, and compared with the cores in the same place: *near*, or "
+        "*apart*. What was timed while they moved is left out.",
         "",
         "```console",
         "$ python3 benches/peers/run.py --short    # the small shape, minutes",
@@ -389,9 +466,10 @@ def page(stored: dict) -> str:
         "### How to read it",
         "",
         *(f"- `{case.name}`: {case.what}; `{' '.join(case.words)}`" for case in CASES.values()),
+        "- Behind a median: the least and the most of up to seven figures, of more what half of them lie between.",
         "- Decoding: bytes are those of the blocks that one token is computed with, with all of the keys and values "
         "before it, times tokens a second; the limit is the fastest read of any kind that the probes around the figure "
-        "found.",
+        "found with the cores in the same place.",
         "- Prefill: operations are those of the matrix products without the head and without attention; the limit is "
         "`vpdpbusd` for int8 and int4, `vpmaddwd` on a CPU without it, an f32 FMA for floats.",
         "- Every model is warmed up by 512 tokens first; blyan by three times as many at most, until no new block is touched. A peer's open "

@@ -105,7 +105,9 @@ class Bench:
                 os.sched_setaffinity(0, self.cores)
 
         threads = str(self.options.threads)
-        environment = os.environ | dict(RAYON_NUM_THREADS=threads, OMP_NUM_THREADS=threads, HF_HUB_OFFLINE="1")
+        environment = os.environ | dict(
+            RAYON_NUM_THREADS=threads, OMP_NUM_THREADS=threads, HF_HUB_OFFLINE="1", BLYAN_PROBE=str(self.bin / "probe")
+        )  # fmt: skip
         try:
             done = subprocess.run(
                 [str(part) for part in command],
@@ -220,10 +222,12 @@ class Bench:
             raise Failure(failures[0])
         merged, winners = dict(tried[0][1]), []
         for metric, sign in METRICS.items():
-            found = [(sign * result[metric], variant) for variant, result in tried if metric in result]
+            found = [(sign * report.typical(result, metric), variant, result) for variant, result in tried if metric in result]
             if found:
-                value, variant = max(found)
-                merged[metric] = sign * value
+                _, variant, result = max(found, key=lambda candidate: candidate[0])
+                for key in (metric, report.PARTS.get(metric)):
+                    if key in result:
+                        merged[key] = result[key]
                 if variant not in winners:
                     winners.append(variant)
         winners = winners or [tried[0][0]]

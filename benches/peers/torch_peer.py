@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers.initialization import no_init_weights
 
-from peer import Clock, WARM_UP_TOKENS, arguments, main, measure_sequence, median, tokens
+from peer import Parts, WARM_UP_TOKENS, arguments, main, measure_sequence, tokens
 from shapes import STD
 
 # Random numbers that are made once and copied into every weight.
@@ -75,15 +75,17 @@ def sequence(a) -> dict:
 def batch(a) -> dict:
     state = Sequences(load(a))
     vocab_size = state.model.config.vocab_size
-    rates = []
+    parts = Parts()
     for _ in range(a.repeat):
         state.forget()
         last = state.step([tokens(100 + i, a.prompt, vocab_size) for i in range(a.sequences)])
-        clock = Clock()
-        for _ in range(a.new):
+
+        def step() -> None:
+            nonlocal last
             last = state.step([[token] for token in last])
-        rates.append(a.sequences * a.new / clock.seconds())
-    return dict(batch_tokens_per_s=median(rates))
+
+        parts.run(a.new, a.sequences, step)
+    return dict(batch_tokens_per_s=parts.median(), batch_parts=parts.parts)
 
 
 def run() -> dict:

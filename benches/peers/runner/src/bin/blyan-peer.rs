@@ -25,7 +25,7 @@ use blyan_core::storage::DirMedium;
 use blyan_core::{Chain, DType, Slot, TensorBlock, VerifyOptions};
 use lexopt::prelude::*;
 use memmap2::Mmap;
-use peers_runner::{median, memory, seconds, tokens};
+use peers_runner::{Parts, cores_ns, median, memory, seconds, tokens};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -163,13 +163,13 @@ fn run_check(arguments: &Arguments) -> Outcome<Value> {
     Ok(json!({ "seconds": time }))
 }
 
-/// One sequence: prefill of the prompt, then decoding, timed token by token.
+/// One sequence: prefill of the prompt, then decoding, timed a few tokens at a time.
 fn run_sequence(arguments: &Arguments) -> Outcome<Value> {
     let chain = arguments.chain()?;
     let model = MoEModelManager::open(&chain, &arguments.options)?;
     let warm_up = warm_up(&model)?;
     let vocab_size = model.snapshot().spec().vocab_size;
-    let (mut prefill, mut decode, mut best) = (Vec::new(), Vec::new(), f64::INFINITY);
+    let (mut prefill, mut decode, mut best) = (Vec::new(), Parts::default(), f64::INFINITY);
     let mut kv_bytes = 0;
     for repeat in 0..arguments.repeat {
         let mut session = model.session();
@@ -178,23 +178,24 @@ fn run_sequence(arguments: &Arguments) -> Outcome<Value> {
         let (first, time) = seconds(|| stream.next());
         first.ok_or("the stream ended")??;
         prefill.push(arguments.prompt as f64 / time);
-        let begun = Instant::now();
-        for _ in 0..arguments.new {
+        decode.run(arguments.new, 1, || -> Outcome<()> {
             let (piece, time) = seconds(|| stream.next());
             piece.ok_or("the stream ended")??;
             best = best.min(time);
-        }
-        decode.push(arguments.new as f64 / begun.elapsed().as_secs_f64());
+            Ok(())
+        })?;
         drop(stream);
         kv_bytes = session.cache_bytes();
     }
     let (token_bytes, all_bytes) = weight_bytes(&model);
+    let (rate, parts) = decode.finish();
     // Halfway through what was written.
     let mid = arguments.prompt as f64 + arguments.new as f64 / 2.0;
     let kv_bytes_a_token = kv_bytes as f64 * mid / (arguments.prompt + arguments.new) as f64;
     Ok(json!({
         "prefill_tokens_per_s": median(prefill),
-        "decode_tokens_per_s": median(decode),
+        "decode_tokens_per_s": rate,
+        "decode_parts": parts,
         "best_decode_tokens_per_s": 1.0 / best,
         "weight_bytes_a_token": token_bytes,
         "kv_bytes_a_token": kv_bytes_a_token,
@@ -213,15 +214,17 @@ fn run_batch(arguments: &Arguments) -> Outcome<Value> {
     let warm_up = warm_up(&model)?;
     let vocab_size = model.snapshot().spec().vocab_size;
     let prompts = || (0..arguments.sequences as u64).map(|i| tokens(100 + i, arguments.prompt, vocab_size));
-    let mut rates = Vec::new();
+    let mut parts = Parts::default();
     for _ in 0..arguments.repeat {
         let (first, prefill) = seconds(|| model.generate_batch(prompts(), &arguments.greedy(1)));
         first?;
+        let mut before = cores_ns();
         let (all, time) = seconds(|| model.generate_batch(prompts(), &arguments.greedy(1 + arguments.new)));
         all?;
-        rates.push((arguments.sequences * arguments.new) as f64 / (time - prefill));
+        parts.add((arguments.sequences * arguments.new) as f64 / (time - prefill), &mut before);
     }
-    Ok(json!({ "batch_tokens_per_s": median(rates), "warm_up": warm_up, "isa": model.isa() }))
+    let (rate, parts) = parts.finish();
+    Ok(json!({ "batch_tokens_per_s": rate, "batch_parts": parts, "warm_up": warm_up, "isa": model.isa() }))
 }
 
 /// From nothing to the first token, the start of the process not counted. With `--trust` what the same

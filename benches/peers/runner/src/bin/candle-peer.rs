@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fs::File;
 use std::io::BufReader;
-use std::time::Instant;
 
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value as Entry};
 use candle_core::quantized::{QMatMul, QTensor};
@@ -18,7 +17,7 @@ use candle_nn::kv_cache::KvCache;
 use candle_nn::ops::{rms_norm, softmax_last_dim};
 use candle_nn::rotary_emb::rope;
 use lexopt::prelude::*;
-use peers_runner::{median, memory, seconds, tokens};
+use peers_runner::{Parts, median, memory, seconds, tokens};
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -300,21 +299,22 @@ fn run() -> Outcome<Value> {
         return Ok(json!({ "logits": logits, "memory": memory() }));
     }
     model.forward(&tokens(1000, WARM_UP_TOKENS, vocab_size))?;
-    let (mut prefill, mut decode) = (Vec::new(), Vec::new());
+    let (mut prefill, mut decode) = (Vec::new(), Parts::default());
     for index in 0..repeat {
         model.forget();
         let (logits, time) = seconds(|| model.forward(&tokens(index as u64, prompt, vocab_size)));
         let mut token = greedy(&logits?)?;
         prefill.push(prompt as f64 / time);
-        let begun = Instant::now();
-        for _ in 0..new {
+        decode.run(new, 1, || -> Outcome<()> {
             token = greedy(&model.forward(&[token])?)?;
-        }
-        decode.push(new as f64 / begun.elapsed().as_secs_f64());
+            Ok(())
+        })?;
     }
+    let (rate, parts) = decode.finish();
     Ok(json!({
         "prefill_tokens_per_s": median(prefill),
-        "decode_tokens_per_s": median(decode),
+        "decode_tokens_per_s": rate,
+        "decode_parts": parts,
         "memory": memory(),
     }))
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! probe FOLDER [--threads N] [--mib N]
+//! probe --cores                            how far its cores are from each other, and nothing else
 //! ```
 //!
 //! In FOLDER a file is written, mapped and removed. Each figure is the best of a few passes; GB are 10^9 bytes.
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use lexopt::prelude::*;
+use peers_runner::cores_ns;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
@@ -269,6 +271,7 @@ fn run() -> Outcome<Value> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("threads") => threads = parser.value()?.parse()?,
+            Long("cores") => return Ok(json!({ "cores_ns": cores_ns() })),
             Long("mib") => mib = parser.value()?.parse()?,
             Value(value) if folder.is_none() => folder = Some(PathBuf::from(value)),
             _ => return Err(argument.unexpected().into()),
@@ -312,10 +315,12 @@ fn run() -> Outcome<Value> {
     Ok(result)
 }
 
-/// Without and with software prefetch; null where there is no such map.
+/// Without and with software prefetch, and how far the cores were before and after; null where there is no such map.
 fn read_map(name: &str, map: Option<&Map>, threads: usize, result: &mut Value) {
     for (how, prefetch) in [("", false), ("_prefetch", true)] {
+        let before = cores_ns();
         result[format!("read_{name}{how}")] = json!(map.map(|map| read(map.bytes(), threads, prefetch)));
+        result[format!("cores_{name}{how}")] = json!([before, cores_ns()]);
     }
 }
 
