@@ -461,7 +461,8 @@ impl LogitsHasher {
 
     /// Adds the logits that one token was chosen from.
     pub fn update(&mut self, row: &[f32]) {
-        let mut bytes = [0; 4096];
+        // Long enough for BLAKE3 to hash as many chunks side by side as it can.
+        let mut bytes = [0; 1 << 15];
         for chunk in row.chunks(bytes.len() / 4) {
             for (place, &logit) in bytes.chunks_exact_mut(4).zip(chunk) {
                 let bits = if logit.is_nan() { 0x7fc0_0000 } else { logit.to_bits() };
