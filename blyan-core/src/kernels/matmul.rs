@@ -122,9 +122,12 @@ impl<'a, 'o, D> Products<'a, 'o, D> {
 const AHEAD_BYTES: usize = 4096;
 
 /// Steps between two such requests. They are unrolled: the fewer instructions lie between two reads, the more
-/// of them a core has under way. With four, a row of I8 was read up to a tenth slower, as the loop happened to lie
-/// in memory.
-const RUN: usize = 8;
+/// of them a core has under way.
+const RUN: usize = 4;
+
+/// The same of steps of half a cache line, those of I8. With fewer, how fast a row is read depends on where the loop
+/// happens to lie in memory.
+const RUN_OF_HALF_LINES: usize = 8;
 
 /// The same of rows side by side, whose steps are longer: at least a cache line of each row.
 const RUN_OF_ROWS: usize = 2;
@@ -199,7 +202,12 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
                 unroll!(r < R, {
                     if r < rows {
                         let row = (&[weights[r]], &[scales[r]]);
-                        [acc[r]] = sum_steps::<S, D, 1, C, RUN>(s, row, &tokens.values, block.clone(), ahead);
+                        let (values, block) = (&tokens.values, block.clone());
+                        [acc[r]] = if size_of::<D::Weights>() < CACHE_LINE_BYTES {
+                            sum_steps::<S, D, 1, C, RUN_OF_HALF_LINES>(s, row, values, block, ahead)
+                        } else {
+                            sum_steps::<S, D, 1, C, RUN>(s, row, values, block, ahead)
+                        };
                     }
                 });
             } else {
