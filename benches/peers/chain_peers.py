@@ -196,6 +196,9 @@ class Bench:
         checked = median(self.seconds("copy", "b3sum_s"))
         copied = median(self.seconds("copy", "copy_s", "sync_s"))
 
+        rounds = self.options.rounds
+        turns = "one round" if rounds == 1 else f"in turns, medians of {rounds} with least and most"
+
         def row(what: str, found: list[float], beside: float) -> str:
             rate = size / median(found) / 1e9
             return f"| {what} | {report.spread(found)} | {rate:.2f} | {beside / median(found):.2f} |"
@@ -209,7 +212,7 @@ class Bench:
             "```",
             "",
             f"A synthetic checkpoint of {size / 2**30:.2f} GiB in bf16 ({len(list(self.folder.glob('*.safetensors')))} "
-            f"files), in turns, medians of {self.options.rounds} with least and most; commit {commit.stdout.strip()}, "
+            f"files), {turns}; commit {commit.stdout.strip()}, "
             f"{time.strftime('%Y-%m-%d')}, {facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB. Read from "
             "the page cache; what is written is durable when the time ends. Before each step as many bytes were written "
             "and removed, so that all find memory that the host has given already. “GB/s” counts the checkpoint's bytes, "

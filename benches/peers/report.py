@@ -133,7 +133,9 @@ class Row:
         return f"| {self.work} | {self.target} | {found} |"
 
 
-def compare(row: Row, entry: dict | None, metric: str, wanted: float, label: str = "", less: bool = False, read=None, most: float = 0.0) -> None:
+def compare(
+    row: Row, entry: dict | None, metric: str, wanted: float, label: str = "", less: bool = False, read=None, most: float = 0.0
+) -> None:
     """Adds the ratios of blyan to the peer, or why there is none. `read`: what part of the fastest read a rate is, with
     the cores in a place; `most`: what is wanted of it."""
     if entry is None:
@@ -141,7 +143,7 @@ def compare(row: Row, entry: dict | None, metric: str, wanted: float, label: str
     found = both(entry, metric)
     if not found:
         errors = [(entry.get(side) or {}).get("error") for side in ("blyan", "theirs")]
-        row.found.append(label + next((error for error in errors if error), "no figure"))
+        row.found.append(label + next((error for error in errors if error), "never with the cores in the same place"))
     for where, mine, theirs in found:
         mine, theirs = median(mine), median(theirs)
         name = label + (f"{where}, " if where else "")
@@ -410,7 +412,7 @@ def page(stored: dict) -> str:
     lines = ["## Beside its peers", ""]
     lines += [
         "Synthetic models with random weights in real shapes, blyan and each peer in turns, every case in a process of "
-        "its own and pinned to as many cores as it has threads; medians, with least and most behind them. Each "
+        "its own and pinned to as many cores as it has threads; medians, with their spread behind them. Each "
         "figure stands beside the limits that were probed around it. Bold: a target that was missed.",
         "",
         "A host moves a guest's cores about. Two on one die share its link to memory, two on different dies have a "
