@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use crate::format::{LayerSpec, ModelSpec};
-use crate::kernels::{Attention, Isa, KernelError, MatMut};
+use crate::kernels::{Attention, HeadShape, Isa, KernelError, MatMut};
 
 use super::ModelError;
 use super::forward::Step;
@@ -74,7 +74,7 @@ pub(crate) fn forward(
     let scale = 1.0 / (head_dim as f32).sqrt();
     let mut mixed = team.buffers().take(tokens * q_width);
     let group = attention.num_attention_heads / kv_heads;
-    let tasks = tasks(team, layer, layer_spec, group, head_dim, (&q, &mut mixed), steps)?;
+    let tasks = tasks(team, (layer, layer_spec), (group, head_dim), (&q, &k, &v), &mut mixed, steps)?;
     team.for_each(tasks, |task| task.run(isa, group, scale))?;
 
     let mut mixed = Activations::new(mixed, q_width);
@@ -89,10 +89,22 @@ pub(crate) fn forward(
     Ok(out)
 }
 
+/// The key-value head that a task reads.
+enum Head<'a> {
+    Appended(&'a HeadCache),
+    /// A step's only token is appended by the task that reads it: what others wrote would lie in their caches.
+    ToAppend {
+        head: &'a mut HeadCache,
+        position: usize,
+        key: &'a [f32],
+        value: &'a [f32],
+    },
+}
+
 /// Some tokens of one sequence, and the query heads that share a key-value head.
 struct Task<'a> {
-    cache: &'a KvCache,
-    head: &'a HeadCache,
+    shape: HeadShape,
+    head: Head<'a>,
     /// The tokens' queries, of all heads of the group and those after them.
     queries: &'a [f32],
     /// Elements from one token's queries to the next one's.
@@ -107,10 +119,17 @@ impl Task<'_> {
         thread_local! {
             static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
         }
+        let head = match self.head {
+            Head::Appended(head) => head,
+            Head::ToAppend { head, position, key, value } => {
+                head.append(isa, self.shape, position, [(key, value)].into_iter())?;
+                head
+            }
+        };
         let args = Attention {
-            shape: self.cache.shape(),
-            keys: &self.head.keys,
-            values: &self.head.values,
+            shape: self.shape,
+            keys: &head.keys,
+            values: &head.values,
             queries: self.queries,
             stride: self.stride,
             group,
@@ -124,46 +143,64 @@ impl Task<'_> {
 /// Scores that a task keeps, at most: they are to stay in a core's second-level cache.
 const TASK_SCORES: usize = 1 << 16;
 
-/// Shares attention out by sequence, tokens and key-value head. `q`, `mixed`: (tokens, q_width).
+/// Shares attention out by sequence, tokens and key-value head. `q`, `mixed`: (tokens, q_width); `k`, `v`:
+/// (tokens, kv_width).
 fn tasks<'a>(
     team: &Team,
-    layer: usize,
-    layer_spec: &LayerSpec,
-    group: usize,
-    head_dim: usize,
-    (q, mixed): (&'a [f32], &'a mut [f32]),
-    steps: &'a [Step<'_>],
+    (layer, layer_spec): (usize, &LayerSpec),
+    (group, head_dim): (usize, usize),
+    (q, k, v): (&'a [f32], &'a [f32], &'a [f32]),
+    mixed: &'a mut [f32],
+    steps: &'a mut [Step<'_>],
 ) -> Result<Vec<Task<'a>>, KernelError> {
     let width = group * head_dim;
     let tokens: usize = steps.iter().map(|step| step.tokens.len()).sum();
-    let stride = q.len() / tokens;
+    let (stride, kv_stride) = (q.len() / tokens, k.len() / tokens);
     let mut rest = MatMut::from_slice(mixed, tokens, stride)?;
     let mut tasks = Vec::new();
     let mut first = 0;
     for step in steps {
-        let cache: &KvCache = step.cache;
         let count = step.tokens.len();
-        let positions = cache.len() + count;
-        // Enough tokens to share what is loaded, not so many that threads have nothing to do.
-        let most = (TASK_SCORES / positions / group).clamp(1, 64);
-        let fair = (count * stride / width).div_ceil(2 * team.threads()).max(8);
-        let tokens_per_task = most.min(fair);
-        for start in (0..count).step_by(tokens_per_task) {
-            let end = count.min(start + tokens_per_task);
-            let (mut rows, remainder) = rest.split_at_row(end - start)?;
-            rest = remainder;
+        let (shape, before) = (step.cache.shape(), step.cache.len());
+        let positions = before + count;
+        let mut add = |mut rows: MatMut<'a>, start: usize, heads: &mut dyn Iterator<Item = Head<'a>>| {
             let span = |token: usize| {
-                let position = cache.len() + token;
+                let position = before + token;
                 let start =
                     layer_spec.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window));
                 start..position + 1
             };
-            for (number, head) in cache.layer(layer).iter().enumerate() {
+            let end = start + rows.rows();
+            for (number, head) in heads.enumerate() {
                 let (out, remainder) = rows.split_at_col(width)?;
                 rows = remainder;
                 let queries = &q[(first + start) * stride + number * width..];
                 let spans = (start..end).map(span).collect();
-                tasks.push(Task { cache, head, queries, stride, spans, out });
+                tasks.push(Task { shape, head, queries, stride, spans, out });
+            }
+            Ok::<_, KernelError>(())
+        };
+        if count == 1 {
+            let (rows, remainder) = rest.split_at_row(1)?;
+            rest = remainder;
+            let new = |x: &'a [f32], number: usize| &x[first * kv_stride + number * head_dim..][..head_dim];
+            let heads = step.cache.layer_mut(layer).iter_mut().enumerate();
+            let mut heads = heads.map(|(number, head)| {
+                let (key, value) = (new(k, number), new(v, number));
+                Head::ToAppend { head, position: before, key, value }
+            });
+            add(rows, 0, &mut heads)?;
+        } else {
+            let cache: &'a KvCache = step.cache;
+            // Enough tokens to share what is loaded, not so many that threads have nothing to do.
+            let most = (TASK_SCORES / positions / group).clamp(1, 64);
+            let fair = (count * stride / width).div_ceil(2 * team.threads()).max(8);
+            let tokens_per_task = most.min(fair);
+            for start in (0..count).step_by(tokens_per_task) {
+                let end = count.min(start + tokens_per_task);
+                let (rows, remainder) = rest.split_at_row(end - start)?;
+                rest = remainder;
+                add(rows, start, &mut cache.layer(layer).iter().map(Head::Appended))?;
             }
         }
         first += count;
@@ -188,7 +225,7 @@ fn rotate(
     })
 }
 
-/// Appends new keys and values to each sequence's cache. `k`, `v`: (tokens, heads × head_dim).
+/// Appends new keys and values to the cache of each sequence that has several of them. `k`, `v`: (tokens, kv_width).
 fn append(
     isa: Isa,
     team: &Team,
@@ -202,17 +239,20 @@ fn append(
     let mut heads = Vec::new();
     let mut first = 0;
     for step in steps.iter_mut() {
-        let rows = first * width..(first + step.tokens.len()) * width;
+        let count = step.tokens.len();
+        let rows = first * width..(first + count) * width;
+        first += count;
+        if count == 1 {
+            continue;
+        }
         let (shape, position) = (step.cache.shape(), step.cache.len());
         for (number, head) in step.cache.layer_mut(layer).iter_mut().enumerate() {
             heads.push((head, number * head_dim, rows.clone(), shape, position));
         }
-        first += step.tokens.len();
     }
-    let write = |(head, at, rows, shape, position): (&mut HeadCache, usize, Range<usize>, _, usize)| {
+    team.for_each(heads, |(head, at, rows, shape, position)| {
         let part = |row: &'_ [f32]| -> Range<usize> { at..(at + head_dim).min(row.len()) };
         let rows = k[rows.clone()].chunks_exact(width).zip(v[rows].chunks_exact(width));
         head.append(isa, shape, position, rows.map(|(k, v)| (&k[part(k)], &v[part(v)])))
-    };
-    if tokens == 1 { heads.into_iter().try_for_each(write) } else { team.for_each(heads, write) }
+    })
 }
