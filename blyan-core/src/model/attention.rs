@@ -8,7 +8,7 @@ use crate::kernels::{Attention, HeadShape, Isa, KernelError, MatMut};
 
 use super::ModelError;
 use super::forward::Step;
-use super::kv_cache::{HeadCache, KvCache};
+use super::kv_cache::{Head, HeadMut, KvCache};
 use super::matmul::{self, Activations, Matmul};
 use super::team::Team;
 use super::weights::AttentionWeights;
@@ -69,7 +69,10 @@ pub(crate) fn forward(
     rotate(isa, team, &mut q, head_dim, positions)?;
     rotate(isa, team, &mut k, head_dim, positions)?;
 
-    append(isa, team, layer, head_dim, (&k, &v), steps)?;
+    for step in steps.iter_mut() {
+        step.cache.make_room(layer, step.cache.len() + step.tokens.len());
+    }
+    write(isa, team, layer, head_dim, (&k, &v), steps)?;
 
     let scale = 1.0 / (head_dim as f32).sqrt();
     let mut mixed = team.buffers().take(tokens * q_width);
@@ -90,11 +93,11 @@ pub(crate) fn forward(
 }
 
 /// The key-value head that a task reads.
-enum Head<'a> {
-    Appended(&'a HeadCache),
-    /// A step's only token is appended by the task that reads it: what others wrote would lie in their caches.
-    ToAppend {
-        head: &'a mut HeadCache,
+enum Source<'a> {
+    Written(Head<'a>),
+    /// A step's only token is written by the task that reads it: what others wrote would lie in their caches.
+    ToWrite {
+        head: HeadMut<'a>,
         position: usize,
         key: &'a [f32],
         value: &'a [f32],
@@ -104,7 +107,7 @@ enum Head<'a> {
 /// Some tokens of one sequence, and the query heads that share a key-value head.
 struct Task<'a> {
     shape: HeadShape,
-    head: Head<'a>,
+    source: Source<'a>,
     /// The tokens' queries, of all heads of the group and those after them.
     queries: &'a [f32],
     /// Elements from one token's queries to the next one's.
@@ -119,17 +122,16 @@ impl Task<'_> {
         thread_local! {
             static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
         }
-        let head = match self.head {
-            Head::Appended(head) => head,
-            Head::ToAppend { head, position, key, value } => {
-                head.append(isa, self.shape, position, [(key, value)].into_iter())?;
-                head
+        let head = match self.source {
+            Source::Written(head) => head,
+            Source::ToWrite { head, position, key, value } => {
+                head.write(isa, self.shape, position, [(key, value)])?
             }
         };
         let args = Attention {
             shape: self.shape,
-            keys: &head.keys,
-            values: &head.values,
+            keys: head.keys,
+            values: head.values,
             queries: self.queries,
             stride: self.stride,
             group,
@@ -163,7 +165,7 @@ fn tasks<'a>(
         let count = step.tokens.len();
         let (shape, before) = (step.cache.shape(), step.cache.len());
         let positions = before + count;
-        let mut add = |mut rows: MatMut<'a>, start: usize, heads: &mut dyn Iterator<Item = Head<'a>>| {
+        let mut add = |mut rows: MatMut<'a>, start: usize, heads: &mut dyn Iterator<Item = Source<'a>>| {
             let span = |token: usize| {
                 let position = before + token;
                 let start =
@@ -171,12 +173,12 @@ fn tasks<'a>(
                 start..position + 1
             };
             let end = start + rows.rows();
-            for (number, head) in heads.enumerate() {
+            for (number, source) in heads.enumerate() {
                 let (out, remainder) = rows.split_at_col(width)?;
                 rows = remainder;
                 let queries = &q[(first + start) * stride + number * width..];
                 let spans = (start..end).map(span).collect();
-                tasks.push(Task { shape, head, queries, stride, spans, out });
+                tasks.push(Task { shape, source, queries, stride, spans, out });
             }
             Ok::<_, KernelError>(())
         };
@@ -184,10 +186,10 @@ fn tasks<'a>(
             let (rows, remainder) = rest.split_at_row(1)?;
             rest = remainder;
             let new = |x: &'a [f32], number: usize| &x[first * kv_stride + number * head_dim..][..head_dim];
-            let heads = step.cache.layer_mut(layer).iter_mut().enumerate();
+            let heads = step.cache.heads_mut(layer).enumerate();
             let mut heads = heads.map(|(number, head)| {
                 let (key, value) = (new(k, number), new(v, number));
-                Head::ToAppend { head, position: before, key, value }
+                Source::ToWrite { head, position: before, key, value }
             });
             add(rows, 0, &mut heads)?;
         } else {
@@ -200,7 +202,7 @@ fn tasks<'a>(
                 let end = count.min(start + tokens_per_task);
                 let (rows, remainder) = rest.split_at_row(end - start)?;
                 rest = remainder;
-                add(rows, start, &mut cache.layer(layer).iter().map(Head::Appended))?;
+                add(rows, start, &mut cache.heads(layer).map(Source::Written))?;
             }
         }
         first += count;
@@ -225,8 +227,8 @@ fn rotate(
     })
 }
 
-/// Appends new keys and values to the cache of each sequence that has several of them. `k`, `v`: (tokens, kv_width).
-fn append(
+/// Writes new keys and values to the cache of each sequence that has several of them. `k`, `v`: (tokens, kv_width).
+fn write(
     isa: Isa,
     team: &Team,
     layer: usize,
@@ -246,13 +248,13 @@ fn append(
             continue;
         }
         let (shape, position) = (step.cache.shape(), step.cache.len());
-        for (number, head) in step.cache.layer_mut(layer).iter_mut().enumerate() {
+        for (number, head) in step.cache.heads_mut(layer).enumerate() {
             heads.push((head, number * head_dim, rows.clone(), shape, position));
         }
     }
     team.for_each(heads, |(head, at, rows, shape, position)| {
         let part = |row: &'_ [f32]| -> Range<usize> { at..(at + head_dim).min(row.len()) };
         let rows = k[rows.clone()].chunks_exact(width).zip(v[rows].chunks_exact(width));
-        head.append(isa, shape, position, rows.map(|(k, v)| (&k[part(k)], &v[part(v)])))
+        head.write(isa, shape, position, rows.map(|(k, v)| (&k[part(k)], &v[part(v)]))).map(drop)
     })
 }

@@ -405,12 +405,8 @@ fn add(isa: Isa, team: &Team, states: &mut [f32], output: Vec<f32>) -> Result<()
 
 /// Makes the new positions the caches' own if all of a step succeeded.
 fn end<T>(steps: &mut [Step<'_>], output: Result<T, ModelError>) -> Result<T, ModelError> {
-    for step in steps {
-        if output.is_ok() {
-            step.cache.finish(step.tokens.len());
-        } else {
-            step.cache.drop_unfinished();
-        }
+    if output.is_ok() {
+        steps.iter_mut().for_each(|step| step.cache.finish(step.tokens.len()));
     }
     output
 }

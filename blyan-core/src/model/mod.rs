@@ -7,6 +7,7 @@ mod attention;
 mod buffers;
 mod feed_forward;
 mod forward;
+mod huge_pages;
 mod kv_cache;
 mod matmul;
 mod residency;
