@@ -14,9 +14,10 @@ use super::weights::Linear;
 /// Multiply-adds below which a task is not worth handing to another thread.
 const MIN_TASK_MACS: usize = 1 << 16;
 
-/// Tasks per thread in a region: at its end a thread waits for half a task of another on average, and a
-/// token is a hundred regions.
-const TASKS_PER_THREAD: usize = 24;
+/// A task takes half of what is left of its thread's share, down to this part of it. A task's begin costs some
+/// misses of the cache, and at a region's end a thread waits for half a task of another on average: so the last
+/// ones are small.
+const SMALLEST_PART: usize = 48;
 
 /// Rows of a task are a multiple of this, so that tiles of four, six and eight rows stay whole.
 const ROW_MULTIPLE: usize = 24;
@@ -153,26 +154,34 @@ struct Task<'a> {
     nanos: Option<&'a AtomicU64>,
 }
 
-/// Runs all products in one parallel region.
+/// Runs all products in one parallel region. Every thread has the same number of multiply-adds to begin with.
 pub(crate) fn run(isa: Isa, team: &Team, products: Vec<Matmul<'_>>) -> Result<(), ModelError> {
     let macs: usize = products.iter().map(|p| p.linear.rows * p.linear.cols * p.input.tokens()).sum();
-    let threads = team.threads();
-    let task_macs = (macs / (threads * TASKS_PER_THREAD)).max(MIN_TASK_MACS);
+    let share = macs.div_ceil(team.threads());
+    let smallest = (share / SMALLEST_PART).max(MIN_TASK_MACS);
     let mut tasks = Vec::new();
+    let mut starts = vec![0];
+    let mut macs_before = 0;
     for Matmul { linear, input, out, nanos } in products {
         let row_macs = (linear.cols * input.tokens()).max(1);
-        let rows_per_task = (task_macs / row_macs).max(1).next_multiple_of(ROW_MULTIPLE);
         let mut rest = MatMut::from_slice(out, input.tokens(), linear.rows)?;
         let mut start = 0;
         while start < linear.rows {
+            if macs_before >= starts.len() * share {
+                starts.push(tasks.len());
+            }
+            let left = (starts.len() * share).saturating_sub(macs_before);
+            let task_macs = (left / 2).max(smallest);
+            let rows_per_task = (task_macs / row_macs).max(1).next_multiple_of(ROW_MULTIPLE);
             let rows = start..linear.rows.min(start + rows_per_task);
             let (out, remainder) = rest.split_at_col(rows.len())?;
             rest = remainder;
             start = rows.end;
+            macs_before += rows.len() * row_macs;
             tasks.push(Task { linear, input, rows, out, nanos });
         }
     }
-    team.for_each(tasks, |task| task.run(isa))
+    team.for_each_in_shares(tasks, starts, |task| task.run(isa))
 }
 
 impl Task<'_> {

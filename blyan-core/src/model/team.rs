@@ -108,6 +108,17 @@ impl Team {
         items: Vec<T>,
         task: impl Fn(T) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
+        let (len, shares) = (items.len(), self.threads.min(items.len()));
+        self.for_each_in_shares(items, (0..shares).map(|share| share * len / shares).collect(), task)
+    }
+
+    /// As [`Self::for_each`], where the threads' shares of the list start at `starts`, which ascend.
+    pub(crate) fn for_each_in_shares<T: Send, E: Send>(
+        &self,
+        items: Vec<T>,
+        starts: Vec<usize>,
+        task: impl Fn(T) -> Result<(), E> + Sync,
+    ) -> Result<(), E> {
         let crew = (self.threads > 1 && items.len() > 1).then(|| Arc::clone(&lock(&self.crew).shared));
         let Some(shared) = crew.filter(|shared| !shared.taken.swap(true, Ordering::Acquire)) else {
             return items.into_iter().try_for_each(task);
@@ -115,10 +126,10 @@ impl Team {
         let _taken = Taken(&shared);
 
         let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
-        let shares = self.threads.min(items.len());
-        let first = |share: usize| share * items.len() / shares;
+        let shares = starts.len();
+        let end = |share: usize| starts.get(share + 1).map_or(items.len(), |next| *next);
         let next: Vec<Line<AtomicUsize>> =
-            (0..shares).map(|share| Line(AtomicUsize::new(first(share)))).collect();
+            starts.iter().map(|&start| Line(AtomicUsize::new(start))).collect();
         let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
         let has_failed = AtomicBool::new(false);
         let member = |number: usize| {
@@ -126,7 +137,7 @@ impl Team {
             for share in (0..shares).map(|turn| (number + turn) % shares) {
                 loop {
                     let index = next[share].0.fetch_add(1, Ordering::Relaxed);
-                    if index >= first(share + 1) || has_failed.load(Ordering::Relaxed) {
+                    if index >= end(share) || has_failed.load(Ordering::Relaxed) {
                         break;
                     }
                     let Some(item) = lock(&items[index]).take() else { continue };
@@ -321,6 +332,21 @@ mod tests {
                 team.for_each((0..len).collect(), task).unwrap();
                 assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
+        }
+    }
+
+    #[test]
+    fn shares_may_be_of_any_size() {
+        let team = Team::new(3).unwrap();
+        let shares: [&[usize]; 5] = [&[0], &[0, 0, 0], &[0, 9, 10], &[0, 10, 10], &[0, 3]];
+        for starts in shares.repeat(50) {
+            let counts: Vec<AtomicUsize> = (0..10).map(|_| AtomicUsize::new(0)).collect();
+            let task = |index: usize| {
+                counts[index].fetch_add(1, Ordering::Relaxed);
+                Ok::<_, ()>(())
+            };
+            team.for_each_in_shares((0..10).collect(), starts.to_vec(), task).unwrap();
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
         }
     }
 
