@@ -214,7 +214,7 @@ impl Session {
         let (isa, spec) = (model.decoder.isa(), model.snapshot.spec());
         let job = Job::new(tokens, options, isa, spec, model.tokenizer.as_ref())?;
         let expected = if options.max_tokens.is_some() { job.max_tokens } else { 0 };
-        self.context.cache.expect(job.prompt_len + expected);
+        self.context.cache.expect(job.prompt_len, job.prompt_len + expected);
         Ok(job)
     }
 }

@@ -150,7 +150,8 @@ pub struct KvCache {
     num_key_value_heads: usize,
     layers: Vec<LayerCache>,
     positions: usize,
-    /// Positions that there will be; 0 if nobody said.
+    /// Positions that there will be at once, and those that there may be in the end; 0 if nobody said.
+    at_once: usize,
     expected: usize,
 }
 
@@ -172,6 +173,7 @@ impl KvCache {
             num_key_value_heads: attention.num_key_value_heads,
             layers: spec.layers.iter().map(|_| LayerCache::default()).collect(),
             positions: 0,
+            at_once: 0,
             expected: 0,
         }
     }
@@ -210,16 +212,18 @@ impl KvCache {
         self.positions = self.positions.min(positions);
     }
 
-    /// Says how many positions there will be.
-    pub(crate) fn expect(&mut self, positions: usize) {
-        self.expected = positions;
+    /// Says how many positions there will be: a prompt `at_once`, in steps of its parts, then up to as many as
+    /// `expected`.
+    pub(crate) fn expect(&mut self, at_once: usize, expected: usize) {
+        (self.at_once, self.expected) = (at_once, expected);
     }
 
     /// Makes room for as many `positions` in a layer. What is in huge pages takes memory as a whole, used or not: so
-    /// a layer grows by an eighth at a time, up to what is expected.
+    /// after the prompt a layer grows by an eighth at a time, up to what is expected.
     pub(crate) fn make_room(&mut self, layer: usize, positions: usize) {
         let layer = &mut self.layers[layer];
         if layer.capacity < positions {
+            let positions = positions.max(self.at_once);
             let grown = positions.saturating_add((positions / 8).max(MORE_POSITIONS));
             let capacity = if positions <= self.expected { grown.min(self.expected) } else { grown };
             *layer = layer.copy(self.shape, self.num_key_value_heads, self.positions, capacity);
@@ -265,6 +269,7 @@ mod tests {
             num_key_value_heads: HEADS,
             layers: vec![LayerCache::default(), LayerCache::default()],
             positions: 0,
+            at_once: 0,
             expected: 0,
         }
     }
@@ -308,15 +313,17 @@ mod tests {
     #[test]
     fn positions_stay_where_layers_grow_are_cut_and_are_copied() {
         for dtype in [KvDType::F16, KvDType::F32] {
-            for expected in [0, 5, 130, 5000] {
+            for (at_once, expected) in [(0, 0), (3, 5), (100, 130), (600, 5000)] {
                 let mut cache = cache(dtype);
-                cache.expect(expected);
+                cache.expect(at_once, expected);
                 for count in [1, 1, 40, 1, 100, 700, 1] {
                     add(&mut cache, count);
                     check(&cache);
-                    let most = cache.len() + (cache.len() / 8).max(MORE_POSITIONS);
+                    let needed = cache.len().max(at_once);
+                    let most = needed + (needed / 8).max(MORE_POSITIONS);
                     let capacity = cache.layers[1].capacity;
-                    assert!(capacity <= if expected > cache.len() { most.min(expected) } else { most });
+                    assert!(capacity >= needed);
+                    assert!(capacity <= if expected > needed { most.min(expected) } else { most });
                 }
                 let mut copy = cache.clone();
                 copy.truncate(50);
