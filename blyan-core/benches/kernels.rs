@@ -180,7 +180,7 @@ fn attention(isas: &[Isa]) {
     const POSITIONS: usize = 4096;
     const CASES: [(usize, usize, usize); 4] = [(1, 1, 128), (1, 4, 64), (1, 8, 128), (16, 1, 128)];
     println!(
-        "\nattention over {POSITIONS} positions in F16, tokens × group × head: GB/s of the cache, GFLOP/s"
+        "\nattention over {POSITIONS} positions in F16, 128 MiB of them, tokens × group × head: GB/s, GFLOP/s"
     );
     print!("{:8}", "isa");
     CASES.iter().for_each(|(tokens, group, head)| print!(" {:>16}", format!("{tokens} × {group} × {head}")));
@@ -191,26 +191,23 @@ fn attention(isas: &[Isa]) {
             let shape = HeadShape { dtype: DType::F16, head_dim };
             let width = group * head_dim;
             let queries: Vec<f32> = (0..tokens * width).map(|i| (i % 29) as f32 / 7.0 - 2.0).collect();
-            let (keys, values) =
-                (vec![0x2fu8; shape.keys_len(POSITIONS)], vec![0x2fu8; shape.values_len(POSITIONS)]);
+            let (keys, values) = (shape.keys_len(POSITIONS), shape.values_len(POSITIONS));
+            let heads = (128 << 20) / (keys + values);
+            let cache = vec![0x2fu8; heads * (keys + values)];
             let (mut scores, mut out) = (Vec::new(), vec![0.0; tokens * width]);
             let spans: Vec<_> = (0..tokens).map(|token| 0..POSITIONS - token).collect();
-            let args = Attention {
-                shape,
-                keys: &keys,
-                values: &values,
-                queries: &queries,
-                stride: width,
-                group,
-                spans: &spans,
-                scale: 0.1,
-            };
             let time = seconds(|| {
-                let out = MatMut::from_slice(black_box(&mut out), tokens, width).unwrap();
-                isa.attention(&args, &mut scores, out).unwrap();
+                for head in cache.chunks_exact(keys + values) {
+                    let (keys, values) = head.split_at(keys);
+                    let (queries, spans) = (&queries, &spans);
+                    let args =
+                        Attention { shape, keys, values, queries, stride: width, group, spans, scale: 0.1 };
+                    let out = MatMut::from_slice(black_box(&mut out), tokens, width).unwrap();
+                    isa.attention(&args, &mut scores, out).unwrap();
+                }
             });
-            let flops = 4 * tokens * width * POSITIONS;
-            let bytes = keys.len() + values.len();
+            let flops = 4 * heads * tokens * width * POSITIONS;
+            let bytes = cache.len();
             print!(" {:8.2} {:7.1}", bytes as f64 / time / 1e9, flops as f64 / time / 1e9);
         }
         println!();

@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::error::{KernelError, check_len, whole_rows};
 use super::isa::{Isa, Kernel};
 use super::mat::MatMut;
+use super::rows::CACHE_LINE_BYTES;
 use super::scalar::{self, LANES};
 use super::simd::{self, Chunk, Element, F16, F32, Grid, Simd, unroll};
 use super::softmax::exp_and_sum;
@@ -228,7 +229,7 @@ impl<'a, E: Element> Run<'a, '_, E> {
     #[inline(always)]
     fn attend<S: Simd>(mut self, s: S) {
         let queries = self.args.spans.len() * self.args.group;
-        s.cover(&mut Scores { run: &mut self });
+        s.cover_cache(&mut Scores { run: &mut self });
 
         let mut inverse_sums = Vec::with_capacity(queries);
         for query in 0..queries {
@@ -242,7 +243,7 @@ impl<'a, E: Element> Run<'a, '_, E> {
 
         for first in (0..self.blocks * BLOCK).step_by(VALUES_IN_CACHE) {
             let positions = first..first + VALUES_IN_CACHE;
-            s.cover(&mut WeightedValues { run: &mut self, positions });
+            s.cover_cache(&mut WeightedValues { run: &mut self, positions });
         }
 
         for (query, inverse) in inverse_sums.into_iter().enumerate() {
@@ -276,7 +277,8 @@ impl<S: Simd, E: Element> Grid<S> for Scores<'_, '_, '_, E> {
     #[inline(always)]
     fn tile<const R: usize, const C: usize>(&mut self, s: S, block: usize, query: usize, (): &()) {
         match self.run.blocks - block {
-            1 | 2 => self.sums::<S, 2, C>(s, block, query),
+            ..=2 => self.sums::<S, 2, C>(s, block, query),
+            ..=4 if R > 4 => self.sums::<S, 4, C>(s, block, query),
             _ => self.sums::<S, R, C>(s, block, query),
         }
     }
@@ -297,8 +299,16 @@ impl<E: Element> Scores<'_, '_, '_, E> {
         });
         unroll!(c < 4 or C, { queries[c] = &run.query(query + c)[..head_dim]; });
 
+        // The first query reads keys from memory, the next ones find them in a cache. While one tile is computed, the
+        // one after it is asked for: blocks side by side are more runs of memory than a core foresees by itself.
+        let ahead = R * run.args.shape.key_block_bytes();
         let mut acc = [[s.splat(0.0); C]; R];
         for d in 0..head_dim {
+            if query == 0 && (d * size_of::<E::Bytes>()).is_multiple_of(CACHE_LINE_BYTES) {
+                unroll!(r < R, {
+                    s.prefetch(rows[r][d..].as_ptr().cast::<u8>().wrapping_add(ahead));
+                });
+            }
             let mut key = [s.splat(0.0); R];
             unroll!(r < R, {
                 key[r] = E::widen(s, &rows[r][d]);
@@ -343,7 +353,8 @@ impl<S: Simd, E: Element> Grid<S> for WeightedValues<'_, '_, '_, E> {
     #[inline(always)]
     fn tile<const R: usize, const C: usize>(&mut self, s: S, chunk: usize, query: usize, (): &()) {
         match self.run.args.shape.head_dim.div_ceil(LANES) - chunk {
-            1 | 2 => self.sums::<S, 2, C>(s, chunk, query),
+            ..=2 => self.sums::<S, 2, C>(s, chunk, query),
+            ..=4 if R > 4 => self.sums::<S, 4, C>(s, chunk, query),
             _ => self.sums::<S, R, C>(s, chunk, query),
         }
     }

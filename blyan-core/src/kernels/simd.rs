@@ -119,6 +119,8 @@ pub(super) trait Simd: Copy {
     fn cover_costly(self, grid: &mut impl Grid<Self>);
     /// The same where sums are [`Simd::Sums`].
     fn cover_sums(self, grid: &mut impl Grid<Self>);
+    /// The same where the rows of a single column come from memory, which is read faster in longer runs.
+    fn cover_cache(self, grid: &mut impl Grid<Self>);
     /// The same where each result has two sums.
     fn cover_twofold(self, grid: &mut impl Grid<Self>);
 }

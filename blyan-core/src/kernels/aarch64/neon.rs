@@ -386,6 +386,10 @@ impl Simd for Neon {
         self.cover(grid);
     }
     #[inline(always)]
+    fn cover_cache(self, grid: &mut impl Grid<Self>) {
+        self.cover(grid);
+    }
+    #[inline(always)]
     fn cover_twofold(self, grid: &mut impl Grid<Self>) {
         simd::cover!(self, grid, 4 x 1, 1 x [], 2);
     }

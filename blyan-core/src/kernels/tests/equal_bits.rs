@@ -546,6 +546,7 @@ fn attention_of_every_shape(isa: Isa) {
             }
         }
         for positions in lengths().filter(|&positions| positions > 0) {
+            check(20, 1, positions, causal(1, positions, usize::MAX));
             check(20, 3, positions, causal(1, positions, usize::MAX));
         }
         // Past what is summed in one go, and spans that nothing orders.

@@ -366,6 +366,10 @@ impl Simd for Avx512 {
         simd::cover!(self, grid, 4 x 1, 4 x [2, 3], 4);
     }
     #[inline(always)]
+    fn cover_cache(self, grid: &mut impl Grid<Self>) {
+        simd::cover!(self, grid, 8 x 1, 6 x [2, 3], 4);
+    }
+    #[inline(always)]
     fn cover_twofold(self, grid: &mut impl Grid<Self>) {
         simd::cover!(self, grid, 4 x 1, 4 x [2], 3);
     }
