@@ -67,6 +67,23 @@ const fn f8_to_bf16() -> [u8; 256] {
     table
 }
 
+/// Where 64 E4M3 are taken from, so that unpacking their bf16 within each 128 bits, low halves and high ones, puts
+/// element `l` of each 16 into lane `l`: of the first 16 into the lower half of a lane, of the next 16 into the upper
+/// half, where masking alone makes it an f32. Shuffles are what limits this.
+static F8_ORDER: [u8; 64] = f8_order();
+
+const fn f8_order() -> [u8; 64] {
+    let mut order = [0; 64];
+    let mut to = 0;
+    while to < 64 {
+        let (part, byte) = (to / 16, to % 16);
+        let sixteen = byte / 8 * 2 + byte % 2;
+        order[to] = (16 * sixteen + 4 * part + byte % 8 / 2) as u8;
+        to += 1;
+    }
+    order
+}
+
 /// `_mm512_dpwssd_epi32`, and one instruction for certain. Of two that add to the same sum in one basic block, LLVM 22
 /// splits the second into `vpmaddwd` and `vpaddd`, which is done sooner but takes more of the core: a tile, which has
 /// other sums to go on with, loses by it.
@@ -129,9 +146,8 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prepare_f8(self, bytes: &[u8; 4 * LANES]) -> (__m512i, __m512i) {
         intrinsics! {
-            // The four quarters, dealt out to the four 128-bit parts: what unpacking undoes.
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let bytes = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(bytes.as_ptr().cast()));
+            let order = _mm512_loadu_si512(F8_ORDER.as_ptr().cast());
+            let bytes = _mm512_permutexvar_epi8(order, _mm512_loadu_si512(bytes.as_ptr().cast()));
             let table = |i: usize| _mm512_loadu_si512(F8_TO_BF16.as_ptr().cast::<__m512i>().add(i));
             // A look-up minds 7 bits of its index: all but the sign.
             let low = _mm512_permutex2var_epi8(table(0), bytes, table(1));
@@ -144,12 +160,12 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn widen_f8(self, (first, second): (__m512i, __m512i), part: usize) -> __m512 {
         intrinsics! {
-            let zero = _mm512_setzero_si512();
+            let upper = _mm512_set1_epi32(!0xffff);
             _mm512_castsi512_ps(match part {
-                0 => _mm512_unpacklo_epi16(zero, first),
-                1 => _mm512_unpackhi_epi16(zero, first),
-                2 => _mm512_unpacklo_epi16(zero, second),
-                _ => _mm512_unpackhi_epi16(zero, second),
+                0 => _mm512_slli_epi32::<16>(first),
+                1 => _mm512_and_si512(first, upper),
+                2 => _mm512_slli_epi32::<16>(second),
+                _ => _mm512_and_si512(second, upper),
             })
         }
     }
