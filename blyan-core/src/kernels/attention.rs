@@ -300,14 +300,16 @@ impl<E: Element> Scores<'_, '_, '_, E> {
         unroll!(c < 4 or C, { queries[c] = &run.query(query + c)[..head_dim]; });
 
         // The first query reads keys from memory, the next ones find them in a cache. While one tile is computed, the
-        // one after it is asked for: blocks side by side are more runs of memory than a core foresees by itself.
+        // one after it is asked for, in the order of memory.
         let ahead = R * run.args.shape.key_block_bytes();
         let mut acc = [[s.splat(0.0); C]; R];
         for d in 0..head_dim {
-            if query == 0 && (d * size_of::<E::Bytes>()).is_multiple_of(CACHE_LINE_BYTES) {
-                unroll!(r < R, {
-                    s.prefetch(rows[r][d..].as_ptr().cast::<u8>().wrapping_add(ahead));
-                });
+            if query == 0 {
+                let at = rows[0][d..].as_ptr().cast::<u8>().wrapping_add(ahead);
+                let at = at.wrapping_add((R - 1) * d * size_of::<E::Bytes>());
+                for line in (0..R * size_of::<E::Bytes>()).step_by(CACHE_LINE_BYTES) {
+                    s.prefetch(at.wrapping_add(line));
+                }
             }
             let mut key = [s.splat(0.0); R];
             unroll!(r < R, {
