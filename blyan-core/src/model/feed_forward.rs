@@ -83,8 +83,9 @@ pub(crate) fn forward(
 
     let gates = shared.map(|shared| shared_gates(isa, team, shared, &normed)).transpose()?;
     let hidden = spec.hidden_size;
-    let mut mixed = vec![0.0; normed.tokens() * hidden];
+    let mut mixed = team.buffers().take(normed.tokens() * hidden);
     team.for_each(mixed.chunks_mut(hidden).enumerate().collect(), |(token, sum)| {
+        sum.fill(0.0);
         for &(job, row, weight) in &assignment.uses[token] {
             isa.scale_add(sum, weight, &outputs[job][row * hidden..][..hidden])?;
         }
