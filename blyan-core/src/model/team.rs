@@ -164,9 +164,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A value in a cache line of its own.
+/// A value in a cache line of its own, which cores do not take from each other for the value beside it.
 #[repr(align(128))]
-struct Line<T>(T);
+pub(crate) struct Line<T>(pub(crate) T);
 
 /// Gives the team back.
 struct Taken<'a>(&'a Shared);
