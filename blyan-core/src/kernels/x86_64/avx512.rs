@@ -378,8 +378,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn cover_sums(self, grid: &mut impl Grid<Self>) {
-        // 16 sums keep the unit that adds products at work on Zen 4, more of them do not.
-        simd::cover!(self, grid, 4 x 1, 4 x [2, 3], 4);
+        self.cover(grid);
     }
     #[inline(always)]
     fn cover_cache(self, grid: &mut impl Grid<Self>) {
