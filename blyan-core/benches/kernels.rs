@@ -42,7 +42,7 @@ fn matmul_seconds(isa: Isa, dtype: DType, rows: usize, cols: usize, tokens: usiz
     let weights = Weights::new(dtype, rows, cols, &data, scale).unwrap();
     let x: Vec<f32> = (0..tokens * cols).map(|i| (i % 13) as f32 - 6.0).collect();
     let mut quantized = isa.quantize(&x, cols).unwrap();
-    quantized.arrange_groups().unwrap();
+    isa.arrange_groups(&mut quantized).unwrap();
     let input = Input::new(&x, cols).unwrap().with_quantized(&quantized).unwrap();
     let mut out = vec![0.0; tokens * rows];
     seconds(|| {
@@ -139,7 +139,7 @@ fn memory(isas: &[Isa]) {
             let scale = scales(dtype, rows, COLS);
             let x: Vec<f32> = (0..COLS).map(|i| (i % 13) as f32 - 6.0).collect();
             let mut quantized = isa.quantize(&x, COLS).unwrap();
-            quantized.arrange_groups().unwrap();
+            isa.arrange_groups(&mut quantized).unwrap();
             let time = seconds_on(threads, |thread| {
                 let input = Input::new(&x, COLS).unwrap().with_quantized(&quantized).unwrap();
                 let mut out = vec![0.0; rows];

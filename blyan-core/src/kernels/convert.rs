@@ -3,7 +3,7 @@
 
 use super::error::{KernelError, check_len, whole_rows};
 use super::isa::{Isa, Kernel};
-use super::operand::{Quantized, Weights};
+use super::operand::{Quantized, QuantizedRow, Weights, arrange};
 use super::scalar::{self, LANES, SMALLEST_QUANTIZED, canonical_nan};
 use super::simd::{self, Simd};
 use crate::dtype::{DType, Shape};
@@ -37,8 +37,21 @@ impl Isa {
     }
 
     /// [`Isa::quantize`] of one token, as long as its values.
-    pub(crate) fn quantize_row(self, x: &[f32], (values, scale): (&mut [i16], &mut f32)) {
-        self.run(QuantizeRow { x, values, scale });
+    pub(crate) fn quantize_row(self, x: &[f32], row: QuantizedRow<'_>) {
+        self.run(QuantizeRow { x, row });
+    }
+
+    /// Arranges rounded activations for `I4` weights as well, unless it was done.
+    ///
+    /// # Errors
+    ///
+    /// Columns that are no multiple of 32.
+    pub fn arrange_groups(self, quantized: &mut Quantized) -> Result<(), KernelError> {
+        if quantized.words.is_empty() {
+            quantized.make_words()?;
+            quantized.rows_mut().for_each(|row| self.run(ArrangeRow { row }));
+        }
+        Ok(())
     }
 
     /// Rounds to the dtype of a KV cache, F16 or F32, little-endian.
@@ -77,18 +90,35 @@ impl Isa {
 
 struct QuantizeRow<'a> {
     x: &'a [f32],
-    values: &'a mut [i16],
-    scale: &'a mut f32,
+    row: QuantizedRow<'a>,
 }
 
 impl Kernel for QuantizeRow<'_> {
     fn scalar(self) {
-        *self.scale = scalar::quantize(self.x, self.values);
+        *self.row.scale = scalar::quantize(self.x, self.row.values);
+        arrange(self.row.values, self.row.words);
     }
 
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
-        *self.scale = quantize_token(s, self.x, self.values);
+        *self.row.scale = quantize_token(s, self.x, self.row.values);
+        arrange(self.row.values, self.row.words);
+    }
+}
+
+/// Moves integers about, which needs no instruction set; but compiled for one it is done in vectors.
+struct ArrangeRow<'a> {
+    row: QuantizedRow<'a>,
+}
+
+impl Kernel for ArrangeRow<'_> {
+    fn scalar(self) {
+        arrange(self.row.values, self.row.words);
+    }
+
+    #[inline(always)]
+    fn simd<S: Simd>(self, _: S) {
+        arrange(self.row.values, self.row.words);
     }
 }
 

@@ -78,7 +78,7 @@ pub enum KernelError {
     },
     /// `I8` and `I4` weights meet only inputs that were quantized, and for `I4` arranged.
     #[error(
-        "I8 and I4 weights need a quantized input: call Isa::quantize, for I4 Quantized::arrange_groups, and Input::with_quantized"
+        "I8 and I4 weights need a quantized input: call Isa::quantize, for I4 Isa::arrange_groups, and Input::with_quantized"
     )]
     NotQuantized,
     /// Floating-point weights meet no input that is there in its quantized form alone.

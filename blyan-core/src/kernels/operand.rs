@@ -29,19 +29,36 @@ pub(super) struct Words {
     pub(super) offsets: [i32; LANES],
 }
 
+/// Activations of a [`Words`].
+const OF_WORDS: usize = WORD * LANES;
+
 impl Words {
-    /// Up to 128 activations; further ones are 0.
+    /// Arranges 128 activations.
     #[inline(always)]
-    fn new(values: &[i16]) -> Self {
-        let mut words = Self { values: [[0; 2 * LANES]; WORD / 2], offsets: [0; LANES] };
-        for (i, word) in values.as_chunks::<WORD>().0.iter().enumerate().take(LANES) {
-            for n in 0..WORD / 2 {
-                words.values[n][2 * i] = word[n];
-                words.values[n][2 * i + 1] = word[n + WORD / 2];
+    fn fill(&mut self, values: &[i16; OF_WORDS]) {
+        let words = values.as_chunks::<WORD>().0;
+        for (n, pairs) in self.values.iter_mut().enumerate() {
+            for (pair, word) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(words) {
+                *pair = [word[n], word[n + WORD / 2]];
             }
-            words.offsets[i] = -8 * word.iter().map(|&x| i32::from(x)).sum::<i32>();
         }
-        words
+        for (offset, word) in self.offsets.iter_mut().zip(words) {
+            *offset = -8 * word.iter().map(|&x| i32::from(x)).sum::<i32>();
+        }
+    }
+}
+
+/// Arranges a token's activations; those that its last [`Words`] lacks are 0.
+#[inline(always)]
+pub(super) fn arrange(values: &[i16], words: &mut [Words]) {
+    let (whole, rest) = values.as_chunks();
+    for (words, values) in words.iter_mut().zip(whole) {
+        words.fill(values);
+    }
+    if let Some(last) = words.get_mut(whole.len()) {
+        let mut values = [0; OF_WORDS];
+        values[..rest.len()].copy_from_slice(rest);
+        last.fill(&values);
     }
 }
 
@@ -191,34 +208,46 @@ pub struct Quantized {
     pub(super) words: Vec<Words>,
 }
 
+/// One token of [`Quantized`], to be filled.
+#[derive(Debug)]
+pub(crate) struct QuantizedRow<'a> {
+    pub(super) values: &'a mut [i16],
+    pub(super) scale: &'a mut f32,
+    /// None where there is no form for I4.
+    pub(super) words: &'a mut [Words],
+}
+
 impl Quantized {
-    /// Arranges the values for `I4` weights as well, unless it was done.
-    ///
-    /// # Errors
-    ///
-    /// Columns that are no multiple of 32.
-    pub fn arrange_groups(&mut self) -> Result<(), KernelError> {
+    /// Of a shape, to be filled row by row, see [`Isa::quantize_row`](super::Isa::quantize_row); in the form for I4 as
+    /// well if it is `grouped`.
+    pub(crate) fn unfilled(tokens: usize, cols: usize, grouped: bool) -> Result<Self, KernelError> {
+        let mut unfilled = Self { scales: vec![0.0; tokens], ..Self::default() };
+        unfilled.values.resize(tokens, cols);
+        if grouped {
+            unfilled.make_words()?;
+        }
+        Ok(unfilled)
+    }
+
+    /// Makes room for the form for I4, which has whole groups alone.
+    pub(super) fn make_words(&mut self) -> Result<(), KernelError> {
         let cols = self.values.cols();
         if !cols.is_multiple_of(GROUP) {
             return Err(KernelError::Group { cols });
         }
-        if self.words.is_empty() {
-            let words = self.values.rows().flat_map(|token| token.chunks(WORD * LANES).map(Words::new));
-            self.words.extend(words);
-        }
+        self.words.resize(self.values.len() * cols.div_ceil(OF_WORDS), Words::default());
         Ok(())
     }
 
-    /// Of a shape, to be filled row by row: see [`Isa::quantize_row`](super::Isa::quantize_row).
-    pub(crate) fn unfilled(tokens: usize, cols: usize) -> Self {
-        let mut unfilled = Self { scales: vec![0.0; tokens], ..Self::default() };
-        unfilled.values.resize(tokens, cols);
-        unfilled
-    }
-
-    /// The values of each token and its scale.
-    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = (&mut [i16], &mut f32)> {
-        self.values.rows_mut().zip(&mut self.scales)
+    /// The tokens one by one.
+    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = QuantizedRow<'_>> {
+        let per_token = self.words.len() / self.values.len().max(1);
+        let mut rest = self.words.as_mut_slice();
+        self.values.rows_mut().zip(&mut self.scales).map(move |(values, scale)| {
+            let (words, others) = std::mem::take(&mut rest).split_at_mut(per_token);
+            rest = others;
+            QuantizedRow { values, scale, words }
+        })
     }
 
     /// Those of some tokens, in any order.
@@ -344,7 +373,7 @@ impl<'a> Input<'a> {
 
     /// The rounded activations of one token as `I4` weights meet them.
     pub(super) fn words(&self, token: usize) -> &'a [Words] {
-        let per_token = self.cols.div_ceil(WORD * LANES);
+        let per_token = self.cols.div_ceil(OF_WORDS);
         self.quantized.map_or(&[], |q| &q.words[token * per_token..(token + 1) * per_token])
     }
 

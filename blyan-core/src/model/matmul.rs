@@ -77,20 +77,22 @@ impl Activations {
         team: &Team,
         linears: &[&Linear],
     ) -> Result<(), ModelError> {
+        let grouped = linears.iter().any(|linear| linear.wants_grouped_inputs());
         if self.quantized.is_none() && linears.iter().any(|linear| linear.wants_quantized_inputs()) {
-            let mut quantized = Quantized::unfilled(self.tokens, self.cols);
-            let mut rows: Vec<_> = self.values.chunks_exact(self.cols).zip(quantized.rows_mut()).collect();
-            let tasks = rows.chunks_mut(ROWS_PER_TASK).collect();
+            let mut quantized = Quantized::unfilled(self.tokens, self.cols, grouped)?;
+            let tasks = {
+                let mut rows = self.values.chunks_exact(self.cols).zip(quantized.rows_mut());
+                let tasks = 0..self.tokens.div_ceil(ROWS_PER_TASK);
+                tasks.map(|_| rows.by_ref().take(ROWS_PER_TASK).collect::<Vec<_>>()).collect()
+            };
             team.for_each(tasks, |rows| {
-                rows.iter_mut().for_each(|(x, (values, scale))| isa.quantize_row(x, (values, scale)));
+                rows.into_iter().for_each(|(x, row)| isa.quantize_row(x, row));
                 Ok::<_, ModelError>(())
             })?;
             self.quantized = Some(quantized);
         }
-        if let Some(quantized) = &mut self.quantized
-            && linears.iter().any(|linear| linear.wants_grouped_inputs())
-        {
-            quantized.arrange_groups()?;
+        if let Some(quantized) = self.quantized.as_mut().filter(|_| grouped) {
+            isa.arrange_groups(quantized)?;
         }
         Ok(())
     }

@@ -135,7 +135,7 @@ fn whole_groups(dtype: DType, cols: usize) -> usize {
 fn quantize(isa: Isa, x: &[f32], cols: usize) -> Quantized {
     let mut quantized = isa.quantize(x, cols).unwrap();
     if cols.is_multiple_of(GROUP) {
-        quantized.arrange_groups().unwrap();
+        isa.arrange_groups(&mut quantized).unwrap();
     }
     quantized
 }

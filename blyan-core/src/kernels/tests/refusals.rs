@@ -49,7 +49,7 @@ fn operands() {
     assert_refused!(Weights::new(DType::I4, 1, 32, &data, Some(&data[..2])), KernelError::Length { .. });
     assert_refused!(Vector::new(DType::I4, 48, &data), KernelError::UnsupportedDType { .. });
     assert_refused!(
-        Isa::SCALAR.quantize(&[0.0; 6], 3).unwrap().arrange_groups(),
+        Isa::SCALAR.arrange_groups(&mut Isa::SCALAR.quantize(&[0.0; 6], 3).unwrap()),
         KernelError::Group { cols: 3 }
     );
     assert_refused!(Vector::new(DType::BF16, 11, &data), KernelError::Length { .. });
@@ -119,7 +119,7 @@ fn groups_want_their_own_form_of_the_input() {
         };
         assert_refused!(run(None), KernelError::NotQuantized);
         assert_refused!(run(Some(&quantized)), KernelError::NotQuantized);
-        quantized.arrange_groups().unwrap();
+        isa.arrange_groups(&mut quantized).unwrap();
         assert_eq!(run(Some(&quantized)).unwrap(), 16.0);
         isa.quantize_into(&[2.0; 32], 32, &mut quantized).unwrap();
         assert_refused!(run(Some(&quantized)), KernelError::NotQuantized);
