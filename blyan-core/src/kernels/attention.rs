@@ -11,7 +11,6 @@ use std::ops::Range;
 use super::error::{KernelError, check_len, whole_rows};
 use super::isa::{Isa, Kernel};
 use super::mat::MatMut;
-use super::rows::CACHE_LINE_BYTES;
 use super::scalar::{self, LANES};
 use super::simd::{self, Chunk, Element, F16, F32, Grid, Simd, unroll};
 use super::softmax::exp_and_sum;
@@ -229,7 +228,7 @@ impl<'a, E: Element> Run<'a, '_, E> {
     #[inline(always)]
     fn attend<S: Simd>(mut self, s: S) {
         let queries = self.args.spans.len() * self.args.group;
-        s.cover_cache(&mut Scores { run: &mut self });
+        s.cover_attention(&mut Scores { run: &mut self });
 
         let mut inverse_sums = Vec::with_capacity(queries);
         for query in 0..queries {
@@ -243,7 +242,7 @@ impl<'a, E: Element> Run<'a, '_, E> {
 
         for first in (0..self.blocks * BLOCK).step_by(VALUES_IN_CACHE) {
             let positions = first..first + VALUES_IN_CACHE;
-            s.cover_cache(&mut WeightedValues { run: &mut self, positions });
+            s.cover_attention(&mut WeightedValues { run: &mut self, positions });
         }
 
         for (query, inverse) in inverse_sums.into_iter().enumerate() {
@@ -276,9 +275,10 @@ impl<S: Simd, E: Element> Grid<S> for Scores<'_, '_, '_, E> {
 
     #[inline(always)]
     fn tile<const R: usize, const C: usize>(&mut self, s: S, block: usize, query: usize, (): &()) {
+        // A block past the end is computed for nothing.
         match self.run.blocks - block {
-            ..=2 => self.sums::<S, 2, C>(s, block, query),
-            ..=4 if R > 4 => self.sums::<S, 4, C>(s, block, query),
+            1 | 2 => self.sums::<S, 2, C>(s, block, query),
+            3 | 4 if R > 4 => self.sums::<S, 4, C>(s, block, query),
             _ => self.sums::<S, R, C>(s, block, query),
         }
     }
@@ -300,16 +300,14 @@ impl<E: Element> Scores<'_, '_, '_, E> {
         unroll!(c < 4 or C, { queries[c] = &run.query(query + c)[..head_dim]; });
 
         // The first query reads keys from memory, the next ones find them in a cache. While one tile is computed, the
-        // one after it is asked for, in the order of memory.
-        let ahead = R * run.args.shape.key_block_bytes();
+        // one after it is asked for: as many bytes with each element of the head, in the order of memory.
+        let next = run.args.shape.key_block_bytes() * R;
+        let next = (query == 0 && block + R < run.blocks).then_some(next);
         let mut acc = [[s.splat(0.0); C]; R];
         for d in 0..head_dim {
-            if query == 0 {
-                let at = rows[0][d..].as_ptr().cast::<u8>().wrapping_add(ahead);
-                let at = at.wrapping_add((R - 1) * d * size_of::<E::Bytes>());
-                for line in (0..R * size_of::<E::Bytes>()).step_by(CACHE_LINE_BYTES) {
-                    s.prefetch(at.wrapping_add(line));
-                }
+            if let Some(next) = next {
+                let bytes = R * size_of::<E::Bytes>();
+                simd::prefetch_all(s, rows[0].as_ptr().cast::<u8>().wrapping_add(next + d * bytes), bytes);
             }
             let mut key = [s.splat(0.0); R];
             unroll!(r < R, {
@@ -354,9 +352,10 @@ impl<S: Simd, E: Element> Grid<S> for WeightedValues<'_, '_, '_, E> {
 
     #[inline(always)]
     fn tile<const R: usize, const C: usize>(&mut self, s: S, chunk: usize, query: usize, (): &()) {
+        // As in `Scores`.
         match self.run.args.shape.head_dim.div_ceil(LANES) - chunk {
-            ..=2 => self.sums::<S, 2, C>(s, chunk, query),
-            ..=4 if R > 4 => self.sums::<S, 4, C>(s, chunk, query),
+            1 | 2 => self.sums::<S, 2, C>(s, chunk, query),
+            3 | 4 if R > 4 => self.sums::<S, 4, C>(s, chunk, query),
             _ => self.sums::<S, R, C>(s, chunk, query),
         }
     }

@@ -1,4 +1,4 @@
-//! Owns conversions between element types: activations to 16 bits for `I8` weights, cache rows to
+//! Owns conversions between element types: activations to 16 bits for `I8` and `I4` weights, cache rows to
 //! F16, weight rows to f32.
 
 use super::error::{KernelError, check_len, whole_rows};
@@ -9,7 +9,7 @@ use super::simd::{self, Simd};
 use crate::dtype::{DType, Shape};
 
 impl Isa {
-    /// Rounds activations to 16 bits with one scale per token, for `I8` weights.
+    /// Rounds activations to 16 bits with one scale per token, for `I8` weights; [`Isa::arrange_groups`] for `I4`.
     ///
     /// x: `(tokens, cols)`.
     ///
@@ -22,7 +22,7 @@ impl Isa {
         Ok(out)
     }
 
-    /// As [`Isa::quantize`], reusing the buffers of an earlier result.
+    /// As [`Isa::quantize`], reusing the buffers of an earlier result; it is not arranged for `I4` then.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl Isa {
         Ok(())
     }
 
-    /// [`Isa::quantize`] of one token, as long as its values.
+    /// Quantizes one token, `x` as long as the row, and arranges it for I4 where the row has room for that.
     pub(crate) fn quantize_row(self, x: &[f32], row: QuantizedRow<'_>) {
         self.run(QuantizeRow { x, row });
     }

@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use super::operand::{GroupScale, Input, WORD, Weights, Words};
+use super::operand::{GroupScale, Input, WORD, WORDS_COLS, Weights, Words};
 use super::scalar::LANES;
 use super::simd::{Chunk, Element, Simd};
 use crate::dtype::GROUP;
@@ -249,7 +249,7 @@ impl<S: Simd> Dot<S> for GroupDot {
     type Acc = S::Floats;
     type Total = f32;
 
-    const STEP: usize = LANES * WORD;
+    const STEP: usize = WORDS_COLS;
     const PARTS: usize = WORD / 2;
     /// A part has elements from the whole step.
     const PART: usize = 1;

@@ -129,7 +129,7 @@ const RUN: usize = 4;
 /// happens to lie in memory.
 const RUN_OF_HALF_LINES: usize = 8;
 
-/// The same of rows side by side, whose steps are longer: at least a cache line of each row.
+/// The same of rows side by side, whose steps are longer.
 const RUN_OF_ROWS: usize = 2;
 
 /// Fours of results in the largest tile.
@@ -286,10 +286,10 @@ fn canonical_each(x: [f32; 4]) -> [f32; 4] {
 /// A slice of each row.
 type Slices<'a, T, const R: usize> = [&'a [T]; R];
 
-/// The sums of R rows × C tokens over a block of steps, in registers. Before each run of steps, as many lines as it
-/// reads are asked for so many bytes `ahead`: a hint, so they need not be the weights' own. Rows that lie one after
-/// the other in memory are asked for in that order, whichever order they are read in: memory gives one run faster than
-/// several.
+/// The sums of R rows × C tokens over a block of steps, in registers. Before each run of steps, as many bytes as it
+/// reads are asked for, in the order of memory and not in that of the steps: memory gives one run faster than several.
+/// They lie so many bytes `ahead` of those that the tile would have read by then in that order: a hint, so they need
+/// not be the weights' own.
 #[inline(always)]
 fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usize>(
     s: S,
@@ -310,11 +310,10 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
     let mut first = 0;
     while steps - first >= RUN {
         if let Some(ahead) = ahead {
-            let others = (R - 1) * (block.start + first) * size_of::<D::Weights>();
-            let at = w[0][first..].as_ptr().cast::<u8>().wrapping_add(others + ahead);
-            for line in (0..R * RUN * size_of::<D::Weights>()).step_by(CACHE_LINE_BYTES) {
-                s.prefetch(at.wrapping_add(line));
-            }
+            // A step of R rows stands for as many bytes of a tile whose rows lie one after the other.
+            let bytes = R * size_of::<D::Weights>();
+            let at = weights[0].as_ptr().cast::<u8>().wrapping_add(ahead + (block.start + first) * bytes);
+            simd::prefetch_all(s, at, RUN * bytes);
         }
         let (mut w_run, mut g_run, mut x_run) = ([&w[0][..RUN]; R], [&g[0][..RUN]; R], [&x[0][..RUN]; C]);
         unroll!(r < R, {

@@ -29,13 +29,13 @@ pub(super) struct Words {
     pub(super) offsets: [i32; LANES],
 }
 
-/// Activations of a [`Words`].
-const OF_WORDS: usize = WORD * LANES;
+/// Activations that 16 words of I4 meet.
+pub(super) const WORDS_COLS: usize = WORD * LANES;
 
 impl Words {
     /// Arranges 128 activations.
     #[inline(always)]
-    fn fill(&mut self, values: &[i16; OF_WORDS]) {
+    fn fill(&mut self, values: &[i16; WORDS_COLS]) {
         let words = values.as_chunks::<WORD>().0;
         for (n, pairs) in self.values.iter_mut().enumerate() {
             for (pair, word) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(words) {
@@ -56,7 +56,7 @@ pub(super) fn arrange(values: &[i16], words: &mut [Words]) {
         words.fill(values);
     }
     if let Some(last) = words.get_mut(whole.len()) {
-        let mut values = [0; OF_WORDS];
+        let mut values = [0; WORDS_COLS];
         values[..rest.len()].copy_from_slice(rest);
         last.fill(&values);
     }
@@ -213,7 +213,7 @@ pub struct Quantized {
 pub(crate) struct QuantizedRow<'a> {
     pub(super) values: &'a mut [i16],
     pub(super) scale: &'a mut f32,
-    /// None where there is no form for I4.
+    /// Empty where there is no form for I4.
     pub(super) words: &'a mut [Words],
 }
 
@@ -235,7 +235,7 @@ impl Quantized {
         if !cols.is_multiple_of(GROUP) {
             return Err(KernelError::Group { cols });
         }
-        self.words.resize(self.values.len() * cols.div_ceil(OF_WORDS), Words::default());
+        self.words.resize(self.values.len() * cols.div_ceil(WORDS_COLS), Words::default());
         Ok(())
     }
 
@@ -373,7 +373,7 @@ impl<'a> Input<'a> {
 
     /// The rounded activations of one token as `I4` weights meet them.
     pub(super) fn words(&self, token: usize) -> &'a [Words] {
-        let per_token = self.cols.div_ceil(OF_WORDS);
+        let per_token = self.cols.div_ceil(WORDS_COLS);
         self.quantized.map_or(&[], |q| &q.words[token * per_token..(token + 1) * per_token])
     }
 

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::math::exp_f32::{LN_2_HIGH, LN_2_LOW, LOG2_E, POLYNOMIAL, RANGE};
+use super::rows::CACHE_LINE_BYTES;
 use super::scalar::{LANES, canonical_nan};
 use crate::dtype::DType;
 
@@ -116,11 +117,20 @@ pub(super) trait Simd: Copy {
     /// Covers a grid with the tiles that this set's registers hold, see [`cover!`].
     fn cover(self, grid: &mut impl Grid<Self>);
     /// The same where a row's operands take many steps to make.
-    fn cover_costly(self, grid: &mut impl Grid<Self>);
+    #[inline(always)]
+    fn cover_costly(self, grid: &mut impl Grid<Self>) {
+        self.cover(grid);
+    }
     /// The same where sums are [`Simd::Sums`].
-    fn cover_sums(self, grid: &mut impl Grid<Self>);
-    /// The same where the rows of a single column come from memory, which is read faster in longer runs.
-    fn cover_cache(self, grid: &mut impl Grid<Self>);
+    #[inline(always)]
+    fn cover_sums(self, grid: &mut impl Grid<Self>) {
+        self.cover(grid);
+    }
+    /// The same for attention, where a single column's rows come from memory and need no fours.
+    #[inline(always)]
+    fn cover_attention(self, grid: &mut impl Grid<Self>) {
+        self.cover(grid);
+    }
     /// The same where each result has two sums.
     fn cover_twofold(self, grid: &mut impl Grid<Self>);
 }
@@ -174,13 +184,13 @@ macro_rules! unroll {
 }
 pub(super) use unroll;
 
-/// Computes a grid's columns in tiles of the largest size given, then one of what is left; a single
-/// column in taller tiles, for its sums are added up by fours. A tile's columns stay in the first-level
-/// cache while the rows pass by, and those rows in the second-level cache until the last column.
+/// Computes a grid's columns in tiles of the largest size given, then one of what is left; a single column in tiles
+/// of a height of its own, a multiple of four where sums are added up by fours. A tile's columns stay in the
+/// first-level cache while the rows pass by, and those rows in the second-level cache until the last column.
 macro_rules! cover {
     ($s:expr, $grid:expr, $alone:literal x 1, $rows:literal x [$($cols:literal),*], $most:literal) => {{
         let (rows, cols) = $grid.shape();
-        let block = $grid.rows_in_cache().next_multiple_of($alone * $rows);
+        let block = $grid.rows_in_cache().max(1).next_multiple_of(const { simd::common_multiple($alone, $rows) });
         let mut first = 0;
         while first < rows {
             let end = rows.min(first + block);
@@ -198,6 +208,23 @@ macro_rules! cover {
     }};
 }
 pub(super) use cover;
+
+/// The least number that both divide.
+pub(super) const fn common_multiple(a: usize, b: usize) -> usize {
+    let mut multiple = a;
+    while !multiple.is_multiple_of(b) {
+        multiple += a;
+    }
+    multiple
+}
+
+/// Asks for the cache lines of so many bytes, of which none need be mapped.
+#[inline(always)]
+pub(super) fn prefetch_all<S: Simd>(s: S, at: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(CACHE_LINE_BYTES) {
+        s.prefetch(at.wrapping_add(line));
+    }
+}
 
 /// Computes some rows of C columns in tiles of R rows.
 #[inline(always)]

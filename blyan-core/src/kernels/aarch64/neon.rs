@@ -378,18 +378,6 @@ impl Simd for Neon {
         simd::cover!(self, grid, 4 x 1, 2 x [], 2);
     }
     #[inline(always)]
-    fn cover_costly(self, grid: &mut impl Grid<Self>) {
-        self.cover(grid);
-    }
-    #[inline(always)]
-    fn cover_sums(self, grid: &mut impl Grid<Self>) {
-        self.cover(grid);
-    }
-    #[inline(always)]
-    fn cover_cache(self, grid: &mut impl Grid<Self>) {
-        self.cover(grid);
-    }
-    #[inline(always)]
     fn cover_twofold(self, grid: &mut impl Grid<Self>) {
         simd::cover!(self, grid, 4 x 1, 1 x [], 2);
     }

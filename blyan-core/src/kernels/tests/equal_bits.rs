@@ -3,8 +3,11 @@
 use std::ops::Range;
 
 use super::{Random, encode, encode_scales, f32_bytes, quantize, scale_count, whole_groups};
-use crate::dtype::DType;
-use crate::kernels::{Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Vector, Weights};
+use crate::dtype::{DType, GROUP};
+use crate::kernels::simd::CACHED_BYTES;
+use crate::kernels::{
+    Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights,
+};
 
 /// Runs each case, a `fn(Isa)` of this file, on each instruction set.
 macro_rules! on_every_isa {
@@ -19,6 +22,7 @@ macro_rules! on_every_isa {
 on_every_isa!(
     matmul_of_every_length,
     matmul_of_every_tile,
+    matmul_of_rows_larger_than_the_cache,
     matmul_of_hostile_values,
     matmul_of_largest_integers,
     matmul_of_largest_nibbles,
@@ -26,6 +30,7 @@ on_every_isa!(
     weights_of_every_bit_pattern,
     cache_rounding,
     quantized_inputs,
+    inputs_quantized_and_arranged_at_once,
     norms,
     gates,
     gates_of_every_magnitude,
@@ -158,6 +163,15 @@ fn matmul_of_every_tile(isa: Isa) {
                 Product::tame(&mut random, dtype, rows, cols, tokens).check(isa, "tile");
             }
         }
+    }
+}
+
+/// Of which a core's cache holds not one while the tokens pass by.
+fn matmul_of_rows_larger_than_the_cache(isa: Isa) {
+    let mut random = Random(21);
+    for dtype in DType::ALL {
+        let cols = CACHED_BYTES * GROUP / dtype.bytes_of(GROUP) + 1;
+        Product::tame(&mut random, dtype, 3, cols, 2).check(isa, "long rows");
     }
 }
 
@@ -328,6 +342,22 @@ fn quantized_inputs(isa: Isa) {
     }
     check(&[0.0, -0.0, 0.0], 3);
     check(&[], 4);
+}
+
+fn inputs_quantized_and_arranged_at_once(isa: Isa) {
+    let mut random = Random(22);
+    for cols in [32, 96, 128, 160, 2080] {
+        let x = random.normals(3 * cols);
+        let expected = quantize(Isa::SCALAR, &x, cols);
+        let mut actual = Quantized::unfilled(3, cols, true).unwrap();
+        x.chunks_exact(cols).zip(actual.rows_mut()).for_each(|(x, row)| isa.quantize_row(x, row));
+        assert!(expected.tokens().eq(actual.tokens()), "{cols}");
+        assert_same(expected.scales(), actual.scales(), "scales");
+        let words = |quantized: &Quantized| -> Vec<_> {
+            quantized.words.iter().map(|words| (words.values, words.offsets)).collect()
+        };
+        assert_eq!(words(&expected), words(&actual), "{cols}");
+    }
 }
 
 fn norms(isa: Isa) {
@@ -549,6 +579,9 @@ fn attention_of_every_shape(isa: Isa) {
             check(20, 1, positions, causal(1, positions, usize::MAX));
             check(20, 3, positions, causal(1, positions, usize::MAX));
         }
+        // More blocks of keys than a core's cache holds.
+        check(128, 1, 1100, causal(1, 1100, usize::MAX));
+        check(128, 1, 1100, causal(5, 1100, usize::MAX));
         // Past what is summed in one go, and spans that nothing orders.
         check(24, 2, 1100, causal(7, 1100, usize::MAX));
         check(24, 1, 1100, causal(7, 1100, 515));

@@ -395,10 +395,6 @@ impl Simd for Avx2 {
         simd::cover!(self, grid, 4 x 1, 8 x [2, 3], 4);
     }
     #[inline(always)]
-    fn cover_cache(self, grid: &mut impl Grid<Self>) {
-        self.cover(grid);
-    }
-    #[inline(always)]
     fn cover_twofold(self, grid: &mut impl Grid<Self>) {
         simd::cover!(self, grid, 4 x 1, 1 x [], 2);
     }

@@ -377,11 +377,9 @@ impl Simd for Avx512 {
         simd::cover!(self, grid, 4 x 1, 4 x [2, 3], 4);
     }
     #[inline(always)]
-    fn cover_sums(self, grid: &mut impl Grid<Self>) {
-        self.cover(grid);
-    }
-    #[inline(always)]
-    fn cover_cache(self, grid: &mut impl Grid<Self>) {
+    fn cover_attention(self, grid: &mut impl Grid<Self>) {
+        // Eight sixteens are a whole value of 128, read in one run; and as many blocks of keys are sums enough to
+        // read them as fast.
         simd::cover!(self, grid, 8 x 1, 6 x [2, 3], 4);
     }
     #[inline(always)]
