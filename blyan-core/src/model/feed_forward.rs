@@ -12,7 +12,7 @@ use crate::kernels::{Isa, math, top_k};
 use super::ModelError;
 use super::matmul::{self, Activations, Matmul};
 use super::residency::Residency;
-use super::team::{Line, Team};
+use super::team::{CachePadded, Team};
 use super::weights::ExpertWeights;
 
 /// Which experts each token of a step used in one layer.
@@ -78,7 +78,7 @@ pub(crate) fn forward(
         .map(|(&expert, gathered)| (expert, gathered.as_ref().unwrap_or(&normed)))
         .collect();
     jobs.extend(shared.map(|shared| (shared, &normed)));
-    let nanos: Vec<_> = experts.iter().map(|_| Line(AtomicU64::new(0))).collect();
+    let nanos: Vec<_> = experts.iter().map(|_| CachePadded(AtomicU64::new(0))).collect();
     let outputs = run_experts(isa, team, &jobs, &nanos)?;
 
     let gates = shared.map(|shared| shared_gates(isa, team, shared, &normed)).transpose()?;
@@ -98,7 +98,7 @@ pub(crate) fn forward(
     team.buffers().give_back(outputs);
     team.buffers().give_back(gathered.into_iter().flatten().map(Activations::into_values));
     team.buffers().give_back([normed.into_values()]);
-    let nanos = nanos.into_iter().map(|Line(nanos)| nanos.into_inner());
+    let nanos = nanos.into_iter().map(|CachePadded(nanos)| nanos.into_inner());
     routing.nanos = assignment.experts.iter().map(|&expert| expert as u32).zip(nanos).collect();
     Ok((mixed, Some(routing)))
 }
@@ -179,16 +179,17 @@ fn run_experts(
     isa: Isa,
     team: &Team,
     jobs: &[(&ExpertWeights, &Activations)],
-    nanos: &[Line<AtomicU64>],
+    nanos: &[CachePadded<AtomicU64>],
 ) -> Result<Vec<Vec<f32>>, ModelError> {
     let room = |(expert, input): &(&ExpertWeights, &Activations)| {
         team.buffers().take(input.tokens() * expert.gate_proj.rows)
     };
     let mut gates: Vec<Vec<f32>> = jobs.iter().map(room).collect();
     let mut ups: Vec<Vec<f32>> = jobs.iter().map(room).collect();
+    let counter = |index: usize| nanos.get(index).map(|CachePadded(nanos)| nanos);
     let mut products = Vec::with_capacity(2 * jobs.len());
     for (index, ((&(expert, input), gate), up)) in jobs.iter().zip(&mut gates).zip(&mut ups).enumerate() {
-        let nanos = nanos.get(index).map(|Line(nanos)| nanos);
+        let nanos = counter(index);
         products.push(Matmul { linear: &expert.gate_proj, input, out: gate, nanos });
         products.push(Matmul { linear: &expert.up_proj, input, out: up, nanos });
     }
@@ -203,7 +204,7 @@ fn run_experts(
         let expert = jobs[index].0;
         *inner = Activations::new(gate, expert.down_proj.cols);
         inner.arrange_for(isa, team, &[&expert.down_proj])?;
-        if let Some(Line(nanos)) = nanos.get(index) {
+        if let Some(nanos) = counter(index) {
             matmul::add_nanos(nanos, start);
         }
         Ok::<_, ModelError>(())
@@ -218,7 +219,7 @@ fn run_experts(
         linear: &expert.down_proj,
         input,
         out,
-        nanos: nanos.get(index).map(|Line(nanos)| nanos),
+        nanos: counter(index),
     });
     matmul::run(isa, team, products.collect())?;
     team.buffers().give_back(inner.into_iter().map(Activations::into_values));

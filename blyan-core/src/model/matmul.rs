@@ -22,7 +22,7 @@ const SMALLEST_PART: usize = 48;
 /// Rows of a task are a multiple of this, so that tiles of four, six and eight rows stay whole.
 const ROW_MULTIPLE: usize = 24;
 
-/// Rows of activations that one task rounds.
+/// Rows of activations that one task quantizes.
 const ROWS_PER_TASK: usize = 16;
 
 /// Inputs of a product, in each form that a kernel wants at most once however many matrices use them.
@@ -82,8 +82,9 @@ impl Activations {
             let mut quantized = Quantized::unfilled(self.tokens, self.cols, grouped)?;
             let tasks = {
                 let mut rows = self.values.chunks_exact(self.cols).zip(quantized.rows_mut());
-                let tasks = 0..self.tokens.div_ceil(ROWS_PER_TASK);
-                tasks.map(|_| rows.by_ref().take(ROWS_PER_TASK).collect::<Vec<_>>()).collect()
+                (0..self.tokens.div_ceil(ROWS_PER_TASK))
+                    .map(|_| rows.by_ref().take(ROWS_PER_TASK).collect::<Vec<_>>())
+                    .collect()
             };
             team.for_each(tasks, |rows| {
                 rows.into_iter().for_each(|(x, row)| isa.quantize_row(x, row));
@@ -91,7 +92,8 @@ impl Activations {
             })?;
             self.quantized = Some(quantized);
         }
-        if let Some(quantized) = self.quantized.as_mut().filter(|_| grouped) {
+        // Where only the later of two projections is I4, they were quantized without it.
+        if grouped && let Some(quantized) = &mut self.quantized {
             isa.arrange_groups(quantized)?;
         }
         Ok(())

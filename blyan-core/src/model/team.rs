@@ -128,8 +128,8 @@ impl Team {
         let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|item| Mutex::new(Some(item))).collect();
         let shares = starts.len();
         let end = |share: usize| starts.get(share + 1).map_or(items.len(), |next| *next);
-        let next: Vec<Line<AtomicUsize>> =
-            starts.iter().map(|&start| Line(AtomicUsize::new(start))).collect();
+        let next: Vec<CachePadded<AtomicUsize>> =
+            starts.iter().map(|&start| CachePadded(AtomicUsize::new(start))).collect();
         let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
         let has_failed = AtomicBool::new(false);
         let member = |number: usize| {
@@ -164,9 +164,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A value in a cache line of its own, which cores do not take from each other for the value beside it.
+/// A value in cache lines of its own, which cores do not take from each other for the value beside it: two, as
+/// neighbours are fetched together.
 #[repr(align(128))]
-pub(crate) struct Line<T>(pub(crate) T);
+pub(crate) struct CachePadded<T>(pub(crate) T);
 
 /// Gives the team back.
 struct Taken<'a>(&'a Shared);
