@@ -29,9 +29,7 @@ impl Isa {
     /// A length that is no whole number of rows.
     pub fn quantize_into(self, x: &[f32], cols: usize, out: &mut Quantized) -> Result<(), KernelError> {
         let tokens = whole_rows("x", x.len(), cols)?;
-        out.values.resize(tokens, cols);
-        out.scales.resize(tokens, 0.0);
-        out.words.clear();
+        out.reshape(tokens, cols, false)?;
         x.chunks_exact(cols).zip(out.rows_mut()).for_each(|(x, row)| self.quantize_row(x, row));
         Ok(())
     }

@@ -218,15 +218,29 @@ pub(crate) struct QuantizedRow<'a> {
 }
 
 impl Quantized {
-    /// Of a shape, to be filled row by row, see [`Isa::quantize_row`](super::Isa::quantize_row); in the form for I4 as
-    /// well if it is `grouped`.
-    pub(crate) fn unfilled(tokens: usize, cols: usize, grouped: bool) -> Result<Self, KernelError> {
-        let mut unfilled = Self { scales: vec![0.0; tokens], ..Self::default() };
-        unfilled.values.resize(tokens, cols);
+    /// Takes on a shape, to be filled row by row, see [`Isa::quantize_row`](super::Isa::quantize_row); in the form for
+    /// I4 as well if it is `grouped`. What is there now is not said.
+    pub(crate) fn reshape(&mut self, tokens: usize, cols: usize, grouped: bool) -> Result<(), KernelError> {
+        self.values.resize(tokens, cols);
+        self.scales.resize(tokens, 0.0);
         if grouped {
-            unfilled.make_words()?;
+            self.make_words()?;
+        } else {
+            self.words.clear();
         }
-        Ok(unfilled)
+        if cfg!(debug_assertions) {
+            // Whoever relies on what is there gets a result that no test takes for right.
+            self.scales.fill(f32::NAN);
+            self.words.fill(Words { values: [[i16::MIN; 2 * LANES]; WORD / 2], offsets: [i32::MIN; LANES] });
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.values.bytes()
+            + self.scales.capacity() * size_of::<f32>()
+            + self.words.capacity() * size_of::<Words>()
     }
 
     /// Makes room for the form for I4, which has whole groups alone.
@@ -250,20 +264,20 @@ impl Quantized {
         })
     }
 
-    /// Those of some tokens, in any order.
-    pub(crate) fn gather(&self, tokens: &[usize]) -> Self {
-        let mut gathered = Self::default();
+    /// Copies some tokens, in any order, into another's memory.
+    pub(crate) fn gather_into(&self, tokens: &[usize], gathered: &mut Self) {
         gathered.values.resize(tokens.len(), self.values.cols());
         for (row, &token) in gathered.values.rows_mut().zip(tokens) {
             row.copy_from_slice(self.values.row(token));
         }
+        gathered.scales.clear();
         gathered.scales.extend(tokens.iter().map(|&token| self.scales[token]));
+        gathered.words.clear();
         if !self.words.is_empty() {
             let per_token = self.words.len() / self.values.len();
             let words = tokens.iter().map(|&token| &self.words[token * per_token..][..per_token]);
             words.for_each(|words| gathered.words.extend_from_slice(words));
         }
-        gathered
     }
 
     /// The rounded values of each token, within ±32767.

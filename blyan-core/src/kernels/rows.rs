@@ -17,11 +17,14 @@ pub(super) struct Rows<T> {
 }
 
 impl<T: Copy + Default> Rows<T> {
-    /// Takes on a shape, with any numbers of before.
+    /// Takes on a shape, with any numbers of before, and keeps the memory of a larger one.
     pub(super) fn resize(&mut self, rows: usize, cols: usize) {
         let line = CACHE_LINE_BYTES / size_of::<T>();
         (self.rows, self.cols) = (rows, cols);
-        self.buffer.resize(rows * self.stride() + line, T::default());
+        let len = rows * self.stride() + line;
+        if self.buffer.len() < len {
+            self.buffer.resize(len, T::default());
+        }
         // A clone may lie at another address, which costs speed alone.
         self.start = self.buffer.as_ptr().align_offset(CACHE_LINE_BYTES).min(line);
     }
@@ -42,6 +45,11 @@ impl<T: Copy + Default> Rows<T> {
 
     pub(super) fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.buffer.capacity() * size_of::<T>()
     }
 
     pub(super) fn row(&self, row: usize) -> &[T] {

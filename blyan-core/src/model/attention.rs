@@ -54,7 +54,7 @@ pub(crate) fn forward(
             Matmul { linear: &weights.v_proj, input: &normed, out: &mut v, nanos: None },
         ],
     )?;
-    team.buffers().give_back([normed.into_values()]);
+    normed.give_back(team.buffers());
 
     for (x, norm) in [(&mut q, &weights.q_norm), (&mut k, &weights.k_norm), (&mut v, &None)] {
         // The weight's length says whether a row is a head or all heads.
@@ -88,7 +88,8 @@ pub(crate) fn forward(
         team,
         vec![Matmul { linear: &weights.o_proj, input: &mixed, out: &mut out, nanos: None }],
     )?;
-    team.buffers().give_back([q, k, v, mixed.into_values()]);
+    mixed.give_back(team.buffers());
+    team.buffers().give_back([q, k, v]);
     Ok(out)
 }
 

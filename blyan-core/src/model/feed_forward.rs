@@ -96,8 +96,7 @@ pub(crate) fn forward(
         Ok::<_, ModelError>(())
     })?;
     team.buffers().give_back(outputs);
-    team.buffers().give_back(gathered.into_iter().flatten().map(Activations::into_values));
-    team.buffers().give_back([normed.into_values()]);
+    gathered.into_iter().flatten().chain([normed]).for_each(|input| input.give_back(team.buffers()));
     let nanos = nanos.into_iter().map(|CachePadded(nanos)| nanos.into_inner());
     routing.nanos = assignment.experts.iter().map(|&expert| expert as u32).zip(nanos).collect();
     Ok((mixed, Some(routing)))
@@ -222,7 +221,7 @@ fn run_experts(
         nanos: counter(index),
     });
     matmul::run(isa, team, products.collect())?;
-    team.buffers().give_back(inner.into_iter().map(Activations::into_values));
+    inner.into_iter().for_each(|inner| inner.give_back(team.buffers()));
     Ok(outputs)
 }
 

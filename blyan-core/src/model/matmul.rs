@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::kernels::{Aligned, Input, Isa, KernelError, MatMut, Quantized};
 
 use super::ModelError;
+use super::buffers::Buffers;
 use super::team::Team;
 use super::weights::Linear;
 
@@ -46,9 +47,10 @@ impl Activations {
         self.tokens
     }
 
-    /// The values, for whoever needs memory next.
-    pub(crate) fn into_values(self) -> Vec<f32> {
-        self.values
+    /// Gives the memory to whoever needs it next.
+    pub(crate) fn give_back(self, buffers: &Buffers) {
+        buffers.give_back([self.values]);
+        buffers.give_back_quantized(self.quantized);
     }
 
     /// Makes the forms that `linears` want.
@@ -79,7 +81,8 @@ impl Activations {
     ) -> Result<(), ModelError> {
         let grouped = linears.iter().any(|linear| linear.wants_grouped_inputs());
         if self.quantized.is_none() && linears.iter().any(|linear| linear.wants_quantized_inputs()) {
-            let mut quantized = Quantized::unfilled(self.tokens, self.cols, grouped)?;
+            let mut quantized = team.buffers().take_quantized();
+            quantized.reshape(self.tokens, self.cols, grouped)?;
             let tasks = {
                 let mut rows = self.values.chunks_exact(self.cols).zip(quantized.rows_mut());
                 (0..self.tokens.div_ceil(ROWS_PER_TASK))
@@ -113,7 +116,11 @@ impl Activations {
                 row.copy_from_slice(&self.values[token * self.cols..][..self.cols]);
             }
         }
-        let quantized = self.quantized.as_ref().map(|quantized| quantized.gather(tokens));
+        let quantized = self.quantized.as_ref().map(|quantized| {
+            let mut gathered = team.buffers().take_quantized();
+            quantized.gather_into(tokens, &mut gathered);
+            gathered
+        });
         let mut gathered = Self { values, tokens: tokens.len(), cols: self.cols, aligned: None, quantized };
         gathered.align_for(linears)?;
         Ok(gathered)

@@ -349,7 +349,8 @@ fn inputs_quantized_and_arranged_at_once(isa: Isa) {
     for cols in [32, 96, 128, 160, 2080] {
         let x = random.normals(3 * cols);
         let expected = quantize(Isa::SCALAR, &x, cols);
-        let mut actual = Quantized::unfilled(3, cols, true).unwrap();
+        let mut actual = Quantized::default();
+        actual.reshape(3, cols, true).unwrap();
         x.chunks_exact(cols).zip(actual.rows_mut()).for_each(|(x, row)| isa.quantize_row(x, row));
         assert!(expected.tokens().eq(actual.tokens()), "{cols}");
         assert_same(expected.scales(), actual.scales(), "scales");
