@@ -176,86 +176,14 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
         let job = &mut self.job;
         let first_row = job.rows.start + row;
         let rows = R.min(job.rows.end - first_row);
-        // A row past the end is the last one once more, and its result is dropped.
-        let row_of = |r: usize| first_row + r.min(rows - 1);
-
-        // The whole chunks of each row, and what is left after them.
-        let mut weights: [&[D::Weights]; R] = [&[]; R];
-        let mut weights_end: [&[u8]; R] = [&[]; R];
-        let mut scales: [&[D::Scale]; R] = [&[]; R];
-        unroll!(r < R, {
-            (weights[r], weights_end[r]) = D::Weights::split(job.weights.row(row_of(r)));
-            scales[r] = D::scales(job.weights, row_of(r)).0;
-        });
-        let whole = weights[0].len();
-        let left = job.weights.cols() - whole * D::STEP;
-        let steps = whole + usize::from(left > 0);
-        let mut totals = [[D::Total::default(); 4]; MOST_FOURS];
-        let mut step = 0usize;
-        while step < steps {
-            let end = steps.min(step.saturating_add(D::BLOCK));
-            let block = step..end.min(whole);
-            let mut acc = [[D::zero(s); C]; R];
-            // The first tokens read weights from memory; the next ones find them in a cache.
-            if C <= D::ROW_BY_ROW && col == 0 {
-                let ahead = (C > 1).then_some(AHEAD_BYTES);
-                unroll!(r < R, {
-                    if r < rows {
-                        let row = (&[weights[r]], &[scales[r]]);
-                        let (values, block) = (&tokens.values, block.clone());
-                        [acc[r]] = if size_of::<D::Weights>() < CACHE_LINE_BYTES {
-                            sum_steps::<S, D, 1, C, RUN_OF_HALF_LINES>(s, row, values, block, ahead)
-                        } else {
-                            sum_steps::<S, D, 1, C, RUN>(s, row, values, block, ahead)
-                        };
-                    }
-                });
-            } else {
-                // While one tile is computed, the one after the next is asked for.
-                let ahead = (col == 0).then_some(2 * R * job.weights.row_bytes());
-                let rows = (&weights, &scales);
-                acc = sum_steps::<S, D, R, C, RUN_OF_ROWS>(s, rows, &tokens.values, block, ahead);
-            }
-            if end > whole {
-                // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
-                let parts = left.div_ceil(D::PART);
-                unroll!(r < R, {
-                    let weights = D::Weights::padded(weights_end[r]);
-                    let prepared = D::prepare(s, &weights);
-                    let scale = D::spread(s, &D::scales(job.weights, row_of(r)).1);
-                    unroll!(c < 4 or C, {
-                        // Values may come in whole chunks although weights do not.
-                        let values = match tokens.values[c].get(whole) {
-                            Some(values) => *values,
-                            None => D::Values::padded(tokens.values_end[c]),
-                        };
-                        let mut sum = D::begin(s, acc[r][c], &values);
-                        unroll!(part < 4 or D::PARTS, {
-                            if part < parts {
-                                let (wide, loaded) = (D::widen(s, prepared, part), D::load(s, &values, part));
-                                sum = D::add(s, sum, wide, loaded);
-                            }
-                        });
-                        acc[r][c] = D::end(s, acc[r][c], sum, scale);
-                    });
-                });
-            }
-            step = end;
-
-            // Sums are added up by fours, whichever they are; the last one fills up.
-            unroll!(four < (R * C).div_ceil(4), {
-                let sum = |i: usize| {
-                    let index = (4 * four + i).min(R * C - 1);
-                    acc[index % R][index / R]
-                };
-                D::flush(s, &mut totals[four], [sum(0), sum(1), sum(2), sum(3)]);
-            });
-        }
-
-        let mut row_scales = [1.0; R];
-        unroll!(r < R, {
-            row_scales[r] = job.weights.row_scale(row_of(r)).unwrap_or(1.0);
-        });
+        let of_matrix = first_row..first_row + rows;
+        // Apart, so that a tile without an end does none of what an end would need.
+        let totals = if job.weights.cols().is_multiple_of(D::STEP) {
+            totals::<S, D, R, C, false>(s, job.weights, of_matrix, col, tokens)
+        } else {
+            totals::<S, D, R, C, true>(s, job.weights, of_matrix, col, tokens)
+        };
+        let row_scales: [f32; R] = job.weights.tile_scales(first_row, rows);
         let mut results = [[0.0; 4]; MOST_FOURS];
         unroll!(four < (R * C).div_ceil(4), {
             let (mut of_tokens, mut of_rows) = ([1.0; 4], [1.0; 4]);
@@ -275,6 +203,91 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
             }
         });
     }
+}
+
+/// The sums of R rows × C tokens, the first of which is `col`, by fours.
+/// `ENDS`: whether rows have an end that is no whole step.
+#[inline(always)]
+fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
+    s: S,
+    matrix: &Weights<'_>,
+    rows: Range<usize>,
+    col: usize,
+    tokens: &Tokens<'_, D::Values, C>,
+) -> [[D::Total; 4]; MOST_FOURS] {
+    // A row past the end is the last one once more, and its result is dropped.
+    let row_of = |r: usize| rows.start + r.min(rows.len() - 1);
+    let bytes: [&[u8]; R] = matrix.tile(rows.start, rows.len());
+    let mut weights: [&[D::Weights]; R] = [&[]; R];
+    let mut scales: [&[D::Scale]; R] = [&[]; R];
+    unroll!(r < R, {
+        weights[r] = D::Weights::split(bytes[r]).0;
+        scales[r] = D::scales(matrix, row_of(r)).0;
+    });
+    let whole = weights[0].len();
+    let steps = whole + usize::from(ENDS);
+    let mut totals = [[D::Total::default(); 4]; MOST_FOURS];
+    let mut step = 0usize;
+    while step < steps {
+        let end = steps.min(step.saturating_add(D::BLOCK));
+        let block = step..end.min(whole);
+        let mut acc = [[D::zero(s); C]; R];
+        // The first tokens read weights from memory; the next ones find them in a cache.
+        if C <= D::ROW_BY_ROW && col == 0 {
+            let ahead = (C > 1).then_some(AHEAD_BYTES);
+            unroll!(r < R, {
+                if r < rows.len() {
+                    let row = (&[weights[r]], &[scales[r]]);
+                    let (values, block) = (&tokens.values, block.clone());
+                    [acc[r]] = if size_of::<D::Weights>() < CACHE_LINE_BYTES {
+                        sum_steps::<S, D, 1, C, RUN_OF_HALF_LINES>(s, row, values, block, ahead)
+                    } else {
+                        sum_steps::<S, D, 1, C, RUN>(s, row, values, block, ahead)
+                    };
+                }
+            });
+        } else {
+            // While one tile is computed, the one after the next is asked for.
+            let ahead = (col == 0).then_some(2 * R * matrix.row_bytes());
+            let rows = (&weights, &scales);
+            acc = sum_steps::<S, D, R, C, RUN_OF_ROWS>(s, rows, &tokens.values, block, ahead);
+        }
+        if ENDS && end > whole {
+            // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
+            let parts = (matrix.cols() - whole * D::STEP).div_ceil(D::PART);
+            unroll!(r < R, {
+                let weights = D::Weights::padded(D::Weights::split(bytes[r]).1);
+                let prepared = D::prepare(s, &weights);
+                let scale = D::spread(s, &D::scales(matrix, row_of(r)).1);
+                unroll!(c < 4 or C, {
+                    // Values may come in whole chunks although weights do not.
+                    let values = match tokens.values[c].get(whole) {
+                        Some(values) => *values,
+                        None => D::Values::padded(tokens.values_end[c]),
+                    };
+                    let mut sum = D::begin(s, acc[r][c], &values);
+                    unroll!(part < 4 or D::PARTS, {
+                        if part < parts {
+                            let (wide, loaded) = (D::widen(s, prepared, part), D::load(s, &values, part));
+                            sum = D::add(s, sum, wide, loaded);
+                        }
+                    });
+                    acc[r][c] = D::end(s, acc[r][c], sum, scale);
+                });
+            });
+        }
+        step = end;
+
+        // Sums are added up by fours, whichever they are; the last one fills up.
+        unroll!(four < (R * C).div_ceil(4), {
+            let sum = |i: usize| {
+                let index = (4 * four + i).min(R * C - 1);
+                acc[index % R][index / R]
+            };
+            D::flush(s, &mut totals[four], [sum(0), sum(1), sum(2), sum(3)]);
+        });
+    }
+    totals
 }
 
 /// [`canonical_nan`] of each.

@@ -5,6 +5,7 @@
 use super::error::{KernelError, check_len, whole_rows};
 use super::rows::Rows;
 use super::scalar::LANES;
+use super::simd::{self, unroll};
 use crate::dtype::{DType, GROUP, Shape};
 
 const SCALE_BYTES: usize = DType::F32.size_bytes();
@@ -137,6 +138,20 @@ impl<'a> Weights<'a> {
         &self.data[row * self.row_bytes..][..self.row_bytes]
     }
 
+    /// A tile of R rows from `first` on, of which there are so many; the last one stands for those that are missing.
+    #[inline(always)]
+    pub(super) fn tile<const R: usize>(&self, first: usize, rows: usize) -> [&'a [u8]; R] {
+        let mut left = &self.data[first * self.row_bytes..][..rows * self.row_bytes];
+        let mut row = &left[..self.row_bytes];
+        let mut next = || {
+            (row, left) = left.split_at_checked(self.row_bytes).unwrap_or((row, left));
+            row
+        };
+        let mut tile: [&[u8]; R] = [&[]; R];
+        unroll!(r < R, { tile[r] = next() });
+        tile
+    }
+
     /// The scales of one row's groups; none where this dtype has no groups.
     pub(super) fn group_scales(&self, row: usize) -> &'a [GroupScale] {
         let groups = self.cols / GROUP;
@@ -148,11 +163,29 @@ impl<'a> Weights<'a> {
 
     /// The scale of one row, where this dtype has such scales.
     pub(super) fn row_scale(&self, row: usize) -> Option<f32> {
-        if self.dtype == DType::I4 {
-            return None;
+        self.row_scales(row, 1).first().map(|&bytes| f32::from_le_bytes(bytes))
+    }
+
+    /// The scales of a tile's rows, see [`Weights::tile`]; 1 where there is no row or this dtype has no such scales.
+    #[inline(always)]
+    pub(super) fn tile_scales<const R: usize>(&self, first: usize, rows: usize) -> [f32; R] {
+        let scales = self.row_scales(first, rows);
+        match <&[_; R]>::try_from(scales) {
+            Ok(scales) => scales.map(f32::from_le_bytes),
+            Err(_) => {
+                let mut tile = [1.0; R];
+                tile.iter_mut().zip(scales).for_each(|(to, &from)| *to = f32::from_le_bytes(from));
+                tile
+            }
         }
-        let bytes = self.scale?.as_chunks::<SCALE_BYTES>().0[row];
-        Some(f32::from_le_bytes(bytes))
+    }
+
+    #[inline(always)]
+    fn row_scales(&self, first: usize, rows: usize) -> &'a [[u8; SCALE_BYTES]] {
+        match self.scale {
+            Some(scale) if self.dtype != DType::I4 => &scale.as_chunks().0[first..first + rows],
+            _ => &[],
+        }
     }
 }
 

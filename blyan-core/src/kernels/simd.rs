@@ -121,6 +121,11 @@ pub(super) trait Simd: Copy {
     fn cover_costly(self, grid: &mut impl Grid<Self>) {
         self.cover(grid);
     }
+    /// The same where they take two.
+    #[inline(always)]
+    fn cover_two_steps(self, grid: &mut impl Grid<Self>) {
+        self.cover(grid);
+    }
     /// The same where sums are [`Simd::Sums`].
     #[inline(always)]
     fn cover_sums(self, grid: &mut impl Grid<Self>) {
@@ -286,14 +291,11 @@ pub(super) trait Element {
     fn widen_part<S: Simd>(s: S, prepared: Self::Prepared<'_, S>, part: usize) -> S::Floats;
 
     /// Covers a grid whose rows are such elements.
-    #[inline(always)]
-    fn cover<S: Simd>(s: S, grid: &mut impl Grid<S>) {
-        s.cover(grid);
-    }
+    fn cover<S: Simd>(s: S, grid: &mut impl Grid<S>);
 }
 
 macro_rules! element {
-    ($name:ident, $size:literal, $widen:ident) => {
+    ($name:ident, $size:literal, $widen:ident, $cover:ident) => {
         #[derive(Clone, Copy)]
         pub(super) struct $name;
 
@@ -314,14 +316,18 @@ macro_rules! element {
             fn widen_part<S: Simd>(s: S, prepared: &Self::Step, part: usize) -> S::Floats {
                 s.$widen(&prepared.as_chunks().0[part])
             }
+            #[inline(always)]
+            fn cover<S: Simd>(s: S, grid: &mut impl Grid<S>) {
+                s.$cover(grid);
+            }
         }
     };
 }
 
-element!(F32, 4, widen_f32);
-element!(BF16, 2, widen_bf16);
-element!(F16, 2, widen_f16);
-element!(I8, 1, widen_i8);
+element!(F32, 4, widen_f32, cover);
+element!(BF16, 2, widen_bf16, cover_two_steps);
+element!(F16, 2, widen_f16, cover);
+element!(I8, 1, widen_i8, cover);
 
 /// E4M3, whose widening takes the most steps, some of them for 64 elements at once.
 #[derive(Clone, Copy)]

@@ -377,6 +377,11 @@ impl Simd for Avx512 {
         simd::cover!(self, grid, 4 x 1, 4 x [2, 3], 4);
     }
     #[inline(always)]
+    fn cover_two_steps(self, grid: &mut impl Grid<Self>) {
+        // The compiler keeps what lies between them in memory where it runs out of registers.
+        self.cover_costly(grid);
+    }
+    #[inline(always)]
     fn cover_attention(self, grid: &mut impl Grid<Self>) {
         // Eight sixteens are a whole value of 128, read in one run; and as many blocks of keys are sums enough to
         // read them as fast.
