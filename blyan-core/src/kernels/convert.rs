@@ -45,7 +45,7 @@ impl Isa {
     ///
     /// Columns that are no multiple of 32.
     pub fn arrange_groups(self, quantized: &mut Quantized) -> Result<(), KernelError> {
-        if quantized.words.is_empty() {
+        if !quantized.is_grouped() {
             quantized.make_words()?;
             quantized.rows_mut().for_each(|row| self.run(ArrangeRow { row }));
         }

@@ -205,7 +205,7 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
     }
 }
 
-/// The sums of R rows × C tokens, the first of which is `col`, by fours.
+/// The sums of R rows × C tokens from token `col` on, by fours.
 /// `ENDS`: whether rows have an end that is no whole step.
 #[inline(always)]
 fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(

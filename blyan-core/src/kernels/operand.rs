@@ -138,7 +138,7 @@ impl<'a> Weights<'a> {
         &self.data[row * self.row_bytes..][..self.row_bytes]
     }
 
-    /// A tile of R rows from `first` on, of which there are so many; the last one stands for those that are missing.
+    /// R rows from `first` on. From `rows` on, at least 1, the last one before is there once more.
     #[inline(always)]
     pub(super) fn tile<const R: usize>(&self, first: usize, rows: usize) -> [&'a [u8]; R] {
         let mut left = &self.data[first * self.row_bytes..][..rows * self.row_bytes];
@@ -263,10 +263,22 @@ impl Quantized {
         }
         if cfg!(debug_assertions) {
             // Whoever relies on what is there gets a result that no test takes for right.
+            self.values.rows_mut().for_each(|row| row.fill(i16::MIN));
             self.scales.fill(f32::NAN);
             self.words.fill(Words { values: [[i16::MIN; 2 * LANES]; WORD / 2], offsets: [i32::MIN; LANES] });
         }
         Ok(())
+    }
+
+    /// Whether they are in the form for I4 as well.
+    pub(crate) fn is_grouped(&self) -> bool {
+        !self.words.is_empty()
+    }
+
+    /// Bytes of memory that a shape takes.
+    pub(crate) fn bytes_of(tokens: usize, cols: usize, grouped: bool) -> usize {
+        let words = if grouped { cols.div_ceil(WORDS_COLS) * size_of::<Words>() } else { 0 };
+        tokens * (cols * size_of::<i16>() + size_of::<f32>() + words)
     }
 
     /// Bytes of memory.
@@ -306,7 +318,7 @@ impl Quantized {
         gathered.scales.clear();
         gathered.scales.extend(tokens.iter().map(|&token| self.scales[token]));
         gathered.words.clear();
-        if !self.words.is_empty() {
+        if self.is_grouped() {
             let per_token = self.words.len() / self.values.len();
             let words = tokens.iter().map(|&token| &self.words[token * per_token..][..per_token]);
             words.for_each(|words| gathered.words.extend_from_slice(words));

@@ -17,7 +17,8 @@ pub(super) struct Rows<T> {
 }
 
 impl<T: Copy + Default> Rows<T> {
-    /// Takes on a shape, with any numbers of before, and keeps the memory of a larger one.
+    /// Takes on a shape, with any numbers of before. Memory of a larger one stays as it is, so that no shape to come
+    /// has it cleared again.
     pub(super) fn resize(&mut self, rows: usize, cols: usize) {
         let line = CACHE_LINE_BYTES / size_of::<T>();
         (self.rows, self.cols) = (rows, cols);

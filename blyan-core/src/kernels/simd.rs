@@ -121,7 +121,7 @@ pub(super) trait Simd: Copy {
     fn cover_costly(self, grid: &mut impl Grid<Self>) {
         self.cover(grid);
     }
-    /// The same where they take two.
+    /// The same where a row's operands take two steps to make.
     #[inline(always)]
     fn cover_two_steps(self, grid: &mut impl Grid<Self>) {
         self.cover(grid);

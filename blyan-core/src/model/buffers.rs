@@ -1,11 +1,11 @@
 //! Owns [`Buffers`]: memory for intermediate results that passes from one layer to the next.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use crate::kernels::Quantized;
 
-/// Bytes of buffers that are freed at the end of a step. Smaller ones stay, as every decoded token takes them.
-const FREED_BYTES: usize = 64 << 10;
+/// Bytes of the largest buffers that stay after a step: those that every decoded token takes.
+const KEPT_BYTES: usize = 64 << 10;
 
 /// How many stay: about as many as a token of a mixture of experts takes at once.
 const KEPT: usize = 64;
@@ -23,14 +23,9 @@ pub(crate) struct Buffers {
 impl Buffers {
     /// Room for `len` numbers, for results that are all written: what they are now is not said.
     pub(crate) fn take(&self, len: usize) -> Vec<f32> {
-        let mut spare = lock(&self.floats);
-        // Of equal ones, the one that was used last.
-        let fits = spare.iter().enumerate().rev().filter(|(_, buffer)| buffer.capacity() >= len);
-        let best = fits.min_by_key(|(_, buffer)| buffer.capacity()).map(|(index, _)| index);
-        let buffer = best.map(|index| spare.swap_remove(index));
-        drop(spare);
+        let spare = best_fit(&self.floats, len, Vec::capacity);
         // Rounded up, as the next layer's experts have a few tokens more or less.
-        let mut buffer = buffer.unwrap_or_else(|| Vec::with_capacity(len.next_power_of_two()));
+        let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(len.next_power_of_two()));
         if cfg!(debug_assertions) {
             // Whoever relies on what is there gets a result that no test takes for right.
             buffer.fill(f32::NAN);
@@ -41,32 +36,88 @@ impl Buffers {
 
     /// Takes buffers that are not used any more.
     pub(crate) fn give_back(&self, buffers: impl IntoIterator<Item = Vec<f32>>) {
-        lock(&self.floats).extend(buffers.into_iter().filter(|buffer| buffer.capacity() > 0));
+        if let Some(mut spare) = lock(&self.floats) {
+            spare.extend(buffers.into_iter().filter(|buffer| buffer.capacity() > 0));
+        }
     }
 
-    /// Room for activations, of whatever shape.
-    pub(crate) fn take_quantized(&self) -> Quantized {
-        lock(&self.quantized).pop().unwrap_or_default()
+    /// Room for activations of so many bytes, of whatever shape now.
+    pub(crate) fn take_quantized(&self, bytes: usize) -> Quantized {
+        best_fit(&self.quantized, bytes, Quantized::bytes).unwrap_or_default()
     }
 
-    /// Takes those that are not used any more.
+    /// Takes those that are not used any more, if they are small: of a long prompt, each in two forms for I4, all that
+    /// no later layer has the same use for would pile up.
     pub(crate) fn give_back_quantized(&self, quantized: impl IntoIterator<Item = Quantized>) {
-        lock(&self.quantized).extend(quantized);
+        let small = quantized.into_iter().filter(|quantized| quantized.bytes() <= KEPT_BYTES);
+        if let Some(mut spare) = lock(&self.quantized) {
+            spare.extend(small);
+        }
     }
 
     /// Frees what was given back, but for what the next token takes.
     pub(crate) fn free(&self) {
-        keep_small(&mut lock(&self.floats), |buffer| buffer.capacity() * size_of::<f32>());
-        keep_small(&mut lock(&self.quantized), Quantized::bytes);
+        keep_small(&self.floats, |buffer| buffer.capacity() * size_of::<f32>());
+        keep_small(&self.quantized, Quantized::bytes);
     }
 }
 
-fn keep_small<T>(spare: &mut Vec<T>, bytes: impl Fn(&T) -> usize) {
-    spare.retain(|buffer| bytes(buffer) < FREED_BYTES);
-    spare.truncate(KEPT);
+/// The smallest that is large enough; of equal ones the one that was given back last.
+fn best_fit<T>(spare: &Mutex<Vec<T>>, least: usize, size: impl Fn(&T) -> usize) -> Option<T> {
+    let mut spare = lock(spare)?;
+    let fits = spare.iter().enumerate().rev().filter(|(_, buffer)| size(buffer) >= least);
+    let best = fits.min_by_key(|(_, buffer)| size(buffer)).map(|(index, _)| index)?;
+    Some(spare.remove(best))
 }
 
-/// A list of buffers is whole whatever panicked beside it.
-fn lock<T>(spare: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
-    spare.lock().unwrap_or_else(PoisonError::into_inner)
+fn keep_small<T>(spare: &Mutex<Vec<T>>, bytes: impl Fn(&T) -> usize) {
+    let Some(mut spare) = lock(spare) else { return };
+    let freed: Vec<T> = spare.extract_if(.., |buffer| bytes(buffer) > KEPT_BYTES).collect();
+    let oldest = spare.len().saturating_sub(KEPT);
+    spare.drain(..oldest);
+    drop(spare);
+    drop(freed);
+}
+
+/// Nothing while another thread has the list, who need not be alive: a fork leaves it behind. A list of buffers is
+/// whole whatever panicked beside it.
+fn lock<T>(spare: &Mutex<Vec<T>>) -> Option<MutexGuard<'_, Vec<T>>> {
+    match spare.try_lock() {
+        Ok(spare) => Some(spare),
+        Err(TryLockError::Poisoned(spare)) => Some(spare.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_that_fits_is_taken_and_small_ones_stay() {
+        let buffers = Buffers::default();
+        assert_eq!(buffers.take(100).capacity(), 128);
+        let large = KEPT_BYTES / size_of::<f32>();
+        buffers.give_back([1000, 100, 300, large, large + 1].map(Vec::with_capacity));
+        assert_eq!(buffers.take(200).capacity(), 300);
+        buffers.free();
+        let taken = [1, 1, 1, 1].map(|len| buffers.take(len).capacity());
+        assert_eq!(taken, [100, 1000, large, 1]);
+
+        buffers.give_back((0..KEPT + 3).map(|more| Vec::with_capacity(8 + more)));
+        buffers.free();
+        assert_eq!(buffers.take(8).capacity(), 8 + 3);
+    }
+
+    #[test]
+    fn a_list_that_is_locked_is_done_without() {
+        let buffers = Buffers::default();
+        buffers.give_back([Vec::with_capacity(300)]);
+        let locked = buffers.floats.lock().unwrap();
+        assert_eq!(buffers.take(200).capacity(), 256);
+        buffers.give_back([Vec::with_capacity(200)]);
+        buffers.free();
+        drop(locked);
+        assert_eq!(buffers.take(200).capacity(), 300);
+    }
 }

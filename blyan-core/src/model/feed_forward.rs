@@ -46,6 +46,7 @@ pub(crate) fn forward(
         let expert = residency.expert(spec, layer, 0)?;
         normed.arrange_for(isa, team, &expert.inputs())?;
         let mut outputs = run_experts(isa, team, &[(expert, &normed)], &[])?;
+        normed.give_back(team.buffers());
         return Ok((outputs.remove(0), None));
     };
 

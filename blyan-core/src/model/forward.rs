@@ -371,7 +371,9 @@ impl Decoder {
         logits.clear();
         logits.resize(normed.tokens() * head.rows, 0.0);
         let product = Matmul { linear: head, input: &normed, out: logits, nanos: None };
-        matmul::run(self.isa, &self.team, vec![product])
+        matmul::run(self.isa, &self.team, vec![product])?;
+        normed.give_back(self.team.buffers());
+        Ok(())
     }
 
     /// Loss of each token's target: residual (tokens, hidden_size), targets (tokens,).

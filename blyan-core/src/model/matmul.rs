@@ -81,7 +81,8 @@ impl Activations {
     ) -> Result<(), ModelError> {
         let grouped = linears.iter().any(|linear| linear.wants_grouped_inputs());
         if self.quantized.is_none() && linears.iter().any(|linear| linear.wants_quantized_inputs()) {
-            let mut quantized = team.buffers().take_quantized();
+            let bytes = Quantized::bytes_of(self.tokens, self.cols, grouped);
+            let mut quantized = team.buffers().take_quantized(bytes);
             quantized.reshape(self.tokens, self.cols, grouped)?;
             let tasks = {
                 let mut rows = self.values.chunks_exact(self.cols).zip(quantized.rows_mut());
@@ -117,7 +118,8 @@ impl Activations {
             }
         }
         let quantized = self.quantized.as_ref().map(|quantized| {
-            let mut gathered = team.buffers().take_quantized();
+            let bytes = Quantized::bytes_of(tokens.len(), self.cols, quantized.is_grouped());
+            let mut gathered = team.buffers().take_quantized(bytes);
             quantized.gather_into(tokens, &mut gathered);
             gathered
         });

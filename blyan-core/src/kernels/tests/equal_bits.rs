@@ -346,10 +346,13 @@ fn quantized_inputs(isa: Isa) {
 
 fn inputs_quantized_and_arranged_at_once(isa: Isa) {
     let mut random = Random(22);
-    for cols in [32, 96, 128, 160, 2080] {
+    let (mut actual, mut gathered) = (Quantized::default(), Quantized::default());
+    for cols in [2080, 32, 96, 128, 160, 2080] {
         let x = random.normals(3 * cols);
         let expected = quantize(Isa::SCALAR, &x, cols);
-        let mut actual = Quantized::default();
+        // In the memory of another shape, with and without the form for I4.
+        actual.reshape(5, cols, false).unwrap();
+        assert!(!actual.is_grouped());
         actual.reshape(3, cols, true).unwrap();
         x.chunks_exact(cols).zip(actual.rows_mut()).for_each(|(x, row)| isa.quantize_row(x, row));
         assert!(expected.tokens().eq(actual.tokens()), "{cols}");
@@ -358,6 +361,16 @@ fn inputs_quantized_and_arranged_at_once(isa: Isa) {
             quantized.words.iter().map(|words| (words.values, words.offsets)).collect()
         };
         assert_eq!(words(&expected), words(&actual), "{cols}");
+
+        actual.gather_into(&[2, 0, 2], &mut gathered);
+        let chosen: Vec<_> = [2, 0, 2].map(|token| expected.tokens().nth(token).unwrap()).into();
+        assert!(gathered.tokens().eq(chosen), "{cols}");
+        let per_token = expected.words.len() / 3;
+        assert_eq!(words(&gathered)[..per_token], words(&expected)[2 * per_token..], "{cols}");
+        assert_eq!(words(&gathered).len(), 3 * per_token);
+        actual.reshape(2, cols, false).unwrap();
+        actual.gather_into(&[1], &mut gathered);
+        assert!(!gathered.is_grouped(), "{cols}");
     }
 }
 

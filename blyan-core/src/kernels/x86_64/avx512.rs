@@ -378,7 +378,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn cover_two_steps(self, grid: &mut impl Grid<Self>) {
-        // The compiler keeps what lies between them in memory where it runs out of registers.
+        // With six rows, too, the compiler would keep some of what the first step makes in memory.
         self.cover_costly(grid);
     }
     #[inline(always)]
