@@ -46,8 +46,8 @@ impl Buffers {
         best_fit(&self.quantized, bytes, Quantized::bytes).unwrap_or_default()
     }
 
-    /// Takes those that are not used any more, if they are small: of a long prompt, each in two forms for I4, all that
-    /// no later layer has the same use for would pile up.
+    /// Takes those that are not used any more, if they are small. A long prompt's would pile up: each layer's experts
+    /// have other numbers of tokens, and what is too small for them would stay beside what takes its place.
     pub(crate) fn give_back_quantized(&self, quantized: impl IntoIterator<Item = Quantized>) {
         let small = quantized.into_iter().filter(|quantized| quantized.bytes() <= KEPT_BYTES);
         if let Some(mut spare) = lock(&self.quantized) {
