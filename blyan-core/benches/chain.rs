@@ -27,6 +27,10 @@ const SIZES: [u64; 3] = [1_000, 10_000, 100_000];
 /// Blocks of one transaction: a small import, and about a model with 40 layers of 128 experts.
 const BATCHES: [u64; 2] = [1_000, 5_000];
 const SINGLES: u64 = 40;
+/// Entries of the index that are ordered by hash move to their table once in 16,384 blocks; so many are appended
+/// that one move is among them, but for the smallest size, before whose first move so many fit.
+const MEASURED: u64 = 20_000;
+const MEASURED_FIRST: u64 = 5_000;
 const LOOKUPS: usize = 20_000;
 /// 4 GiB.
 const PAYLOAD_FILES: u64 = 512;
@@ -86,6 +90,12 @@ impl Growing {
         }
         writer.commit().unwrap();
         micros(begun.elapsed(), count)
+    }
+
+    /// Appends in transactions of so many; the mean of microseconds per block.
+    fn batches(&mut self, count: u64, blocks: u64) -> f64 {
+        let batches = blocks / count;
+        (0..batches).map(|_| self.batch(count)).sum::<f64>() / batches as f64
     }
 
     fn single(&mut self) -> f64 {
@@ -156,8 +166,8 @@ fn scale(scratch: &Path) {
             let count = BATCHES[1].min(size - growing.hashes.len() as u64);
             growing.batch(count);
         }
-        let small = median((0..3).map(|_| growing.batch(BATCHES[0])).collect());
-        let large = growing.batch(BATCHES[1]);
+        let measured = if size == SIZES[0] { MEASURED_FIRST } else { MEASURED };
+        let [small, large] = BATCHES.map(|count| growing.batches(count, measured));
         let single = median((0..SINGLES).map(|_| growing.single()).collect());
         let after_crash = open_after_crash_millis(&dir, scratch);
         let lookup = lookup_micros(&growing.chain, &growing.hashes);

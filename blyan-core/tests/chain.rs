@@ -464,8 +464,9 @@ fn the_index_is_the_documented_file() {
     let read = ReadOnlyDatabase::open(&path).unwrap().begin_read().unwrap();
 
     let meta = read.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap();
-    assert_eq!(meta.get("index_version").unwrap().unwrap().value(), 1);
-    let numbers = read.open_table(TableDefinition::<[u8; 16], ()>::new("numbers")).unwrap();
+    assert_eq!(meta.get("index_version").unwrap().unwrap().value(), 2);
+    assert_eq!(meta.get("settled").unwrap().unwrap().value(), 0);
+    let numbers = read.open_table(TableDefinition::<[u8; 16], ()>::new("recent")).unwrap();
     for (hash, number) in [(parent, 0_u64), (child, 1)] {
         let key = [&hash[..8], &number.to_be_bytes()].concat();
         assert!(numbers.get(<[u8; 16]>::try_from(key).unwrap()).unwrap().is_some());

@@ -73,7 +73,7 @@ pub enum ChainError {
     #[error(transparent)]
     Bundle(#[from] BundleError),
     /// The index has tables of another version.
-    #[error("the chain's index has version {found}, this library reads version 1")]
+    #[error("the chain's index has version {found}, this library reads versions 1 and 2")]
     IndexVersion {
         /// The version found.
         found: u64,

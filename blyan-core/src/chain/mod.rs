@@ -74,14 +74,15 @@ impl Chain {
         if access == Access::ReadWrite {
             let place = medium.dir().unwrap_or(Path::new("memory"));
             medium.remove_temporaries().map_err(StorageError::io("empty the folder tmp of", place))?;
-            if version.is_none() {
+            if matches!(version, None | Some(tables::WITHOUT_RECENT)) {
                 let mut batch = index.begin_write()?;
-                version = Some(batch.write(tables::create)?);
+                batch.write(tables::create)?;
                 batch.commit()?;
+                version = Some(tables::INDEX_VERSION);
             }
         }
         match version {
-            Some(tables::INDEX_VERSION) => {}
+            Some(tables::INDEX_VERSION | tables::WITHOUT_RECENT) => {}
             Some(found) => return Err(ChainError::IndexVersion { found }),
             // Its creation was interrupted, or is going on.
             None => {

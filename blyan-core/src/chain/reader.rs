@@ -8,7 +8,7 @@ use redb::{ReadTransaction, TableDefinition, Value, WriteTransaction};
 use super::block::Block;
 use super::error::{ChainError, Damage};
 use super::signature::SignatureRecord;
-use super::tables::{self, BlockValue, Found};
+use super::tables::{self, BlockValue, Found, Numbers};
 use crate::format::Header;
 use crate::hash::{BlockHash, PayloadHash, may_use_pool};
 use crate::storage::index::{Snapshot, WriteBatch};
@@ -86,8 +86,7 @@ impl Stored {
     /// Looks a block up among those of a transaction and before.
     pub(super) fn find_in(batch: &WriteBatch, block: &BlockHash) -> Result<Option<Self>, ChainError> {
         let found = batch.read(|transaction: &WriteTransaction| {
-            let (numbers, blocks) =
-                (transaction.open_table(tables::NUMBERS)?, transaction.open_table(tables::BLOCKS)?);
+            let (numbers, blocks) = (Numbers::write(transaction)?, transaction.open_table(tables::BLOCKS)?);
             tables::find(&numbers, &blocks, block)
         });
         Self::found(block, found.map_err(entry_error(block, "blocks"))?)
@@ -158,8 +157,7 @@ impl Reader {
 
     pub(super) fn find(&self, block: &BlockHash) -> Result<Option<Stored>, ChainError> {
         let found = self.read(|transaction| {
-            let (numbers, blocks) =
-                (transaction.open_table(tables::NUMBERS)?, transaction.open_table(tables::BLOCKS)?);
+            let (numbers, blocks) = (Numbers::read(transaction)?, transaction.open_table(tables::BLOCKS)?);
             tables::find(&numbers, &blocks, block)
         });
         Stored::found(block, found.map_err(entry_error(block, "blocks"))?)
@@ -172,8 +170,7 @@ impl Reader {
     pub(super) fn get_all(&self, blocks: &[BlockHash]) -> Result<Vec<Block>, ChainError> {
         let mut found = Vec::with_capacity(blocks.len());
         let read = self.read(|transaction| {
-            let (numbers, values) =
-                (transaction.open_table(tables::NUMBERS)?, transaction.open_table(tables::BLOCKS)?);
+            let (numbers, values) = (Numbers::read(transaction)?, transaction.open_table(tables::BLOCKS)?);
             for block in blocks {
                 found.push((block, tables::find(&numbers, &values, block)?));
                 if !matches!(found.last(), Some((_, Found::Value(..)))) {
@@ -218,9 +215,7 @@ impl Reader {
         };
         let actual = hash_of_value(&value);
         // A header that was changed hashes to something, but not to a name that was given out.
-        let given = self.read(|transaction| {
-            tables::is_numbered(&transaction.open_table(tables::NUMBERS)?, &actual, number)
-        });
+        let given = self.read(|transaction| Numbers::read(transaction)?.contains(&actual, number));
         if given.map_err(entry_error(&actual, "numbers"))? {
             return Ok(Stored::parse(&actual, number, value)?.block);
         }

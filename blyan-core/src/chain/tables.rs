@@ -1,14 +1,16 @@
 //! Owns the tables of the index: their keys, their values, and how a block enters them.
 //!
-//! Blocks are numbered in the order in which this directory got them. Only `numbers` is ordered by
-//! hash, and its entries are short; every other table grows at its end, or near its parents, so that
-//! an append dirties few pages however many blocks there are. Numbers are never shown: what a chain
-//! tells about its blocks does not depend on them.
+//! Blocks are numbered in the order in which this directory got them. Only `numbers` and `recent` are
+//! ordered by hash; every other table grows at its end, or near its parents, so that an append dirties
+//! few pages however many blocks there are. New blocks enter `recent`, whose size is bounded, and move
+//! to `numbers` many at a time, so that they share the pages they dirty there. Numbers are never shown:
+//! what a chain tells about its blocks does not depend on them.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | text | number, u64 |
 //! | `numbers` | first 8 bytes of the block hash, block number (u64 BE) | |
+//! | `recent` | the same, of the blocks from number `settled` on | |
 //! | `blocks` | block number (u64) | height (u64), header length (u32), header, small payload |
 //! | `lanes` | lane, kind (u16 BE), height (u64 BE), block number (u64 BE) | block hash |
 //! | `names` | name, 0, block number (u64 BE) | 1 while no block of the name has it as predecessor, else 0 |
@@ -17,10 +19,12 @@
 //! | `signatures` | block hash, public key, time (u64 BE) | signature |
 //! | `collected` | payload hash | ; made by the first collection |
 
+use std::iter;
 use std::sync::Arc;
 
 use redb::{
-    ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle, WriteTransaction,
+    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    TableHandle, WriteTransaction,
 };
 
 use super::block::Block;
@@ -30,6 +34,7 @@ use crate::hash::{BlockHash, HASH_LEN, PayloadHash};
 
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 pub(super) const NUMBERS: TableDefinition<'static, [u8; 16], ()> = TableDefinition::new("numbers");
+pub(super) const RECENT: TableDefinition<'static, [u8; 16], ()> = TableDefinition::new("recent");
 pub(super) const BLOCKS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blocks");
 pub(super) const LANES: TableDefinition<'static, [u8; 19], [u8; 32]> = TableDefinition::new("lanes");
 pub(super) const NAMES: TableDefinition<'static, &[u8], u8> = TableDefinition::new("names");
@@ -39,9 +44,16 @@ pub(super) const SIGNATURES: TableDefinition<'static, [u8; 72], [u8; 64]> =
     TableDefinition::new("signatures");
 pub(super) const COLLECTED: TableDefinition<'static, [u8; 32], ()> = TableDefinition::new("collected");
 
-/// Version of the tables; another one is refused.
-pub(super) const INDEX_VERSION: u64 = 1;
+/// Version of the tables; a later one is refused.
+pub(super) const INDEX_VERSION: u64 = 2;
 pub(super) const INDEX_VERSION_KEY: &str = "index_version";
+/// The version that had no `recent`: all blocks are in `numbers`.
+pub(super) const WITHOUT_RECENT: u64 = 1;
+
+/// The number from which blocks are in `recent`.
+pub(super) const SETTLED_KEY: &str = "settled";
+/// Whenever so many more blocks have come, those of `recent` move to `numbers`.
+pub(super) const SETTLE_BLOCKS: u64 = 16384;
 
 /// Payloads up to this many bytes lie in the index, unless they are weights.
 pub(super) const MAX_INLINE_BYTES: u64 = 4096;
@@ -140,24 +152,21 @@ impl<'a> BlockValue<'a> {
     }
 }
 
-/// Creates every table, so that readers find them all; tells the version of existing ones.
-pub(super) fn create(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
-    let version = {
-        let mut meta = transaction.open_table(META)?;
-        let stored = meta.get(INDEX_VERSION_KEY)?.map(|version| version.value());
-        if stored.is_none() {
-            meta.insert(INDEX_VERSION_KEY, INDEX_VERSION)?;
-        }
-        stored.unwrap_or(INDEX_VERSION)
-    };
+/// Creates every table, so that readers find them all, also those that an earlier version lacked.
+pub(super) fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(NUMBERS)?;
+    transaction.open_table(RECENT)?;
     transaction.open_table(BLOCKS)?;
     transaction.open_table(LANES)?;
     transaction.open_table(NAMES)?;
     transaction.open_table(CHILDREN)?;
     transaction.open_table(TIPS)?;
     transaction.open_table(SIGNATURES)?;
-    Ok(version)
+    let settled = next_number(transaction)?;
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(INDEX_VERSION_KEY, INDEX_VERSION)?;
+    meta.insert(SETTLED_KEY, settled)?;
+    Ok(())
 }
 
 /// The version of the tables, `None` if they were never created.
@@ -194,27 +203,80 @@ pub(super) enum Found {
     Other(BlockHash),
 }
 
-/// Looks a block up, in a transaction that reads or one that writes.
+/// The tables that give the numbers of hashes, in a transaction that reads or one that writes.
+pub(super) struct Numbers<T> {
+    settled: T,
+    /// `None` in the version that lacked it.
+    recent: Option<T>,
+}
+
+impl Numbers<ReadOnlyTable<[u8; 16], ()>> {
+    pub(super) fn read(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
+        let recent = match transaction.open_table(RECENT) {
+            Ok(table) => Some(table),
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { settled: transaction.open_table(NUMBERS)?, recent })
+    }
+}
+
+impl<'t> Numbers<Table<'t, [u8; 16], ()>> {
+    pub(super) fn write(transaction: &'t WriteTransaction) -> Result<Self, redb::Error> {
+        Ok(Self { settled: transaction.open_table(NUMBERS)?, recent: Some(transaction.open_table(RECENT)?) })
+    }
+}
+
+impl<T: ReadableTable<[u8; 16], ()>> Numbers<T> {
+    fn tables(&self) -> impl Iterator<Item = &T> {
+        iter::once(&self.settled).chain(&self.recent)
+    }
+
+    /// The numbers of the blocks whose hashes begin like these or one between them.
+    pub(super) fn between(&self, first: &BlockHash, last: &BlockHash) -> Result<Vec<u64>, redb::Error> {
+        let mut numbers = Vec::new();
+        for table in self.tables() {
+            for entry in table.range(number_key(first, 0)..=number_key(last, u64::MAX))? {
+                numbers.push(last_number(&entry?.0.value()));
+            }
+        }
+        Ok(numbers)
+    }
+
+    /// Whether the block has that number.
+    pub(super) fn contains(&self, block: &BlockHash, number: u64) -> Result<bool, redb::Error> {
+        for table in self.tables() {
+            if table.get(number_key(block, number))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Looks a block up.
 pub(super) fn find(
-    numbers: &impl ReadableTable<[u8; 16], ()>,
+    numbers: &Numbers<impl ReadableTable<[u8; 16], ()>>,
     blocks: &impl ReadableTable<u64, &'static [u8]>,
     block: &BlockHash,
 ) -> Result<Found, redb::Error> {
     let mut found = Found::Nothing;
-    for entry in numbers.range(number_key(block, 0)..=number_key(block, u64::MAX))? {
-        let number = last_number(&entry?.0.value());
-        match blocks.get(number)? {
-            None => found = Found::NumberOnly,
-            Some(value) => {
-                let value = value.value();
-                let actual = BlockHash::of_header(BlockValue::from_bytes(value).header);
-                if actual == *block {
-                    return Ok(Found::Value(number, value.to_vec()));
-                }
-                // Another block whose hash starts alike is none of this one's; a damaged header hashes
-                // to anything.
-                if number_key(&actual, number) != number_key(block, number) {
-                    found = Found::Other(actual);
+    for table in numbers.tables() {
+        for entry in table.range(number_key(block, 0)..=number_key(block, u64::MAX))? {
+            let number = last_number(&entry?.0.value());
+            match blocks.get(number)? {
+                None => found = Found::NumberOnly,
+                Some(value) => {
+                    let value = value.value();
+                    let actual = BlockHash::of_header(BlockValue::from_bytes(value).header);
+                    if actual == *block {
+                        return Ok(Found::Value(number, value.to_vec()));
+                    }
+                    // Another block whose hash starts alike is none of this one's; a damaged header
+                    // hashes to anything.
+                    if number_key(&actual, number) != number_key(block, number) {
+                        found = Found::Other(actual);
+                    }
                 }
             }
         }
@@ -222,13 +284,23 @@ pub(super) fn find(
     Ok(found)
 }
 
-/// Whether the block has that number.
-pub(super) fn is_numbered(
-    numbers: &impl ReadableTable<[u8; 16], ()>,
-    block: &BlockHash,
-    number: u64,
-) -> Result<bool, redb::Error> {
-    Ok(numbers.get(number_key(block, number))?.is_some())
+/// The number from which blocks are in `recent`; `None` in the version that had all in `numbers`.
+pub(super) fn settled(transaction: &ReadTransaction) -> Result<Option<u64>, redb::Error> {
+    Ok(transaction.open_table(META)?.get(SETTLED_KEY)?.map(|settled| settled.value()))
+}
+
+/// Moves the blocks of `recent`, all before this number, to `numbers`.
+fn settle(transaction: &WriteTransaction, next: u64) -> Result<(), redb::Error> {
+    {
+        let mut numbers = transaction.open_table(NUMBERS)?;
+        for entry in transaction.open_table(RECENT)?.iter()? {
+            numbers.insert(entry?.0.value(), ())?;
+        }
+    }
+    transaction.delete_table(RECENT)?;
+    transaction.open_table(RECENT)?;
+    transaction.open_table(META)?.insert(SETTLED_KEY, next)?;
+    Ok(())
 }
 
 /// A block that is about to be inserted.
@@ -247,7 +319,10 @@ pub(super) struct NewBlock<'a> {
 /// Enters a block into every table. Touches the block and its parents, nothing else.
 pub(super) fn insert_block(transaction: &WriteTransaction, block: &NewBlock<'_>) -> Result<(), redb::Error> {
     let NewBlock { hash, number, height, header, header_bytes, payload, parents } = *block;
-    transaction.open_table(NUMBERS)?.insert(number_key(hash, number), ())?;
+    if number.is_multiple_of(SETTLE_BLOCKS) {
+        settle(transaction, number)?;
+    }
+    transaction.open_table(RECENT)?.insert(number_key(hash, number), ())?;
     insert_value(transaction, number, &BlockValue { height, header: header_bytes, payload })?;
     transaction
         .open_table(LANES)?

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::block::Block;
 use super::error::{ChainError, Damage};
 use super::reader::{Reader, Stored, entry_error};
+use super::tables::Numbers;
 use super::{Chain, tables};
 use crate::format::{BlockKind, ChainId};
 use crate::hash::{BlockHash, ChainRoot, DomainHasher, HASH_LEN};
@@ -202,10 +203,10 @@ impl Chain {
         let fill = |digit: &str| format!("{prefix}{}", digit.repeat(2 * HASH_LEN - prefix.len())).parse();
         let (Ok(first), Ok(last)) = (fill("0"), fill("f")) else { return Ok(Vec::new()) };
         let reader = self.reader()?;
-        let (start, end) = (tables::number_key(&first, 0), tables::number_key(&last, u64::MAX));
+        let numbers = reader.read(|transaction| Numbers::read(transaction)?.between(&first, &last))?;
         let mut found = Vec::new();
-        for (key, ()) in reader.scan(tables::NUMBERS, start, end, |_| ())? {
-            let hash = reader.numbered(tables::last_number(&key), "numbers")?.hash();
+        for number in numbers {
+            let hash = reader.numbered(number, "numbers")?.hash();
             if (first..=last).contains(&hash) {
                 found.push(hash);
             }

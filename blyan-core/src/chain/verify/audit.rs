@@ -256,10 +256,21 @@ impl<'a> Audit<'a> {
 
     /// Every table must hold what the headers imply, and nothing else.
     pub(super) fn check_tables(&mut self) -> Result<(), ChainError> {
+        let settled = self.reader.read(tables::settled)?;
         let numbers = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
-            expect(tables::number_key(block, seen.number).to_vec(), ().into());
+            if settled.is_none_or(|settled| seen.number < settled) {
+                expect(tables::number_key(block, seen.number).to_vec(), ().into());
+            }
         };
         self.check_table("numbers", tables::NUMBERS, numbers)?;
+        if let Some(settled) = settled {
+            let recent = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
+                if seen.number >= settled {
+                    expect(tables::number_key(block, seen.number).to_vec(), ().into());
+                }
+            };
+            self.check_table("recent", tables::RECENT, recent)?;
+        }
         let lanes = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
             let key = tables::lane_key(seen.lane, seen.kind, seen.height, seen.number);
             expect(key.to_vec(), (*block.as_bytes()).into());

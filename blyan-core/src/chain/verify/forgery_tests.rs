@@ -139,7 +139,13 @@ fn missing_and_wrong_entries_of_every_table_are_named() {
     assert!(f.chain.blocks_of_kind(BlockKind::HEAD).any(|block| block.is_err()));
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::NUMBERS)?.remove(tables::number_key(&f.old, OLD))?;
+        write.open_table(tables::RECENT)?.remove(tables::number_key(&f.old, OLD))?;
+        Ok(())
+    });
+    f.assert_entry(f.old, "recent");
+    let f = chain();
+    f.forge(|write| {
+        write.open_table(tables::NUMBERS)?.insert(tables::number_key(&f.old, OLD), ())?;
         Ok(())
     });
     f.assert_entry(f.old, "numbers");
@@ -189,11 +195,11 @@ fn blocks_whose_hashes_begin_alike_are_told_apart() {
     let f = chain();
     // As if the spec's hash began like the one of `old`.
     f.forge(|write| {
-        write.open_table(tables::NUMBERS)?.insert(tables::number_key(&f.old, SPEC), ())?;
+        write.open_table(tables::RECENT)?.insert(tables::number_key(&f.old, SPEC), ())?;
         Ok(())
     });
     assert_eq!(f.chain.get(&f.old).unwrap().hash(), f.old);
-    f.assert_entry(f.spec, "numbers");
+    f.assert_entry(f.spec, "recent");
 }
 
 #[test]
@@ -266,6 +272,82 @@ fn a_missing_or_exchanged_small_payload_is_named() {
     assert!(f.chain.verify(&VerifyOptions::full()).unwrap().is_ok());
 }
 
+/// More blocks than `recent` takes, in two transactions, are found in the table they moved to.
+#[test]
+fn recent_blocks_settle_and_are_found() {
+    let medium = std::sync::Arc::new(crate::storage::MemoryMedium::new());
+    let chain = Chain::open_with(medium, Access::ReadWrite, Validators::new()).unwrap();
+    let total = tables::SETTLE_BLOCKS + 3;
+    let mut hashes = Vec::new();
+    for numbers in [0..100, 100..total] {
+        let mut writer = chain.writer().unwrap();
+        for number in numbers {
+            let draft = Draft::new(ChainId::Dataset, BlockKind(5000), "item", number.to_string());
+            hashes.push(writer.append(draft).unwrap().hash);
+            // One that is there is found before the commit as well, wherever it is.
+            assert!(writer.contains(&hashes[number as usize / 2]).unwrap());
+        }
+        writer.commit().unwrap();
+    }
+    let reader = chain.reader().unwrap();
+    let numbered = |table| reader.scan(table, [0; 16], [0xff; 16], |()| ()).unwrap().len() as u64;
+    assert_eq!((numbered(tables::NUMBERS), numbered(tables::RECENT)), (tables::SETTLE_BLOCKS, 3));
+    let blocks = reader.get_all(&hashes).unwrap();
+    assert!(blocks.iter().map(|block| block.number()).eq(0..total));
+    for hash in [hashes[0], hashes[total as usize - 1]] {
+        assert_eq!(chain.with_prefix(&hash.to_string()).unwrap(), [hash]);
+    }
+    assert_eq!(chain.with_prefix("").unwrap().len() as u64, total);
+    assert!(chain.verify(&VerifyOptions::headers()).unwrap().is_ok());
+}
+
+/// A chain of the version before `recent` is read as it is, and gets that table from its first writer.
+#[test]
+fn a_chain_without_recent_blocks_is_read_and_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    let item = |payload: &str| Draft::new(ChainId::Dataset, BlockKind(5000), "item", payload);
+    let hashes = {
+        let chain = Chain::open_with(medium(&dir), Access::ReadWrite, Validators::new()).unwrap();
+        let hashes = ["a", "b"].map(|payload| chain.append(item(payload)).unwrap());
+        let mut batch = chain.0.index.begin_write().unwrap();
+        batch
+            .write(|write| {
+                write.delete_table(tables::RECENT)?;
+                let mut numbers = write.open_table(tables::NUMBERS)?;
+                for (number, hash) in (0..).zip(&hashes) {
+                    numbers.insert(tables::number_key(hash, number), ())?;
+                }
+                let mut meta = write.open_table(tables::META)?;
+                meta.insert(tables::INDEX_VERSION_KEY, tables::WITHOUT_RECENT)?;
+                meta.remove(tables::SETTLED_KEY)?;
+                Ok(())
+            })
+            .unwrap();
+        batch.commit().unwrap();
+        hashes
+    };
+    for access in [Access::ReadOnly, Access::ReadWrite, Access::ReadOnly] {
+        let chain = Chain::open_with(medium(&dir), access, Validators::new()).unwrap();
+        for hash in hashes {
+            assert_eq!(chain.get(&hash).unwrap().hash(), hash);
+            assert_eq!(chain.with_prefix(&hash.to_string()).unwrap(), [hash]);
+        }
+        assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
+        if access == Access::ReadWrite {
+            let new = chain.append(item("c")).unwrap();
+            assert_eq!(chain.get(&new).unwrap().number(), 2);
+            assert!(!chain.writer().unwrap().append(item("a")).unwrap().new_block);
+        }
+    }
+    let chain = Chain::open_with(medium(&dir), Access::ReadOnly, Validators::new()).unwrap();
+    let settled = chain.reader().unwrap().read(tables::settled).unwrap();
+    assert_eq!((settled, chain.len().unwrap()), (Some(2), 3));
+}
+
+fn medium(dir: &tempfile::TempDir) -> std::sync::Arc<crate::storage::DirMedium> {
+    std::sync::Arc::new(crate::storage::DirMedium::new(dir.path()))
+}
+
 #[test]
 fn another_version_of_the_tables_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -274,14 +356,14 @@ fn another_version_of_the_tables_is_refused() {
         let mut batch = chain.0.index.begin_write().unwrap();
         batch
             .write(|write| {
-                write.open_table(tables::META)?.insert(tables::INDEX_VERSION_KEY, 2)?;
+                write.open_table(tables::META)?.insert(tables::INDEX_VERSION_KEY, 3)?;
                 Ok(())
             })
             .unwrap();
         batch.commit().unwrap();
     }
     for chain in [Chain::open(dir.path()), Chain::open_read_only(dir.path())] {
-        assert!(matches!(chain, Err(ChainError::IndexVersion { found: 2 })));
+        assert!(matches!(chain, Err(ChainError::IndexVersion { found: 3 })));
     }
 }
 
