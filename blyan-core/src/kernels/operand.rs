@@ -309,22 +309,6 @@ impl Quantized {
         })
     }
 
-    /// Copies some tokens, in any order, into another's memory.
-    pub(crate) fn gather_into(&self, tokens: &[usize], gathered: &mut Self) {
-        gathered.values.resize(tokens.len(), self.values.cols());
-        for (row, &token) in gathered.values.rows_mut().zip(tokens) {
-            row.copy_from_slice(self.values.row(token));
-        }
-        gathered.scales.clear();
-        gathered.scales.extend(tokens.iter().map(|&token| self.scales[token]));
-        gathered.words.clear();
-        if self.is_grouped() {
-            let per_token = self.words.len() / self.values.len();
-            let words = tokens.iter().map(|&token| &self.words[token * per_token..][..per_token]);
-            words.for_each(|words| gathered.words.extend_from_slice(words));
-        }
-    }
-
     /// The rounded values of each token, within ±32767.
     pub fn tokens(&self) -> impl Iterator<Item = &[i16]> {
         self.values.rows()
@@ -361,8 +345,11 @@ impl Aligned {
 pub struct Input<'a> {
     /// Empty where there is only the quantized form.
     x: &'a [f32],
+    /// Tokens that each form holds.
     tokens: usize,
     cols: usize,
+    /// Those that are meant, in their order; all if `None`.
+    chosen: Option<&'a [usize]>,
     aligned: Option<&'a Aligned>,
     quantized: Option<&'a Quantized>,
 }
@@ -375,13 +362,13 @@ impl<'a> Input<'a> {
     /// `cols` of zero, or a length that is no whole number of rows.
     pub fn new(x: &'a [f32], cols: usize) -> Result<Self, KernelError> {
         let tokens = whole_rows("input", x.len(), cols)?;
-        Ok(Self { x, tokens, cols, aligned: None, quantized: None })
+        Ok(Self { x, tokens, cols, chosen: None, aligned: None, quantized: None })
     }
 
     /// Activations in their quantized form alone, which is all that `I8` and `I4` weights read.
     pub fn from_quantized(quantized: &'a Quantized) -> Self {
         let (tokens, cols) = (quantized.values.len(), quantized.values.cols());
-        Self { x: &[], tokens, cols, aligned: None, quantized: Some(quantized) }
+        Self { x: &[], tokens, cols, chosen: None, aligned: None, quantized: Some(quantized) }
     }
 
     /// Adds a copy of the same activations, which is read in their place.
@@ -391,7 +378,7 @@ impl<'a> Input<'a> {
     /// Another shape than that of the activations.
     pub fn with_aligned(self, aligned: &'a Aligned) -> Result<Self, KernelError> {
         check_len("aligned columns", self.cols, aligned.values.cols())?;
-        check_len("aligned tokens", self.tokens(), aligned.values.len())?;
+        check_len("aligned tokens", self.tokens, aligned.values.len())?;
         Ok(Self { aligned: Some(aligned), ..self })
     }
 
@@ -402,13 +389,32 @@ impl<'a> Input<'a> {
     /// Another shape than that of the activations.
     pub fn with_quantized(self, quantized: &'a Quantized) -> Result<Self, KernelError> {
         check_len("quantized columns", self.cols, quantized.values.cols())?;
-        check_len("quantized tokens", self.tokens(), quantized.values.len())?;
+        check_len("quantized tokens", self.tokens, quantized.values.len())?;
         Ok(Self { quantized: Some(quantized), ..self })
+    }
+
+    /// The same of some tokens alone, in any order: each expert reads those that were routed to it in place.
+    ///
+    /// # Errors
+    ///
+    /// A token that there is not.
+    pub fn choose(self, tokens: &'a [usize]) -> Result<Self, KernelError> {
+        match tokens.iter().find(|&&token| token >= self.tokens) {
+            Some(&index) => {
+                Err(KernelError::OutOfRange { argument: "chosen tokens", index, len: self.tokens })
+            }
+            None => Ok(Self { chosen: Some(tokens), ..self }),
+        }
     }
 
     /// Number of tokens.
     pub fn tokens(&self) -> usize {
-        self.tokens
+        self.chosen.map_or(self.tokens, <[usize]>::len)
+    }
+
+    /// Where a token is.
+    fn place(&self, token: usize) -> usize {
+        self.chosen.map_or(token, |chosen| chosen[token])
     }
 
     /// Values per token.
@@ -432,12 +438,13 @@ impl<'a> Input<'a> {
 
     /// The rounded activations of one token as `I4` weights meet them.
     pub(super) fn words(&self, token: usize) -> &'a [Words] {
-        let per_token = self.cols.div_ceil(WORDS_COLS);
+        let (token, per_token) = (self.place(token), self.cols.div_ceil(WORDS_COLS));
         self.quantized.map_or(&[], |q| &q.words[token * per_token..(token + 1) * per_token])
     }
 
     /// The activations of one token.
     pub(super) fn token(&self, token: usize) -> &'a [f32] {
+        let token = self.place(token);
         match self.aligned {
             Some(aligned) => aligned.values.row(token),
             None => &self.x[token * self.cols..(token + 1) * self.cols],
@@ -446,6 +453,7 @@ impl<'a> Input<'a> {
 
     /// The rounded activations of one token and their scale.
     pub(super) fn quantized_token(&self, token: usize) -> (&'a [i16], f32) {
+        let token = self.place(token);
         // `matmul` refuses such weights without a quantized input, so the fallback is never taken.
         self.quantized.map_or((&[], f32::NAN), |q| (q.values.row(token), q.scales[token]))
     }

@@ -49,9 +49,9 @@ pub(crate) fn forward(
         isa,
         team,
         vec![
-            Matmul { linear: &weights.q_proj, input: &normed, out: &mut q, nanos: None },
-            Matmul { linear: &weights.k_proj, input: &normed, out: &mut k, nanos: None },
-            Matmul { linear: &weights.v_proj, input: &normed, out: &mut v, nanos: None },
+            Matmul { linear: &weights.q_proj, input: normed.all(), out: &mut q, nanos: None },
+            Matmul { linear: &weights.k_proj, input: normed.all(), out: &mut k, nanos: None },
+            Matmul { linear: &weights.v_proj, input: normed.all(), out: &mut v, nanos: None },
         ],
     )?;
     normed.give_back(team.buffers());
@@ -86,7 +86,7 @@ pub(crate) fn forward(
     matmul::run(
         isa,
         team,
-        vec![Matmul { linear: &weights.o_proj, input: &mixed, out: &mut out, nanos: None }],
+        vec![Matmul { linear: &weights.o_proj, input: mixed.all(), out: &mut out, nanos: None }],
     )?;
     mixed.give_back(team.buffers());
     team.buffers().give_back([q, k, v]);

@@ -10,7 +10,7 @@ use crate::format::{FeedForward, ModelSpec};
 use crate::kernels::{Isa, math, top_k};
 
 use super::ModelError;
-use super::matmul::{self, Activations, Matmul};
+use super::matmul::{self, Activations, Matmul, Tokens};
 use super::residency::Residency;
 use super::team::{CachePadded, Team};
 use super::weights::ExpertWeights;
@@ -45,7 +45,7 @@ pub(crate) fn forward(
     else {
         let expert = residency.expert(spec, layer, 0)?;
         normed.arrange_for(isa, team, &expert.inputs())?;
-        let mut outputs = run_experts(isa, team, &[(expert, &normed)], &[])?;
+        let mut outputs = run_experts(isa, team, &[(expert, normed.all())], &[])?;
         normed.give_back(team.buffers());
         return Ok((outputs.remove(0), None));
     };
@@ -59,26 +59,16 @@ pub(crate) fn forward(
         None => None,
     };
 
-    // Rounded once, however many experts meet a token.
-    let matrices: Vec<_> = experts.iter().flat_map(|expert| expert.inputs()).collect();
-    normed.quantize_for(isa, team, &matrices)?;
-    if let Some(shared) = shared {
-        normed.arrange_for(isa, team, &shared.inputs())?;
-    }
-    let mut gathered: Vec<Option<Activations>> = experts.iter().map(|_| None).collect();
-    if normed.tokens() > 1 {
-        let gathering = assignment.tokens.iter().zip(&experts).zip(&mut gathered);
-        team.for_each(gathering.collect(), |((chosen, expert), gathered)| {
-            *gathered = Some(normed.gather(team, chosen, &expert.inputs())?);
-            Ok::<_, ModelError>(())
-        })?;
-    }
-    let mut jobs: Vec<(&ExpertWeights, &Activations)> = experts
-        .iter()
-        .zip(&gathered)
-        .map(|(&expert, gathered)| (expert, gathered.as_ref().unwrap_or(&normed)))
-        .collect();
-    jobs.extend(shared.map(|shared| (shared, &normed)));
+    // Arranged once, however many experts meet a token.
+    let mut matrices: Vec<_> = experts.iter().flat_map(|expert| expert.inputs()).collect();
+    matrices.extend(shared.iter().flat_map(|shared| shared.inputs()));
+    normed.arrange_for(isa, team, &matrices)?;
+    let chosen = assignment.tokens.iter().map(|tokens| match normed.tokens() {
+        1 => normed.all(),
+        _ => normed.choose(tokens),
+    });
+    let mut jobs: Vec<(&ExpertWeights, Tokens<'_>)> = experts.iter().copied().zip(chosen).collect();
+    jobs.extend(shared.map(|shared| (shared, normed.all())));
     let nanos: Vec<_> = experts.iter().map(|_| CachePadded(AtomicU64::new(0))).collect();
     let outputs = run_experts(isa, team, &jobs, &nanos)?;
 
@@ -97,7 +87,7 @@ pub(crate) fn forward(
         Ok::<_, ModelError>(())
     })?;
     team.buffers().give_back(outputs);
-    gathered.into_iter().flatten().chain([normed]).for_each(|input| input.give_back(team.buffers()));
+    normed.give_back(team.buffers());
     let nanos = nanos.into_iter().map(|CachePadded(nanos)| nanos.into_inner());
     routing.nanos = assignment.experts.iter().map(|&expert| expert as u32).zip(nanos).collect();
     Ok((mixed, Some(routing)))
@@ -115,7 +105,11 @@ fn route(
 ) -> Result<LayerRouting, ModelError> {
     let router = residency.router(spec, layer)?;
     let mut scores = vec![0.0; normed.tokens() * router.rows];
-    matmul::run(isa, team, vec![Matmul { linear: router, input: normed, out: &mut scores, nanos: None }])?;
+    matmul::run(
+        isa,
+        team,
+        vec![Matmul { linear: router, input: normed.all(), out: &mut scores, nanos: None }],
+    )?;
     let mut routing = LayerRouting {
         layer,
         experts_per_token,
@@ -178,11 +172,11 @@ impl Assignment {
 fn run_experts(
     isa: Isa,
     team: &Team,
-    jobs: &[(&ExpertWeights, &Activations)],
+    jobs: &[(&ExpertWeights, Tokens<'_>)],
     nanos: &[CachePadded<AtomicU64>],
 ) -> Result<Vec<Vec<f32>>, ModelError> {
-    let room = |(expert, input): &(&ExpertWeights, &Activations)| {
-        team.buffers().take(input.tokens() * expert.gate_proj.rows)
+    let room = |(expert, input): &(&ExpertWeights, Tokens<'_>)| {
+        team.buffers().take(input.len() * expert.gate_proj.rows)
     };
     let mut gates: Vec<Vec<f32>> = jobs.iter().map(room).collect();
     let mut ups: Vec<Vec<f32>> = jobs.iter().map(room).collect();
@@ -210,14 +204,12 @@ fn run_experts(
         Ok::<_, ModelError>(())
     })?;
 
-    let mut outputs: Vec<Vec<f32>> = jobs
-        .iter()
-        .map(|(expert, input)| team.buffers().take(input.tokens() * expert.down_proj.rows))
-        .collect();
+    let mut outputs: Vec<Vec<f32>> =
+        jobs.iter().map(|(expert, input)| team.buffers().take(input.len() * expert.down_proj.rows)).collect();
     let products = jobs.iter().zip(&inner).zip(&mut outputs).enumerate();
     let products = products.map(|(index, (((expert, _), input), out))| Matmul {
         linear: &expert.down_proj,
-        input,
+        input: input.all(),
         out,
         nanos: counter(index),
     });
@@ -235,7 +227,7 @@ fn shared_gates(
 ) -> Result<Vec<f32>, ModelError> {
     let mut gates = vec![0.0; normed.tokens()];
     if let Some(linear) = &shared.shared_expert_gate {
-        matmul::run(isa, team, vec![Matmul { linear, input: normed, out: &mut gates, nanos: None }])?;
+        matmul::run(isa, team, vec![Matmul { linear, input: normed.all(), out: &mut gates, nanos: None }])?;
     }
     Ok(gates)
 }

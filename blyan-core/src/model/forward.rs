@@ -370,7 +370,7 @@ impl Decoder {
         normed.arrange_for(self.isa, &self.team, &[head])?;
         logits.clear();
         logits.resize(normed.tokens() * head.rows, 0.0);
-        let product = Matmul { linear: head, input: &normed, out: logits, nanos: None };
+        let product = Matmul { linear: head, input: normed.all(), out: logits, nanos: None };
         matmul::run(self.isa, &self.team, vec![product])?;
         normed.give_back(self.team.buffers());
         Ok(())

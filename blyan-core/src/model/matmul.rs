@@ -47,6 +47,16 @@ impl Activations {
         self.tokens
     }
 
+    /// What a product of all tokens reads.
+    pub(crate) fn all(&self) -> Tokens<'_> {
+        Tokens { activations: self, chosen: None }
+    }
+
+    /// What a product of some tokens reads.
+    pub(crate) fn choose<'a>(&'a self, tokens: &'a [usize]) -> Tokens<'a> {
+        Tokens { activations: self, chosen: Some(tokens) }
+    }
+
     /// Gives the memory to whoever needs it next.
     pub(crate) fn give_back(self, buffers: &Buffers) {
         buffers.give_back([self.values]);
@@ -103,31 +113,6 @@ impl Activations {
         Ok(())
     }
 
-    /// Some tokens alone, for the matrices that `linears` are, in the forms that there are and that they want.
-    pub(crate) fn gather(
-        &self,
-        team: &Team,
-        tokens: &[usize],
-        linears: &[&Linear],
-    ) -> Result<Self, ModelError> {
-        let mut values = Vec::new();
-        if any_floats(linears) {
-            values = team.buffers().take(tokens.len() * self.cols);
-            for (row, token) in values.chunks_exact_mut(self.cols).zip(tokens) {
-                row.copy_from_slice(&self.values[token * self.cols..][..self.cols]);
-            }
-        }
-        let quantized = self.quantized.as_ref().map(|quantized| {
-            let bytes = Quantized::bytes_of(tokens.len(), self.cols, quantized.is_grouped());
-            let mut gathered = team.buffers().take_quantized(bytes);
-            quantized.gather_into(tokens, &mut gathered);
-            gathered
-        });
-        let mut gathered = Self { values, tokens: tokens.len(), cols: self.cols, aligned: None, quantized };
-        gathered.align_for(linears)?;
-        Ok(gathered)
-    }
-
     fn input(&self) -> Result<Input<'_>, KernelError> {
         let mut input = match &self.quantized {
             Some(quantized) if self.values.is_empty() => return Ok(Input::from_quantized(quantized)),
@@ -147,10 +132,28 @@ fn any_floats(linears: &[&Linear]) -> bool {
     linears.iter().any(|linear| !linear.wants_quantized_inputs())
 }
 
+/// Tokens of some activations, all of them or chosen ones.
+#[derive(Clone, Copy)]
+pub(crate) struct Tokens<'a> {
+    activations: &'a Activations,
+    chosen: Option<&'a [usize]>,
+}
+
+impl<'a> Tokens<'a> {
+    pub(crate) fn len(self) -> usize {
+        self.chosen.map_or(self.activations.tokens, <[usize]>::len)
+    }
+
+    fn input(self) -> Result<Input<'a>, KernelError> {
+        let input = self.activations.input()?;
+        self.chosen.map_or(Ok(input), |tokens| input.choose(tokens))
+    }
+}
+
 /// One matrix product: `out = input · weightsᵀ + bias`.
 pub(crate) struct Matmul<'a> {
     pub(crate) linear: &'a Linear,
-    pub(crate) input: &'a Activations,
+    pub(crate) input: Tokens<'a>,
     /// (tokens, rows)
     pub(crate) out: &'a mut [f32],
     /// Nanoseconds of all threads are added here.
@@ -160,7 +163,7 @@ pub(crate) struct Matmul<'a> {
 /// Some output rows of one product.
 struct Task<'a> {
     linear: &'a Linear,
-    input: &'a Activations,
+    input: Tokens<'a>,
     rows: Range<usize>,
     /// (tokens, rows.len())
     out: MatMut<'a>,
@@ -169,15 +172,15 @@ struct Task<'a> {
 
 /// Runs all products in one parallel region. Every thread has the same number of multiply-adds to begin with.
 pub(crate) fn run(isa: Isa, team: &Team, products: Vec<Matmul<'_>>) -> Result<(), ModelError> {
-    let macs: usize = products.iter().map(|p| p.linear.rows * p.linear.cols * p.input.tokens()).sum();
+    let macs: usize = products.iter().map(|p| p.linear.rows * p.linear.cols * p.input.len()).sum();
     let share = macs.div_ceil(team.threads());
     let smallest = (share / SMALLEST_PART).max(MIN_TASK_MACS);
     let mut tasks = Vec::new();
     let mut starts = vec![0];
     let mut macs_before = 0;
     for Matmul { linear, input, out, nanos } in products {
-        let row_macs = (linear.cols * input.tokens()).max(1);
-        let mut rest = MatMut::from_slice(out, input.tokens(), linear.rows)?;
+        let row_macs = (linear.cols * input.len()).max(1);
+        let mut rest = MatMut::from_slice(out, input.len(), linear.rows)?;
         let mut start = 0;
         while start < linear.rows {
             if macs_before >= starts.len() * share {

@@ -101,6 +101,11 @@ fn matmul() {
         assert_refused!(run(0..4, &input, (1, 4)), KernelError::Length { argument: "output rows", .. });
         let narrow = Input::new(&x, 2).unwrap();
         assert_refused!(run(0..4, &narrow, (3, 2)), KernelError::Length { argument: "input columns", .. });
+        let beyond = alone.choose(&[0, 2]);
+        assert_refused!(beyond, KernelError::OutOfRange { argument: "chosen tokens", index: 2, len: 2 });
+        let chosen = alone.choose(&[1, 1, 0]).unwrap();
+        run(0..2, &chosen, (3, 2)).unwrap();
+        assert_refused!(run(0..4, &chosen, (2, 4)), KernelError::Length { argument: "output rows", .. });
         let nothing = Input::new(&[], 3).unwrap().with_quantized(&quantized);
         assert_refused!(nothing, KernelError::Length { .. });
     }
