@@ -74,7 +74,7 @@ impl Chain {
         if access == Access::ReadWrite {
             let place = medium.dir().unwrap_or(Path::new("memory"));
             medium.remove_temporaries().map_err(StorageError::io("empty the folder tmp of", place))?;
-            if matches!(version, None | Some(tables::WITHOUT_RECENT)) {
+            if version.is_none() {
                 let mut batch = index.begin_write()?;
                 batch.write(tables::create)?;
                 batch.commit()?;

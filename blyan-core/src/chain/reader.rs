@@ -216,14 +216,25 @@ impl Reader {
         let actual = hash_of_value(&value);
         // A header that was changed hashes to something, but not to a name that was given out.
         let given = self.read(|transaction| Numbers::read(transaction)?.contains(&actual, number));
-        if given.map_err(entry_error(&actual, "numbers"))? {
+        if given.map_err(|error| entry_error(&actual, self.table_of(number))(error))? {
             return Ok(Stored::parse(&actual, number, value)?.block);
         }
         match self.name_of(number)? {
             Some(block) if block != actual => {
                 Err(ChainError::Damaged { block, reason: Damage::HeaderHash { actual } })
             }
-            _ => Err(ChainError::Damaged { block: actual, reason: Damage::Entry { table: "numbers" } }),
+            _ => {
+                let reason = Damage::Entry { table: self.table_of(number) };
+                Err(ChainError::Damaged { block: actual, reason })
+            }
+        }
+    }
+
+    /// The table that a number's hash is in, for errors.
+    pub(super) fn table_of(&self, number: u64) -> &'static str {
+        match self.read(tables::settled) {
+            Ok(Some(settled)) if number >= settled => "recent",
+            _ => "numbers",
         }
     }
 

@@ -19,6 +19,7 @@
 //! | `signatures` | block hash, public key, time (u64 BE) | signature |
 //! | `collected` | payload hash | ; made by the first collection |
 
+use std::cell::Cell;
 use std::iter;
 use std::sync::Arc;
 
@@ -152,20 +153,27 @@ impl<'a> BlockValue<'a> {
     }
 }
 
-/// Creates every table, so that readers find them all, also those that an earlier version lacked.
+/// Creates every table, so that readers find them all.
 pub(super) fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(NUMBERS)?;
-    transaction.open_table(RECENT)?;
     transaction.open_table(BLOCKS)?;
     transaction.open_table(LANES)?;
     transaction.open_table(NAMES)?;
     transaction.open_table(CHILDREN)?;
     transaction.open_table(TIPS)?;
     transaction.open_table(SIGNATURES)?;
-    let settled = next_number(transaction)?;
+    transaction.open_table(META)?.insert(INDEX_VERSION_KEY, WITHOUT_RECENT)?;
+    upgrade(transaction)
+}
+
+/// Makes tables of the version before those of this one.
+pub(super) fn upgrade(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     let mut meta = transaction.open_table(META)?;
-    meta.insert(INDEX_VERSION_KEY, INDEX_VERSION)?;
-    meta.insert(SETTLED_KEY, settled)?;
+    if meta.get(INDEX_VERSION_KEY)?.is_some_and(|version| version.value() == WITHOUT_RECENT) {
+        transaction.open_table(RECENT)?;
+        meta.insert(INDEX_VERSION_KEY, INDEX_VERSION)?;
+        meta.insert(SETTLED_KEY, next_number(transaction)?)?;
+    }
     Ok(())
 }
 
@@ -214,10 +222,14 @@ impl Numbers<ReadOnlyTable<[u8; 16], ()>> {
     pub(super) fn read(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
         let recent = match transaction.open_table(RECENT) {
             Ok(table) => Some(table),
-            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(redb::TableError::TableDoesNotExist(_)) if settled(transaction)?.is_none() => None,
             Err(error) => return Err(error.into()),
         };
         Ok(Self { settled: transaction.open_table(NUMBERS)?, recent })
+    }
+
+    pub(super) fn has_recent(&self) -> bool {
+        self.recent.is_some()
     }
 }
 
@@ -245,12 +257,25 @@ impl<T: ReadableTable<[u8; 16], ()>> Numbers<T> {
 
     /// Whether the block has that number.
     pub(super) fn contains(&self, block: &BlockHash, number: u64) -> Result<bool, redb::Error> {
+        let found = |table: &T| Ok(table.get(number_key(block, number))?.map(|_| ()));
+        Ok(self.first(found)?.is_some())
+    }
+
+    /// What is found in one of the tables. That a page of the other is damaged says nothing of it; if it is in
+    /// neither, nobody knows whether it was on that page.
+    fn first<F>(
+        &self,
+        find: impl Fn(&T) -> Result<Option<F>, redb::Error>,
+    ) -> Result<Option<F>, redb::Error> {
+        let mut failed = None;
         for table in self.tables() {
-            if table.get(number_key(block, number))?.is_some() {
-                return Ok(true);
+            match find(table) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(None) => {}
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        Ok(false)
+        failed.map_or(Ok(None), Err)
     }
 }
 
@@ -260,47 +285,66 @@ pub(super) fn find(
     blocks: &impl ReadableTable<u64, &'static [u8]>,
     block: &BlockHash,
 ) -> Result<Found, redb::Error> {
-    let mut found = Found::Nothing;
-    for table in numbers.tables() {
+    let other = Cell::new(None);
+    let found = numbers.first(|table| {
         for entry in table.range(number_key(block, 0)..=number_key(block, u64::MAX))? {
             let number = last_number(&entry?.0.value());
-            match blocks.get(number)? {
-                None => found = Found::NumberOnly,
-                Some(value) => {
-                    let value = value.value();
-                    let actual = BlockHash::of_header(BlockValue::from_bytes(value).header);
-                    if actual == *block {
-                        return Ok(Found::Value(number, value.to_vec()));
-                    }
-                    // Another block whose hash starts alike is none of this one's; a damaged header
-                    // hashes to anything.
-                    if number_key(&actual, number) != number_key(block, number) {
-                        found = Found::Other(actual);
-                    }
-                }
+            let Some(value) = blocks.get(number)? else {
+                other.set(Some(Found::NumberOnly));
+                continue;
+            };
+            let value = value.value();
+            let actual = BlockHash::of_header(BlockValue::from_bytes(value).header);
+            if actual == *block {
+                return Ok(Some(Found::Value(number, value.to_vec())));
+            }
+            // Another block whose hash starts alike is none of this one's; a damaged header hashes to anything.
+            if number_key(&actual, number) != number_key(block, number) {
+                other.set(Some(Found::Other(actual)));
             }
         }
-    }
-    Ok(found)
+        Ok(None)
+    });
+    Ok(found?.or(other.into_inner()).unwrap_or(Found::Nothing))
 }
 
 /// The number from which blocks are in `recent`; `None` in the version that had all in `numbers`.
 pub(super) fn settled(transaction: &ReadTransaction) -> Result<Option<u64>, redb::Error> {
-    Ok(transaction.open_table(META)?.get(SETTLED_KEY)?.map(|settled| settled.value()))
+    let meta = transaction.open_table(META)?;
+    let number = |key| Ok::<_, redb::Error>(meta.get(key)?.map(|number| number.value()));
+    match (number(INDEX_VERSION_KEY)?, number(SETTLED_KEY)?) {
+        (Some(INDEX_VERSION), Some(settled)) => Ok(Some(settled)),
+        (Some(WITHOUT_RECENT), None) => Ok(None),
+        _ => Err(redb::Error::Corrupted("the number \"settled\" does not go with the version".into())),
+    }
 }
 
-/// Moves the blocks of `recent`, all before this number, to `numbers`.
-fn settle(transaction: &WriteTransaction, next: u64) -> Result<(), redb::Error> {
+/// Moves the blocks of `recent`, all before this number, to `numbers`. A page that cannot be read leaves them where
+/// they are: blocks can be appended all the same, as far as theirs can be read.
+pub(super) fn settle(transaction: &WriteTransaction, next: u64) -> Result<(), redb::Error> {
+    let Ok(keys) = settling(transaction) else { return Ok(()) };
     {
         let mut numbers = transaction.open_table(NUMBERS)?;
-        for entry in transaction.open_table(RECENT)?.iter()? {
-            numbers.insert(entry?.0.value(), ())?;
+        for key in keys {
+            numbers.insert(key, ())?;
         }
     }
     transaction.delete_table(RECENT)?;
     transaction.open_table(RECENT)?;
     transaction.open_table(META)?.insert(SETTLED_KEY, next)?;
     Ok(())
+}
+
+/// The keys of `recent`, after a look at where they go to.
+fn settling(transaction: &WriteTransaction) -> Result<Vec<[u8; 16]>, redb::Error> {
+    let numbers = transaction.open_table(NUMBERS)?;
+    let mut keys = Vec::new();
+    for entry in transaction.open_table(RECENT)?.iter()? {
+        let key = entry?.0.value();
+        numbers.get(key)?;
+        keys.push(key);
+    }
+    Ok(keys)
 }
 
 /// A block that is about to be inserted.

@@ -86,7 +86,8 @@ impl ParentView for Parents<'_> {
 
 impl Writer {
     pub(super) fn begin(chain: Chain) -> Result<Self, ChainError> {
-        let batch = chain.0.index.begin_write()?;
+        let mut batch = chain.0.index.begin_write()?;
+        batch.write(tables::upgrade)?;
         let next_number = batch.read(tables::next_number)?;
         let has_collected = batch.read(tables::has_collected)?;
         let payloads = PayloadWriter::new(chain.0.medium.clone());

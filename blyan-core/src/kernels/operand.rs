@@ -393,7 +393,8 @@ impl<'a> Input<'a> {
         Ok(Self { quantized: Some(quantized), ..self })
     }
 
-    /// The same of some tokens alone, in any order: each expert reads those that were routed to it in place.
+    /// The same of some tokens alone, in any order: each expert reads those that were routed to it in place. They are
+    /// counted among all, whichever were chosen before.
     ///
     /// # Errors
     ///

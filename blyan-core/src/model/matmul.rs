@@ -29,7 +29,7 @@ const ROWS_PER_TASK: usize = 16;
 /// Inputs of a product, in each form that a kernel wants at most once however many matrices use them.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
-    /// (tokens, cols); empty if nothing wants them unrounded.
+    /// (tokens, cols)
     values: Vec<f32>,
     tokens: usize,
     cols: usize,
@@ -63,34 +63,19 @@ impl Activations {
         buffers.give_back_quantized(self.quantized);
     }
 
-    /// Makes the forms that `linears` want.
+    /// Makes the forms that `linears` want: for floats, if there are several tokens, as vectors like them; for
+    /// integers rounded to 16 bits, arranged for those that come in groups as well.
     pub(crate) fn arrange_for(
         &mut self,
         isa: Isa,
         team: &Team,
         linears: &[&Linear],
     ) -> Result<(), ModelError> {
-        self.align_for(linears)?;
-        self.quantize_for(isa, team, linears)
-    }
-
-    /// Makes the form that floats want of several tokens.
-    fn align_for(&mut self, linears: &[&Linear]) -> Result<(), ModelError> {
-        if self.aligned.is_none() && self.tokens > 1 && any_floats(linears) {
+        if self.tokens > 1 && linears.iter().any(|linear| !linear.wants_quantized_inputs()) {
             self.aligned = Some(Aligned::new(&self.values, self.cols)?);
         }
-        Ok(())
-    }
-
-    /// Makes the form that integers want, rounded to 16 bits, arranged for those that come in groups as well.
-    pub(crate) fn quantize_for(
-        &mut self,
-        isa: Isa,
-        team: &Team,
-        linears: &[&Linear],
-    ) -> Result<(), ModelError> {
-        let grouped = linears.iter().any(|linear| linear.wants_grouped_inputs());
-        if self.quantized.is_none() && linears.iter().any(|linear| linear.wants_quantized_inputs()) {
+        if linears.iter().any(|linear| linear.wants_quantized_inputs()) {
+            let grouped = linears.iter().any(|linear| linear.wants_grouped_inputs());
             let bytes = Quantized::bytes_of(self.tokens, self.cols, grouped);
             let mut quantized = team.buffers().take_quantized(bytes);
             quantized.reshape(self.tokens, self.cols, grouped)?;
@@ -106,18 +91,11 @@ impl Activations {
             })?;
             self.quantized = Some(quantized);
         }
-        // Where only the later of two projections is I4, they were quantized without it.
-        if grouped && let Some(quantized) = &mut self.quantized {
-            isa.arrange_groups(quantized)?;
-        }
         Ok(())
     }
 
     fn input(&self) -> Result<Input<'_>, KernelError> {
-        let mut input = match &self.quantized {
-            Some(quantized) if self.values.is_empty() => return Ok(Input::from_quantized(quantized)),
-            _ => Input::new(&self.values, self.cols)?,
-        };
+        let mut input = Input::new(&self.values, self.cols)?;
         if let Some(aligned) = &self.aligned {
             input = input.with_aligned(aligned)?;
         }
@@ -126,10 +104,6 @@ impl Activations {
             None => Ok(input),
         }
     }
-}
-
-fn any_floats(linears: &[&Linear]) -> bool {
-    linears.iter().any(|linear| !linear.wants_quantized_inputs())
 }
 
 /// Tokens of some activations, all of them or chosen ones.

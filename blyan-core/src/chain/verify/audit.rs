@@ -13,7 +13,7 @@ use crate::chain::block::Block;
 use crate::chain::error::{ChainError, Damage};
 use crate::chain::reader::{Reader, Stored, entry_error, hash_of_value};
 use crate::chain::signature::SignatureRecord;
-use crate::chain::tables;
+use crate::chain::tables::{self, Numbers};
 use crate::format::{BlockKind, ChainId, Parent, ParentRole};
 use crate::hash::{BlockHash, PayloadHash};
 use crate::storage::StorageError;
@@ -199,7 +199,7 @@ impl<'a> Audit<'a> {
             }
             return Ok(());
         };
-        // Without a name, the header's own is as good; check_tables misses it in `numbers`.
+        // Without a name, the header's own is as good; check_tables misses it in its table.
         let name = name.unwrap_or_else(|| hash_of_value(&value));
         let decoded = Stored::decode(&name, number, value).map(|stored| {
             let seen = Seen::new(&stored.block);
@@ -257,19 +257,22 @@ impl<'a> Audit<'a> {
     /// Every table must hold what the headers imply, and nothing else.
     pub(super) fn check_tables(&mut self) -> Result<(), ChainError> {
         let settled = self.reader.read(tables::settled)?;
-        let numbers = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
-            if settled.is_none_or(|settled| seen.number < settled) {
-                expect(tables::number_key(block, seen.number).to_vec(), ().into());
-            }
-        };
-        self.check_table("numbers", tables::NUMBERS, numbers)?;
-        if let Some(settled) = settled {
-            let recent = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
-                if seen.number >= settled {
+        if let Some(number) =
+            settled.filter(|settled| self.reader.block_count().is_ok_and(|count| *settled > count))
+        {
+            self.note(NO_BLOCK, Damage::StrayEntry { table: "meta", number });
+        }
+        let is_recent = |seen: &Seen| settled.is_some_and(|settled| seen.number >= settled);
+        let numbers = |recent: bool| {
+            move |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
+                if is_recent(seen) == recent {
                     expect(tables::number_key(block, seen.number).to_vec(), ().into());
                 }
-            };
-            self.check_table("recent", tables::RECENT, recent)?;
+            }
+        };
+        self.check_table("numbers", tables::NUMBERS, numbers(false))?;
+        if self.reader.read(|transaction| Ok(Numbers::read(transaction)?.has_recent()))? {
+            self.check_table("recent", tables::RECENT, numbers(true))?;
         }
         let lanes = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
             let key = tables::lane_key(seen.lane, seen.kind, seen.height, seen.number);
@@ -335,7 +338,10 @@ impl<'a> Audit<'a> {
         expected.sort_unstable();
         let found = match entries(self.reader, definition) {
             Ok(found) => found,
-            Err(StorageError::IndexDamaged { .. }) => {
+            Err(StorageError::IndexDamaged { reason }) => {
+                if expected.is_empty() {
+                    self.note(NO_BLOCK, Damage::Unreadable { table, reason });
+                }
                 return self.check_entries(table, definition, &expected);
             }
             Err(error) => return Err(error.into()),

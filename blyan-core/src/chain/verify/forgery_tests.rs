@@ -1,6 +1,8 @@
 //! Entries written into the index by somebody who knows the format: sums and hashes are right,
 //! what they say is wrong. Only the audit can tell.
 
+use std::collections::HashSet;
+
 use redb::{ReadableTable, WriteTransaction};
 
 use super::*;
@@ -8,7 +10,7 @@ use crate::chain::tables::{BlockValue, NewBlock};
 use crate::chain::{Draft, SignatureRecord, Validators};
 use crate::format::{BlockKind, ChainId, Header, Parent, ParentRole, PayloadRef};
 use crate::hash::PayloadHash;
-use crate::storage::Access;
+use crate::storage::{Access, StorageError};
 
 // The numbers of the blocks below.
 const SPEC: u64 = 0;
@@ -282,8 +284,7 @@ fn recent_blocks_settle_and_are_found() {
     for numbers in [0..100, 100..total] {
         let mut writer = chain.writer().unwrap();
         for number in numbers {
-            let draft = Draft::new(ChainId::Dataset, BlockKind(5000), "item", number.to_string());
-            hashes.push(writer.append(draft).unwrap().hash);
+            hashes.push(writer.append(item(number)).unwrap().hash);
             // One that is there is found before the commit as well, wherever it is.
             assert!(writer.contains(&hashes[number as usize / 2]).unwrap());
         }
@@ -301,47 +302,155 @@ fn recent_blocks_settle_and_are_found() {
     assert!(chain.verify(&VerifyOptions::headers()).unwrap().is_ok());
 }
 
-/// A chain of the version before `recent` is read as it is, and gets that table from its first writer.
+/// A chain in a directory as the version before `recent` made it.
+fn without_recent(dir: &tempfile::TempDir, blocks: u64) -> Vec<BlockHash> {
+    let chain = Chain::open_with(medium(dir), Access::ReadWrite, Validators::new()).unwrap();
+    let hashes = append_items(&chain, 0..blocks);
+    let mut batch = chain.0.index.begin_write().unwrap();
+    batch
+        .write(|write| {
+            write.delete_table(tables::RECENT)?;
+            let mut numbers = write.open_table(tables::NUMBERS)?;
+            for (number, hash) in (0..).zip(&hashes) {
+                numbers.insert(tables::number_key(hash, number), ())?;
+            }
+            let mut meta = write.open_table(tables::META)?;
+            meta.insert(tables::INDEX_VERSION_KEY, tables::WITHOUT_RECENT)?;
+            meta.remove(tables::SETTLED_KEY)?;
+            Ok(())
+        })
+        .unwrap();
+    batch.commit().unwrap();
+    hashes
+}
+
+fn append_items(chain: &Chain, numbers: std::ops::Range<u64>) -> Vec<BlockHash> {
+    let mut writer = chain.writer().unwrap();
+    let hashes = numbers.map(|number| writer.append(item(number)).unwrap().hash).collect();
+    writer.commit().unwrap();
+    hashes
+}
+
+fn item(number: u64) -> Draft {
+    Draft::new(ChainId::Dataset, BlockKind(5000), "item", number.to_string())
+}
+
+/// A chain of the version before `recent` is read as it is, and gets that table from the first append.
 #[test]
 fn a_chain_without_recent_blocks_is_read_and_continued() {
     let dir = tempfile::tempdir().unwrap();
-    let item = |payload: &str| Draft::new(ChainId::Dataset, BlockKind(5000), "item", payload);
-    let hashes = {
-        let chain = Chain::open_with(medium(&dir), Access::ReadWrite, Validators::new()).unwrap();
-        let hashes = ["a", "b"].map(|payload| chain.append(item(payload)).unwrap());
-        let mut batch = chain.0.index.begin_write().unwrap();
-        batch
-            .write(|write| {
-                write.delete_table(tables::RECENT)?;
-                let mut numbers = write.open_table(tables::NUMBERS)?;
-                for (number, hash) in (0..).zip(&hashes) {
-                    numbers.insert(tables::number_key(hash, number), ())?;
-                }
-                let mut meta = write.open_table(tables::META)?;
-                meta.insert(tables::INDEX_VERSION_KEY, tables::WITHOUT_RECENT)?;
-                meta.remove(tables::SETTLED_KEY)?;
-                Ok(())
-            })
-            .unwrap();
-        batch.commit().unwrap();
-        hashes
-    };
+    let hashes = without_recent(&dir, 2);
     for access in [Access::ReadOnly, Access::ReadWrite, Access::ReadOnly] {
         let chain = Chain::open_with(medium(&dir), access, Validators::new()).unwrap();
-        for hash in hashes {
-            assert_eq!(chain.get(&hash).unwrap().hash(), hash);
-            assert_eq!(chain.with_prefix(&hash.to_string()).unwrap(), [hash]);
+        for hash in &hashes {
+            assert_eq!(chain.get(hash).unwrap().hash(), *hash);
+            assert_eq!(chain.with_prefix(&hash.to_string()).unwrap(), [*hash]);
         }
         assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
         if access == Access::ReadWrite {
-            let new = chain.append(item("c")).unwrap();
+            assert!(!chain.writer().unwrap().append(item(0)).unwrap().new_block);
+            assert_eq!(chain.reader().unwrap().read(tables::settled).unwrap(), None);
+            let new = chain.append(item(2)).unwrap();
             assert_eq!(chain.get(&new).unwrap().number(), 2);
-            assert!(!chain.writer().unwrap().append(item("a")).unwrap().new_block);
         }
     }
     let chain = Chain::open_with(medium(&dir), Access::ReadOnly, Validators::new()).unwrap();
     let settled = chain.reader().unwrap().read(tables::settled).unwrap();
     assert_eq!((settled, chain.len().unwrap()), (Some(2), 3));
+}
+
+/// Blocks whose hashes are in an undamaged page are found, whatever is damaged in the other table; all others are named.
+#[test]
+fn damage_in_one_table_of_hashes_is_none_of_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    // Enough for several pages.
+    let old = without_recent(&dir, 500);
+    let chain = Chain::open_with(medium(&dir), Access::ReadWrite, Validators::new()).unwrap();
+    let new = append_items(&chain, 500..1000);
+    drop(chain);
+    let path = dir.path().join("index.redb");
+    let index = std::fs::read(&path).unwrap();
+    for (damaged, intact, number) in [(&old, &new, 0), (&new, &old, 500)] {
+        let key = tables::number_key(&damaged[0], number);
+        let mut found = 0;
+        for place in (0..index.len()).filter(|&at| index[at..].starts_with(&key)) {
+            let mut bytes = index.clone();
+            bytes[place] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            let chain = Chain::open_with(medium(&dir), Access::ReadOnly, Validators::new()).unwrap();
+            let report = chain.verify(&VerifyOptions::headers()).unwrap();
+            if report.is_ok() {
+                // A page of an earlier commit.
+                continue;
+            }
+            found += 1;
+            let named: HashSet<BlockHash> = report.bad.iter().map(|bad| bad.block).collect();
+            assert!(named.contains(&damaged[0]) && named.len() < damaged.len());
+            for hash in damaged.iter().chain(intact) {
+                let block = chain.get(hash);
+                assert_eq!(matches!(block, Err(ChainError::Damaged { .. })), named.contains(hash));
+            }
+            assert!(!intact.iter().any(|hash| named.contains(hash)));
+        }
+        assert_eq!(found, 1);
+    }
+}
+
+#[test]
+fn recent_blocks_stay_where_they_are_if_the_other_table_cannot_be_read() {
+    let f = chain();
+    f.forge(|write| {
+        write.delete_table(tables::NUMBERS)?;
+        write.open_table(redb::TableDefinition::<u64, u64>::new("numbers"))?;
+        Ok(())
+    });
+    f.forge(|write| tables::settle(write, 3));
+    let reader = f.chain.reader().unwrap();
+    assert_eq!(reader.read(tables::settled).unwrap(), Some(0));
+    assert_eq!(reader.scan(tables::RECENT, [0; 16], [0xff; 16], |()| ()).unwrap().len(), 3);
+}
+
+/// What says where blocks are is checked like any table.
+#[test]
+fn a_forged_border_between_the_tables_of_hashes_is_found() {
+    for settled in [1, 3, 4, u64::MAX] {
+        let f = chain();
+        f.forge(|write| {
+            write.open_table(tables::META)?.insert(tables::SETTLED_KEY, settled)?;
+            Ok(())
+        });
+        assert!(!f.chain.verify(&VerifyOptions::headers()).unwrap().is_ok(), "{settled}");
+    }
+    let f = chain();
+    f.forge(|write| {
+        let mut numbers = write.open_table(tables::NUMBERS)?;
+        for (hash, number) in [(f.spec, SPEC), (f.old, OLD), (f.new, NEW)] {
+            numbers.insert(tables::number_key(&hash, number), ())?;
+        }
+        write.delete_table(tables::RECENT)?;
+        write.open_table(tables::RECENT)?;
+        write.open_table(tables::META)?.insert(tables::SETTLED_KEY, 1000)?;
+        Ok(())
+    });
+    let (_, reason) = f.found();
+    assert!(matches!(reason, Damage::StrayEntry { table: "meta", number: 1000 }), "{reason:?}");
+    let is_damaged = |f: &Forged| {
+        let damaged = |error| matches!(error, ChainError::Storage(StorageError::IndexDamaged { .. }));
+        f.chain.verify(&VerifyOptions::headers()).is_err_and(damaged)
+    };
+    let f = chain();
+    f.forge(|write| {
+        write.open_table(tables::META)?.remove(tables::SETTLED_KEY)?;
+        Ok(())
+    });
+    assert!(is_damaged(&f));
+    let f = chain();
+    f.forge(|write| {
+        write.delete_table(tables::RECENT)?;
+        Ok(())
+    });
+    assert!(is_damaged(&f));
+    assert!(matches!(f.chain.get(&f.old), Err(ChainError::Damaged { .. })));
 }
 
 fn medium(dir: &tempfile::TempDir) -> std::sync::Arc<crate::storage::DirMedium> {
