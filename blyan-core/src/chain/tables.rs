@@ -53,7 +53,7 @@ pub(super) const WITHOUT_RECENT: u64 = 1;
 
 /// The number from which blocks are in `recent`.
 pub(super) const SETTLED_KEY: &str = "settled";
-/// Whenever so many more blocks have come, those of `recent` move to `numbers`.
+/// At each multiple of this number of blocks, those of `recent` move to `numbers`.
 pub(super) const SETTLE_BLOCKS: u64 = 16384;
 
 /// Payloads up to this many bytes lie in the index, unless they are weights.
