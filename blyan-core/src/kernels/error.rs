@@ -81,9 +81,6 @@ pub enum KernelError {
         "I8 and I4 weights need a quantized input: call Isa::quantize, for I4 Isa::arrange_groups, and Input::with_quantized"
     )]
     NotQuantized,
-    /// Floating-point weights meet no input that is there in its quantized form alone.
-    #[error("weights of floating point need an input in f32: use Input::new")]
-    OnlyQuantized,
     /// A shape that does not fit this machine's address space.
     #[error(transparent)]
     Shape(#[from] ShapeOverflow),

@@ -28,7 +28,7 @@ impl Isa {
     ///
     /// # Errors
     ///
-    /// Shapes that do not fit; `I8` or `I4` weights without a quantized input, floating-point ones with nothing else.
+    /// Shapes that do not fit; `I8` or `I4` weights without a quantized input.
     pub fn matmul(
         self,
         weights: &Weights<'_>,
@@ -46,9 +46,6 @@ impl Isa {
         match weights.dtype() {
             DType::I8 if !input.is_quantized() => return Err(KernelError::NotQuantized),
             DType::I4 if !input.has_groups() => return Err(KernelError::NotQuantized),
-            DType::F32 | DType::BF16 | DType::F16 | DType::F8E4M3 if !input.has_floats() => {
-                return Err(KernelError::OnlyQuantized);
-            }
             _ => {}
         }
         let job = Matmul { weights, rows, input, out };

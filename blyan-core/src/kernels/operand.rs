@@ -343,7 +343,6 @@ impl Aligned {
 /// The activations that a projection reads: `(tokens, cols)`, row-major.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
-    /// Empty where there is only the quantized form.
     x: &'a [f32],
     /// Tokens that each form holds.
     tokens: usize,
@@ -363,12 +362,6 @@ impl<'a> Input<'a> {
     pub fn new(x: &'a [f32], cols: usize) -> Result<Self, KernelError> {
         let tokens = whole_rows("input", x.len(), cols)?;
         Ok(Self { x, tokens, cols, chosen: None, aligned: None, quantized: None })
-    }
-
-    /// Activations in their quantized form alone, which is all that `I8` and `I4` weights read.
-    pub fn from_quantized(quantized: &'a Quantized) -> Self {
-        let (tokens, cols) = (quantized.values.len(), quantized.values.cols());
-        Self { x: &[], tokens, cols, chosen: None, aligned: None, quantized: Some(quantized) }
     }
 
     /// Adds a copy of the same activations, which is read in their place.
@@ -421,11 +414,6 @@ impl<'a> Input<'a> {
     /// Values per token.
     pub fn cols(&self) -> usize {
         self.cols
-    }
-
-    /// Whether there is a form for floating-point weights.
-    pub(super) fn has_floats(&self) -> bool {
-        self.x.len() == self.tokens * self.cols || self.aligned.is_some()
     }
 
     pub(super) fn is_quantized(&self) -> bool {
