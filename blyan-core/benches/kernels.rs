@@ -41,9 +41,9 @@ fn matmul_seconds(isa: Isa, dtype: DType, rows: usize, cols: usize, tokens: usiz
     let scale = dtype.is_quantized().then_some(&*scale);
     let weights = Weights::new(dtype, rows, cols, &data, scale).unwrap();
     let x: Vec<f32> = (0..tokens * cols).map(|i| (i % 13) as f32 - 6.0).collect();
-    let mut quantized = isa.quantize(&x, cols).unwrap();
-    isa.arrange_groups(&mut quantized).unwrap();
-    let input = Input::new(&x, cols).unwrap().with_quantized(&quantized).unwrap();
+    let (quantized, groups) = (isa.quantize(&x, cols).unwrap(), isa.quantize_by_group(&x, cols).unwrap());
+    let input =
+        Input::new(&x, cols).unwrap().with_quantized(&quantized).unwrap().with_groups(&groups).unwrap();
     let mut out = vec![0.0; tokens * rows];
     seconds(|| {
         let out = MatMut::from_slice(black_box(&mut out), tokens, rows).unwrap();
@@ -138,10 +138,11 @@ fn memory(isas: &[Isa]) {
             let matrix_bytes = dtype.bytes_of(rows * COLS);
             let scale = scales(dtype, rows, COLS);
             let x: Vec<f32> = (0..COLS).map(|i| (i % 13) as f32 - 6.0).collect();
-            let mut quantized = isa.quantize(&x, COLS).unwrap();
-            isa.arrange_groups(&mut quantized).unwrap();
+            let (quantized, groups) =
+                (isa.quantize(&x, COLS).unwrap(), isa.quantize_by_group(&x, COLS).unwrap());
             let time = seconds_on(threads, |thread| {
                 let input = Input::new(&x, COLS).unwrap().with_quantized(&quantized).unwrap();
+                let input = input.with_groups(&groups).unwrap();
                 let mut out = vec![0.0; rows];
                 for matrix in data[thread * part..][..part].chunks_exact(matrix_bytes) {
                     let scale = dtype.is_quantized().then_some(&*scale);

@@ -1,15 +1,17 @@
-//! Owns conversions between element types: activations to 16 bits for `I8` and `I4` weights, cache rows to
-//! F16, weight rows to f32.
+//! Owns conversions between element types: activations to 16 bits for `I8` weights and to 8 bits for `I4`, cache rows
+//! to F16, weight rows to f32.
 
 use super::error::{KernelError, check_len, whole_rows};
 use super::isa::{Isa, Kernel};
-use super::operand::{Quantized, QuantizedRow, Weights, arrange};
+use super::operand::{
+    GROUPS_COLS, GroupQuantized, GroupQuantizedRow, Groups, Quantized, QuantizedRow, Weights,
+};
 use super::scalar::{self, LANES, SMALLEST_QUANTIZED, canonical_nan};
 use super::simd::{self, Simd};
-use crate::dtype::{DType, Shape};
+use crate::dtype::{DType, GROUP, Shape};
 
 impl Isa {
-    /// Rounds activations to 16 bits with one scale per token, for `I8` weights; [`Isa::arrange_groups`] for `I4`.
+    /// Rounds activations to 16 bits with one scale per token, for `I8` weights.
     ///
     /// x: `(tokens, cols)`.
     ///
@@ -18,38 +20,33 @@ impl Isa {
     /// A length that is no whole number of rows.
     pub fn quantize(self, x: &[f32], cols: usize) -> Result<Quantized, KernelError> {
         let mut out = Quantized::default();
-        self.quantize_into(x, cols, &mut out)?;
+        out.reshape(whole_rows("x", x.len(), cols)?, cols);
+        x.chunks_exact(cols).zip(out.rows_mut()).for_each(|(x, row)| self.quantize_row(x, row));
         Ok(out)
     }
 
-    /// As [`Isa::quantize`], reusing the buffers of an earlier result; it is not arranged for `I4` then.
-    ///
-    /// # Errors
-    ///
-    /// A length that is no whole number of rows.
-    pub fn quantize_into(self, x: &[f32], cols: usize, out: &mut Quantized) -> Result<(), KernelError> {
-        let tokens = whole_rows("x", x.len(), cols)?;
-        out.reshape(tokens, cols, false)?;
-        x.chunks_exact(cols).zip(out.rows_mut()).for_each(|(x, row)| self.quantize_row(x, row));
-        Ok(())
-    }
-
-    /// Quantizes one token, `x` as long as the row, and arranges it for I4 where the row has room for that.
+    /// Quantizes one token, `x` as long as the row.
     pub(crate) fn quantize_row(self, x: &[f32], row: QuantizedRow<'_>) {
         self.run(QuantizeRow { x, row });
     }
 
-    /// Arranges rounded activations for `I4` weights as well, unless it was done.
+    /// Rounds activations to 8 bits with one scale for each 32 of a token, for `I4` weights.
+    ///
+    /// x: `(tokens, cols)`.
     ///
     /// # Errors
     ///
-    /// Columns that are no multiple of 32.
-    pub fn arrange_groups(self, quantized: &mut Quantized) -> Result<(), KernelError> {
-        if !quantized.is_grouped() {
-            quantized.make_words()?;
-            quantized.rows_mut().for_each(|row| self.run(ArrangeRow { row }));
-        }
-        Ok(())
+    /// A length that is no whole number of rows; columns that are no multiple of 32.
+    pub fn quantize_by_group(self, x: &[f32], cols: usize) -> Result<GroupQuantized, KernelError> {
+        let mut out = GroupQuantized::default();
+        out.reshape(whole_rows("x", x.len(), cols)?, cols)?;
+        x.chunks_exact(cols).zip(out.rows_mut()).for_each(|(x, row)| self.quantize_row_by_group(x, row));
+        Ok(out)
+    }
+
+    /// Quantizes one token, `x` as long as the row, by group.
+    pub(crate) fn quantize_row_by_group(self, x: &[f32], row: GroupQuantizedRow<'_>) {
+        self.run(QuantizeRowByGroup { x, row });
     }
 
     /// Rounds to the dtype of a KV cache, F16 or F32, little-endian.
@@ -94,29 +91,65 @@ struct QuantizeRow<'a> {
 impl Kernel for QuantizeRow<'_> {
     fn scalar(self) {
         *self.row.scale = scalar::quantize(self.x, self.row.values);
-        arrange(self.row.values, self.row.words);
     }
 
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
         *self.row.scale = quantize_token(s, self.x, self.row.values);
-        arrange(self.row.values, self.row.words);
     }
 }
 
-/// Moves integers about, which needs no instruction set; but compiled for one it is done in vectors.
-struct ArrangeRow<'a> {
-    row: QuantizedRow<'a>,
+struct QuantizeRowByGroup<'a> {
+    x: &'a [f32],
+    row: GroupQuantizedRow<'a>,
 }
 
-impl Kernel for ArrangeRow<'_> {
+impl Kernel for QuantizeRowByGroup<'_> {
     fn scalar(self) {
-        arrange(self.row.values, self.row.words);
+        for (x, groups) in self.x.chunks(GROUPS_COLS).zip(self.row.groups) {
+            *groups = Groups::default();
+            for (group, x) in x.as_chunks().0.iter().enumerate() {
+                let mut values = [0; GROUP];
+                let scale = scalar::quantize_group(x, &mut values);
+                groups.set(group, &values, scale);
+            }
+        }
     }
 
     #[inline(always)]
-    fn simd<S: Simd>(self, _: S) {
-        arrange(self.row.values, self.row.words);
+    fn simd<S: Simd>(self, s: S) {
+        for (x, groups) in self.x.chunks(GROUPS_COLS).zip(self.row.groups) {
+            quantize_16_groups(s, x.as_chunks().0, groups);
+        }
+    }
+}
+
+/// Up to 16 groups; further ones are zero. The scales of all are computed at once.
+#[inline(always)]
+fn quantize_16_groups<S: Simd>(s: S, x: &[[f32; GROUP]], groups: &mut Groups) {
+    let (infinity, mut largest) = (s.splat(f32::INFINITY), [0.0; LANES]);
+    for (largest, x) in largest.iter_mut().zip(x) {
+        let (a, b) = (s.abs(simd::load(s, &x[..LANES])), s.abs(simd::load(s, &x[LANES..])));
+        // Infinity stands for NaN as well.
+        let (a, b) = (s.select(s.less(a, infinity), a, infinity), s.select(s.less(b, infinity), b, infinity));
+        *largest = s.largest(s.max(a, b));
+    }
+    let (largest, limit, zero) = (s.load(&largest), s.splat(127.0), s.splat(0.0));
+    let (tiny, finite) = (s.less(largest, s.splat(SMALLEST_QUANTIZED)), s.less(largest, infinity));
+    let scales = s.select(finite, s.div(largest, limit), s.splat(canonical_nan(f32::NAN)));
+    let per_unit = s.select(finite, s.div(limit, largest), zero);
+    let scales = simd::lanes(s, s.select(tiny, zero, scales));
+    let per_unit = simd::lanes(s, s.select(tiny, zero, per_unit));
+    for (group, (scale, per_unit)) in scales.into_iter().zip(per_unit).enumerate() {
+        let mut values = [0; GROUP];
+        if let Some(x) = x.get(group).filter(|_| per_unit > 0.0) {
+            let per_unit = s.splat(per_unit);
+            let (halves, _) = values.as_chunks_mut::<LANES>();
+            for (x, values) in x.as_chunks::<LANES>().0.iter().zip(halves) {
+                *values = s.narrow_i16(s.round_ties_even(s.mul(s.load(x), per_unit))).map(|x| x as i8);
+            }
+        }
+        groups.set(group, &values, scale);
     }
 }
 

@@ -3,10 +3,9 @@
 
 use std::marker::PhantomData;
 
-use super::operand::{GroupScale, Input, WORD, WORDS_COLS, Weights, Words};
+use super::operand::{GROUP_WORDS, GROUPS_COLS, GroupScale, Groups, Input, Weights};
 use super::scalar::LANES;
 use super::simd::{Chunk, Element, Simd};
-use crate::dtype::GROUP;
 
 /// How a row of weights meets a token: step by step, into one accumulator of lanes.
 pub(super) trait Dot<S: Simd> {
@@ -55,11 +54,11 @@ pub(super) trait Dot<S: Simd> {
     fn widen(s: S, weights: Self::Prepared<'_>, part: usize) -> Self::Wide;
     fn load(s: S, values: &Self::Values, part: usize) -> Self::Loaded;
     /// What a step's sum starts at: `acc`, unless steps have sums of their own.
-    fn begin(s: S, acc: Self::Acc, values: &Self::Values) -> Self::Sum;
+    fn begin(s: S, acc: Self::Acc) -> Self::Sum;
     fn add(s: S, sum: Self::Sum, wide: Self::Wide, values: Self::Loaded) -> Self::Sum;
     fn spread(s: S, scale: &Self::Scale) -> Self::Spread;
-    /// The running sums after a step.
-    fn end(s: S, acc: Self::Acc, sum: Self::Sum, scale: Self::Spread) -> Self::Acc;
+    /// The running sums after a step with those values.
+    fn end(s: S, acc: Self::Acc, sum: Self::Sum, scale: Self::Spread, values: &Self::Values) -> Self::Acc;
     fn flush(s: S, totals: &mut [Self::Total; 4], acc: [Self::Acc; 4]);
     fn token_scale(input: &Input<'_>, token: usize) -> f32;
     /// Results from totals, with the scales of the token and of the row of each.
@@ -121,13 +120,13 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
         s.load(&values.as_chunks().0[part])
     }
     #[inline(always)]
-    fn begin(_: S, acc: S::Floats, _: &[f32; 4 * LANES]) -> S::Floats {
+    fn begin(_: S, acc: S::Floats) -> S::Floats {
         acc
     }
     #[inline(always)]
     fn spread(_: S, (): &()) {}
     #[inline(always)]
-    fn end(_: S, _: S::Floats, sum: S::Floats, (): ()) -> S::Floats {
+    fn end(_: S, _: S::Floats, sum: S::Floats, (): (), _: &[f32; 4 * LANES]) -> S::Floats {
         sum
     }
     #[inline(always)]
@@ -198,13 +197,13 @@ impl<S: Simd> Dot<S> for IntDot {
         s.load_shorts(values)
     }
     #[inline(always)]
-    fn begin(_: S, acc: S::Sums, _: &[i16; 2 * LANES]) -> S::Sums {
+    fn begin(_: S, acc: S::Sums) -> S::Sums {
         acc
     }
     #[inline(always)]
     fn spread(_: S, (): &()) {}
     #[inline(always)]
-    fn end(_: S, _: S::Sums, sum: S::Sums, (): ()) -> S::Sums {
+    fn end(_: S, _: S::Sums, sum: S::Sums, (): (), _: &[i16; 2 * LANES]) -> S::Sums {
         sum
     }
     #[inline(always)]
@@ -227,87 +226,88 @@ impl<S: Simd> Dot<S> for IntDot {
     }
 }
 
-/// 4-bit integers in words of eight, 16 words at a time: the exact sum of a word's products goes to
-/// its lane, as f32 times the scale of its group.
+/// 4-bit integers and 8-bit activations, 16 groups at a time: the exact sum of a group's products goes to its lane, as
+/// f32 times the scales of both.
 pub(super) struct GroupDot;
 
-/// Bytes of 16 words.
-const WORDS_BYTES: usize = 4 * LANES;
+/// Bytes of 16 groups.
+const GROUPS_BYTES: usize = GROUPS_COLS / 2;
 
-/// The scales of 16 words: four.
-type WordScales = [u8; size_of::<GroupScale>() * LANES * WORD / GROUP];
+/// The scales of 16 groups.
+type GroupsScales = [u8; size_of::<GroupScale>() * LANES];
 
 impl<S: Simd> Dot<S> for GroupDot {
-    type Weights = [u8; WORDS_BYTES];
-    type Scale = WordScales;
+    type Weights = [u8; GROUPS_BYTES];
+    type Scale = GroupsScales;
     type Spread = S::Floats;
-    type Values = [Words; 1];
-    type Prepared<'a> = &'a [u8; WORDS_BYTES];
-    type Wide = S::Shorts;
-    type Loaded = S::Shorts;
-    type Sum = S::Ints;
+    type Values = [Groups; 1];
+    type Prepared<'a> = S::Words;
+    type Wide = S::Bytes;
+    type Loaded = S::Bytes;
+    type Sum = S::GroupSums;
     type Acc = S::Floats;
     type Total = f32;
 
-    const STEP: usize = WORDS_COLS;
-    const PARTS: usize = WORD / 2;
+    const STEP: usize = GROUPS_COLS;
+    const PARTS: usize = 2 * GROUP_WORDS;
     /// A part has elements from the whole step.
     const PART: usize = 1;
     const BLOCK: usize = usize::MAX;
-    const ROW_BY_ROW: usize = S::ROW_BY_ROW_COSTLY;
+    const ROW_BY_ROW: usize = S::ROW_BY_ROW;
 
     #[inline(always)]
-    fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [WordScales], WordScales) {
-        let (whole, rest) = WordScales::split(weights.group_scales(row).as_flattened());
-        (whole, WordScales::padded(rest))
+    fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [GroupsScales], GroupsScales) {
+        let (whole, rest) = GroupsScales::split(weights.group_scales(row).as_flattened());
+        (whole, GroupsScales::padded(rest))
     }
     #[inline(always)]
-    fn token<'a>(input: &Input<'a>, token: usize) -> &'a [Words] {
-        input.words(token)
+    fn token<'a>(input: &Input<'a>, token: usize) -> &'a [Groups] {
+        input.groups(token)
     }
     #[inline(always)]
     fn zero(s: S) -> S::Floats {
         s.splat(0.0)
     }
     #[inline(always)]
-    fn prepare(_: S, weights: &[u8; WORDS_BYTES]) -> &[u8; WORDS_BYTES] {
-        weights
+    fn prepare(s: S, weights: &[u8; GROUPS_BYTES]) -> S::Words {
+        s.transpose_words(weights)
     }
     #[inline(always)]
-    fn widen(s: S, weights: &[u8; WORDS_BYTES], part: usize) -> S::Shorts {
-        s.nibbles(weights, part)
+    fn widen(s: S, words: S::Words, part: usize) -> S::Bytes {
+        s.nibbles(words, part)
     }
     #[inline(always)]
-    fn load(s: S, [words]: &[Words; 1], part: usize) -> S::Shorts {
-        s.load_shorts(&words.values[part])
+    fn load(s: S, [groups]: &[Groups; 1], part: usize) -> S::Bytes {
+        s.load_bytes(&groups.values[part])
     }
     #[inline(always)]
-    fn begin(s: S, _: S::Floats, [words]: &[Words; 1]) -> S::Ints {
-        s.load_ints(&words.offsets)
+    fn begin(s: S, _: S::Floats) -> S::GroupSums {
+        s.zero_group_sums()
     }
     #[inline(always)]
-    fn add(s: S, sum: S::Ints, wide: S::Shorts, values: S::Shorts) -> S::Ints {
-        s.add_pairs(sum, wide, values)
+    fn add(s: S, sum: S::GroupSums, wide: S::Bytes, values: S::Bytes) -> S::GroupSums {
+        s.add_nibble_products(sum, wide, values)
     }
     #[inline(always)]
-    fn spread(s: S, scale: &WordScales) -> S::Floats {
-        s.spread_bf16(scale)
+    fn spread(s: S, scales: &GroupsScales) -> S::Floats {
+        s.transpose_bf16(scales)
     }
     #[inline(always)]
-    fn end(s: S, acc: S::Floats, sum: S::Ints, scale: S::Floats) -> S::Floats {
-        s.fma(s.ints_to_floats(sum), scale, acc)
+    fn end(s: S, acc: S::Floats, sum: S::GroupSums, scales: S::Floats, [groups]: &[Groups; 1]) -> S::Floats {
+        let sums = s.group_sums_to_floats(sum, &groups.offsets);
+        s.fma(sums, s.mul(scales, s.load(&groups.scales)), acc)
     }
     #[inline(always)]
     fn flush(s: S, totals: &mut [f32; 4], acc: [S::Floats; 4]) {
         *totals = s.sum_each(acc);
     }
     #[inline(always)]
-    fn token_scale(input: &Input<'_>, token: usize) -> f32 {
-        input.quantized_token(token).1
+    fn token_scale(_: &Input<'_>, _: usize) -> f32 {
+        1.0
     }
     #[inline(always)]
-    fn finish(totals: [f32; 4], token_scales: [f32; 4], _: [f32; 4]) -> [f32; 4] {
-        times(totals, token_scales)
+    fn finish(totals: [f32; 4], _: [f32; 4], _: [f32; 4]) -> [f32; 4] {
+        totals
     }
 }
 

@@ -70,15 +70,15 @@ pub enum KernelError {
         /// The element type as given.
         dtype: DType,
     },
-    /// `I4` weights whose rows are no whole groups.
-    #[error("I4 weights cannot have {cols} columns: expected a multiple of 32")]
+    /// `I4` weights, or activations for them, whose rows are no whole groups.
+    #[error("I4 weights and what they meet cannot have {cols} columns: expected a multiple of 32")]
     Group {
         /// Elements per row.
         cols: usize,
     },
-    /// `I8` and `I4` weights meet only inputs that were quantized, and for `I4` arranged.
+    /// `I8` and `I4` weights meet only inputs that were quantized, for `I4` by group.
     #[error(
-        "I8 and I4 weights need a quantized input: call Isa::quantize, for I4 Isa::arrange_groups, and Input::with_quantized"
+        "I8 and I4 weights need a quantized input: Isa::quantize and Input::with_quantized, for I4 Isa::quantize_by_group and Input::with_groups"
     )]
     NotQuantized,
     /// A shape that does not fit this machine's address space.

@@ -24,11 +24,11 @@ impl Isa {
     /// `out[t][r] = Σ_k w[rows.start + r][k] × input[t][k]`, for some rows of the weights.
     ///
     /// weights: `(n, d)`, input: `(tokens, d)`, out: `(tokens, rows.len())`. `I8` and `I4` weights
-    /// read the quantized form of the input. A result does not depend on the other tokens or rows.
+    /// read quantized forms of the input. A result does not depend on the other tokens or rows.
     ///
     /// # Errors
     ///
-    /// Shapes that do not fit; `I8` or `I4` weights without a quantized input.
+    /// Shapes that do not fit; `I8` or `I4` weights without the form of the input that they meet.
     pub fn matmul(
         self,
         weights: &Weights<'_>,
@@ -43,10 +43,8 @@ impl Isa {
         }
         check_len("output rows", input.tokens(), out.rows())?;
         check_len("output columns", rows.len(), out.cols())?;
-        match weights.dtype() {
-            DType::I8 if !input.is_quantized() => return Err(KernelError::NotQuantized),
-            DType::I4 if !input.has_groups() => return Err(KernelError::NotQuantized),
-            _ => {}
+        if !input.suits(weights.dtype()) {
+            return Err(KernelError::NotQuantized);
         }
         let job = Matmul { weights, rows, input, out };
         match weights.dtype() {
@@ -258,18 +256,22 @@ fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
                 let scale = D::spread(s, &D::scales(matrix, row_of(r)).1);
                 unroll!(c < 4 or C, {
                     // Values may come in whole chunks although weights do not.
+                    let padded;
                     let values = match tokens.values[c].get(whole) {
-                        Some(values) => *values,
-                        None => D::Values::padded(tokens.values_end[c]),
+                        Some(values) => values,
+                        None => {
+                            padded = D::Values::padded(tokens.values_end[c]);
+                            &padded
+                        }
                     };
-                    let mut sum = D::begin(s, acc[r][c], &values);
-                    unroll!(part < 4 or D::PARTS, {
+                    let mut sum = D::begin(s, acc[r][c]);
+                    unroll!(part < D::PARTS, {
                         if part < parts {
-                            let (wide, loaded) = (D::widen(s, prepared, part), D::load(s, &values, part));
+                            let (wide, loaded) = (D::widen(s, prepared, part), D::load(s, values, part));
                             sum = D::add(s, sum, wide, loaded);
                         }
                     });
-                    acc[r][c] = D::end(s, acc[r][c], sum, scale);
+                    acc[r][c] = D::end(s, acc[r][c], sum, scale, values);
                 });
             });
         }
@@ -355,13 +357,15 @@ fn add_step<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
     unroll!(r < R, {
         prepared[r] = D::prepare(s, &weights[r][step]);
     });
-    let mut sums = [[D::begin(s, acc[0][0], &values[0][step]); C]; R];
+    let mut sums = [[D::begin(s, acc[0][0]); C]; R];
     unroll!(c < 4 or C, {
-        unroll!(r < R, { sums[r][c] = D::begin(s, acc[r][c], &values[c][step]); });
+        unroll!(r < R, { sums[r][c] = D::begin(s, acc[r][c]); });
     });
-    unroll!(part < 4 or D::PARTS, {
+    unroll!(part < D::PARTS, {
         let mut wide = [D::widen(s, prepared[0], part); R];
-        unroll!(r < R, { wide[r] = D::widen(s, prepared[r], part); });
+        unroll!(r < R, {
+            wide[r] = D::widen(s, prepared[r], part);
+        });
         unroll!(c < 4 or C, {
             let loaded = D::load(s, &values[c][step], part);
             unroll!(r < R, { sums[r][c] = D::add(s, sums[r][c], wide[r], loaded); });
@@ -369,7 +373,7 @@ fn add_step<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
     });
     unroll!(r < R, {
         let scale = D::spread(s, &scales[r][step]);
-        unroll!(c < 4 or C, { acc[r][c] = D::end(s, acc[r][c], sums[r][c], scale); });
+        unroll!(c < 4 or C, { acc[r][c] = D::end(s, acc[r][c], sums[r][c], scale, &values[c][step]); });
     });
     acc
 }

@@ -37,11 +37,11 @@ pub use error::KernelError;
 pub use fp_env::FpEnv;
 pub use isa::{ISA_VARIABLE, Isa};
 pub use mat::MatMut;
-pub use operand::{Aligned, Input, Quantized, Vector, Weights};
+pub use operand::{Aligned, GroupQuantized, Input, Quantized, Vector, Weights};
 pub use top_k::top_k;
 
 /// Version of docs/numerics.md; any change of a bit that a kernel writes is a new one.
-pub const NUMERICS_VERSION: u32 = 1;
+pub const NUMERICS_VERSION: u32 = 2;
 
 /// Replaces any NaN by the canonical one, `0x7fc00000`.
 pub fn canonical_nan(x: f32) -> f32 {

@@ -13,53 +13,61 @@ const SCALE_BYTES: usize = DType::F32.size_bytes();
 /// The scale of a group, BF16.
 pub(super) type GroupScale = [u8; DType::BF16.size_bytes()];
 
-/// Elements in a 32-bit word of I4.
-pub(super) const WORD: usize = 8;
-
 /// Sums of as many products of 8 and 16 bits are exact as f64: below 2^53.
 const MOST_I8_COLS: usize = 1 << 31;
 
-/// What 16 words of I4 meet: 128 activations, of which the vector code wants those that meet the same
-/// nibbles of all words side by side.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(align(64))]
-pub(super) struct Words {
-    /// `values[n]`: elements n and n + 4 of each word.
-    pub(super) values: [[i16; 2 * LANES]; WORD / 2],
-    /// −8 times the sum of each word's elements: I4 is stored plus 8.
-    pub(super) offsets: [i32; LANES],
+/// Elements in a 32-bit word of I4.
+const WORD: usize = 8;
+
+/// Words of a group.
+pub(super) const GROUP_WORDS: usize = GROUP / WORD;
+
+/// Activations that 16 groups of I4 meet.
+pub(super) const GROUPS_COLS: usize = GROUP * LANES;
+
+/// The lane of one of 16 groups, and the group of a lane: the places of a 4 × 4 matrix and of its transpose. Vectors
+/// get there by transposing words of 16 groups within each 128 bits.
+pub(super) const fn lane_of(group: usize) -> usize {
+    4 * (group % 4) + group / 4 % 4
 }
 
-/// Activations that 16 words of I4 meet.
-pub(super) const WORDS_COLS: usize = WORD * LANES;
+/// What 16 groups of I4 meet: 512 activations, those that meet the same nibbles of all groups side by side.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Groups {
+    /// `values[2 * n + h]`: of word n of each lane's group the even elements, for an `h` of 0, or the odd ones.
+    pub(super) values: [[i8; 4 * LANES]; 2 * GROUP_WORDS],
+    /// −8 times the sum of each group's elements: I4 is stored plus 8.
+    pub(super) offsets: [i32; LANES],
+    pub(super) scales: [f32; LANES],
+}
 
-impl Words {
-    /// Arranges 128 activations.
+impl Default for Groups {
+    fn default() -> Self {
+        Self { values: [[0; 4 * LANES]; 2 * GROUP_WORDS], offsets: [0; LANES], scales: [0.0; LANES] }
+    }
+}
+
+impl Groups {
+    /// Sets the elements of a group.
     #[inline(always)]
-    fn fill(&mut self, values: &[i16; WORDS_COLS]) {
-        let words = values.as_chunks::<WORD>().0;
-        for (n, pairs) in self.values.iter_mut().enumerate() {
-            for (pair, word) in pairs.as_chunks_mut::<2>().0.iter_mut().zip(words) {
-                *pair = [word[n], word[n + WORD / 2]];
+    pub(super) fn set(&mut self, group: usize, values: &[i8; GROUP], scale: f32) {
+        let lane = lane_of(group);
+        for (word, halves) in values.as_chunks::<WORD>().0.iter().zip(self.values.as_chunks_mut::<2>().0) {
+            for (half, row) in halves.iter_mut().enumerate() {
+                row.as_chunks_mut::<4>().0[lane] =
+                    [word[half], word[half + 2], word[half + 4], word[half + 6]];
             }
         }
-        for (offset, word) in self.offsets.iter_mut().zip(words) {
-            *offset = -8 * word.iter().map(|&x| i32::from(x)).sum::<i32>();
-        }
+        self.offsets[lane] = -8 * values.iter().map(|&x| i32::from(x)).sum::<i32>();
+        self.scales[lane] = scale;
     }
-}
 
-/// Arranges a token's activations; those that its last [`Words`] lacks are 0.
-#[inline(always)]
-pub(super) fn arrange(values: &[i16], words: &mut [Words]) {
-    let (whole, rest) = values.as_chunks();
-    for (words, values) in words.iter_mut().zip(whole) {
-        words.fill(values);
-    }
-    if let Some(last) = words.get_mut(whole.len()) {
-        let mut values = [0; WORDS_COLS];
-        values[..rest.len()].copy_from_slice(rest);
-        last.fill(&values);
+    /// The elements of a group and their scale.
+    pub(super) fn get(&self, group: usize) -> ([i8; GROUP], f32) {
+        let lane = lane_of(group);
+        let value = |k: usize| self.values[k / WORD * 2 + k % 2][4 * lane + k % WORD / 2];
+        (std::array::from_fn(value), self.scales[lane])
     }
 }
 
@@ -230,15 +238,13 @@ impl<'a> Vector<'a> {
     }
 }
 
-/// Activations rounded to 16 bits with one scale per token: what `I8` and `I4` weights meet.
+/// Activations rounded to 16 bits with one scale per token: what `I8` weights meet.
 ///
 /// Made by [`Isa::quantize`](super::Isa::quantize); `x ≈ value × scale`.
 #[derive(Debug, Clone, Default)]
 pub struct Quantized {
     pub(super) values: Rows<i16>,
     pub(super) scales: Vec<f32>,
-    /// The values once more for I4, a whole number for each token, if asked for.
-    pub(super) words: Vec<Words>,
 }
 
 /// One token of [`Quantized`], to be filled.
@@ -246,67 +252,34 @@ pub struct Quantized {
 pub(crate) struct QuantizedRow<'a> {
     pub(super) values: &'a mut [i16],
     pub(super) scale: &'a mut f32,
-    /// Empty where there is no form for I4.
-    pub(super) words: &'a mut [Words],
 }
 
 impl Quantized {
-    /// Takes on a shape, to be filled row by row, see [`Isa::quantize_row`](super::Isa::quantize_row); in the form for
-    /// I4 as well if it is `grouped`. What is there now is not said.
-    pub(crate) fn reshape(&mut self, tokens: usize, cols: usize, grouped: bool) -> Result<(), KernelError> {
+    /// Takes on a shape, to be filled row by row, see [`Isa::quantize_row`](super::Isa::quantize_row). What is there now
+    /// is not said.
+    pub(crate) fn reshape(&mut self, tokens: usize, cols: usize) {
         self.values.resize(tokens, cols);
         self.scales.resize(tokens, 0.0);
-        if grouped {
-            self.make_words()?;
-        } else {
-            self.words.clear();
-        }
         if cfg!(debug_assertions) {
             // Whoever relies on what is there gets a result that no test takes for right.
             self.values.rows_mut().for_each(|row| row.fill(i16::MIN));
             self.scales.fill(f32::NAN);
-            self.words.fill(Words { values: [[i16::MIN; 2 * LANES]; WORD / 2], offsets: [i32::MIN; LANES] });
         }
-        Ok(())
-    }
-
-    /// Whether they are in the form for I4 as well.
-    pub(crate) fn is_grouped(&self) -> bool {
-        !self.words.is_empty()
     }
 
     /// Bytes of memory that a shape takes.
-    pub(crate) fn bytes_of(tokens: usize, cols: usize, grouped: bool) -> usize {
-        let words = if grouped { cols.div_ceil(WORDS_COLS) * size_of::<Words>() } else { 0 };
-        tokens * (cols * size_of::<i16>() + size_of::<f32>() + words)
+    pub(crate) fn bytes_of(tokens: usize, cols: usize) -> usize {
+        tokens * (cols * size_of::<i16>() + size_of::<f32>())
     }
 
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.values.bytes()
-            + self.scales.capacity() * size_of::<f32>()
-            + self.words.capacity() * size_of::<Words>()
-    }
-
-    /// Makes room for the form for I4, which has whole groups alone.
-    pub(super) fn make_words(&mut self) -> Result<(), KernelError> {
-        let cols = self.values.cols();
-        if !cols.is_multiple_of(GROUP) {
-            return Err(KernelError::Group { cols });
-        }
-        self.words.resize(self.values.len() * cols.div_ceil(WORDS_COLS), Words::default());
-        Ok(())
+        self.values.bytes() + self.scales.capacity() * size_of::<f32>()
     }
 
     /// The tokens one by one.
     pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = QuantizedRow<'_>> {
-        let per_token = self.words.len() / self.values.len().max(1);
-        let mut rest = self.words.as_mut_slice();
-        self.values.rows_mut().zip(&mut self.scales).map(move |(values, scale)| {
-            let (words, others) = std::mem::take(&mut rest).split_at_mut(per_token);
-            rest = others;
-            QuantizedRow { values, scale, words }
-        })
+        self.values.rows_mut().zip(&mut self.scales).map(|(values, scale)| QuantizedRow { values, scale })
     }
 
     /// The rounded values of each token, within ±32767.
@@ -317,6 +290,81 @@ impl Quantized {
     /// One scale per token; the canonical NaN where the token held a NaN or an infinity.
     pub fn scales(&self) -> &[f32] {
         &self.scales
+    }
+}
+
+/// Activations rounded to 8 bits with one scale for each 32 neighbours of a token: what `I4` weights meet.
+///
+/// Made by [`Isa::quantize_by_group`](super::Isa::quantize_by_group); `x ≈ value × scale`.
+#[derive(Debug, Clone, Default)]
+pub struct GroupQuantized {
+    groups: Vec<Groups>,
+    tokens: usize,
+    cols: usize,
+}
+
+/// One token of [`GroupQuantized`], to be filled.
+#[derive(Debug)]
+pub(crate) struct GroupQuantizedRow<'a> {
+    pub(super) groups: &'a mut [Groups],
+}
+
+impl GroupQuantized {
+    /// Takes on a shape, to be filled row by row, see
+    /// [`Isa::quantize_row_by_group`](super::Isa::quantize_row_by_group). What is there now is not said.
+    ///
+    /// # Errors
+    ///
+    /// Columns that are no whole groups.
+    pub(crate) fn reshape(&mut self, tokens: usize, cols: usize) -> Result<(), KernelError> {
+        if !cols.is_multiple_of(GROUP) {
+            return Err(KernelError::Group { cols });
+        }
+        (self.tokens, self.cols) = (tokens, cols);
+        let len = tokens * cols.div_ceil(GROUPS_COLS);
+        // Memory of a larger shape stays as it is.
+        if self.groups.len() < len {
+            self.groups.resize(len, Groups::default());
+        }
+        if cfg!(debug_assertions) {
+            // Whoever relies on what is there gets a result that no test takes for right.
+            self.groups.fill(Groups {
+                values: [[i8::MIN; 4 * LANES]; 2 * GROUP_WORDS],
+                offsets: [i32::MIN; LANES],
+                scales: [f32::NAN; LANES],
+            });
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory that a shape takes.
+    pub(crate) fn bytes_of(tokens: usize, cols: usize) -> usize {
+        tokens * cols.div_ceil(GROUPS_COLS) * size_of::<Groups>()
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.groups.capacity() * size_of::<Groups>()
+    }
+
+    /// The tokens one by one.
+    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = GroupQuantizedRow<'_>> {
+        let per_token = self.cols.div_ceil(GROUPS_COLS).max(1);
+        self.groups.chunks_exact_mut(per_token).take(self.tokens).map(|groups| GroupQuantizedRow { groups })
+    }
+
+    /// The rounded values of each token's groups, within ±127, and their scales; the canonical NaN where the group held a
+    /// NaN or an infinity.
+    pub fn tokens(&self) -> impl Iterator<Item = impl Iterator<Item = ([i8; GROUP], f32)>> {
+        (0..self.tokens).map(|token| {
+            let groups = self.groups(token);
+            (0..self.cols / GROUP).map(move |group| groups[group / LANES].get(group % LANES))
+        })
+    }
+
+    pub(super) fn groups(&self, token: usize) -> &[Groups] {
+        let per_token = self.cols.div_ceil(GROUPS_COLS);
+        &self.groups[token * per_token..(token + 1) * per_token]
     }
 }
 
@@ -351,6 +399,7 @@ pub struct Input<'a> {
     chosen: Option<&'a [usize]>,
     aligned: Option<&'a Aligned>,
     quantized: Option<&'a Quantized>,
+    groups: Option<&'a GroupQuantized>,
 }
 
 impl<'a> Input<'a> {
@@ -361,7 +410,7 @@ impl<'a> Input<'a> {
     /// `cols` of zero, or a length that is no whole number of rows.
     pub fn new(x: &'a [f32], cols: usize) -> Result<Self, KernelError> {
         let tokens = whole_rows("input", x.len(), cols)?;
-        Ok(Self { x, tokens, cols, chosen: None, aligned: None, quantized: None })
+        Ok(Self { x, tokens, cols, chosen: None, aligned: None, quantized: None, groups: None })
     }
 
     /// Adds a copy of the same activations, which is read in their place.
@@ -375,7 +424,7 @@ impl<'a> Input<'a> {
         Ok(Self { aligned: Some(aligned), ..self })
     }
 
-    /// Adds the quantized form of the same activations, which `I8` and `I4` weights need.
+    /// Adds the quantized form of the same activations, which `I8` weights need.
     ///
     /// # Errors
     ///
@@ -384,6 +433,17 @@ impl<'a> Input<'a> {
         check_len("quantized columns", self.cols, quantized.values.cols())?;
         check_len("quantized tokens", self.tokens, quantized.values.len())?;
         Ok(Self { quantized: Some(quantized), ..self })
+    }
+
+    /// Adds the form of the same activations that `I4` weights need.
+    ///
+    /// # Errors
+    ///
+    /// Another shape than that of the activations.
+    pub fn with_groups(self, groups: &'a GroupQuantized) -> Result<Self, KernelError> {
+        check_len("grouped columns", self.cols, groups.cols)?;
+        check_len("grouped tokens", self.tokens, groups.tokens)?;
+        Ok(Self { groups: Some(groups), ..self })
     }
 
     /// The same of some tokens alone, in any order: each expert reads those that were routed to it in place. They are
@@ -416,19 +476,23 @@ impl<'a> Input<'a> {
         self.cols
     }
 
-    pub(super) fn is_quantized(&self) -> bool {
-        self.quantized.is_some()
-    }
-
-    /// Whether there is a form for `I4` weights.
-    pub(super) fn has_groups(&self) -> bool {
-        self.quantized.is_some_and(|quantized| !quantized.words.is_empty() || self.tokens == 0)
+    /// Whether there is what weights of a type meet.
+    pub(super) fn suits(&self, dtype: DType) -> bool {
+        match dtype {
+            DType::I8 => self.quantized.is_some(),
+            DType::I4 => self.groups.is_some(),
+            DType::F32 | DType::BF16 | DType::F16 | DType::F8E4M3 => true,
+        }
     }
 
     /// The rounded activations of one token as `I4` weights meet them.
-    pub(super) fn words(&self, token: usize) -> &'a [Words] {
-        let (token, per_token) = (self.place(token), self.cols.div_ceil(WORDS_COLS));
-        self.quantized.map_or(&[], |q| &q.words[token * per_token..(token + 1) * per_token])
+    pub(super) fn groups(&self, token: usize) -> &'a [Groups] {
+        self.groups.map_or(&[], |groups| groups.groups(self.place(token)))
+    }
+
+    /// The rounded activations of one token's group and their scale.
+    pub(super) fn group(&self, token: usize, group: usize) -> ([i8; GROUP], f32) {
+        self.groups(token)[group / LANES].get(group % LANES)
     }
 
     /// The activations of one token.

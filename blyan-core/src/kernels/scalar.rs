@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::attention::Attention;
 use super::mat::MatMut;
 use super::math;
-use super::operand::{Input, Vector, WORD, Weights};
+use super::operand::{Input, Vector, Weights, lane_of};
 use crate::dtype::{DType, GROUP};
 
 /// Sums run in this many lanes: element k goes to lane k mod 16.
@@ -56,15 +56,15 @@ fn widen_bf16(bytes: [u8; 2]) -> f32 {
     f32::from_le_bytes([0, 0, bytes[0], bytes[1]])
 }
 
-/// Sum of integers times group scales. A word of eight neighbours goes to the lane of its number mod 16:
-/// its exact sum meets its group's scale in one rounding.
-fn dot_i4(w: &[u8], scales: &[[u8; 2]], x: &[i16]) -> f32 {
+/// Sum of integers times the scales of both: the exact sum of a group meets them in one rounding, in its lane.
+fn dot_i4(w: &[u8], scales: &[[u8; 2]], x: &Input<'_>, token: usize) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    for (word, x) in x.chunks_exact(WORD).enumerate() {
-        let products = x.iter().enumerate().map(|(i, &x)| nibble(w, WORD * word + i) * i32::from(x));
+    for (group, scale) in scales.iter().enumerate() {
+        let (values, value_scale) = x.group(token, group);
+        let products = values.iter().enumerate().map(|(i, &x)| nibble(w, GROUP * group + i) * i32::from(x));
         let sum: i32 = products.sum();
-        let lane = &mut lanes[word % LANES];
-        *lane = (sum as f32).mul_add(widen_bf16(scales[WORD * word / GROUP]), *lane);
+        let lane = &mut lanes[lane_of(group)];
+        *lane = (sum as f32).mul_add(widen_bf16(*scale) * value_scale, *lane);
     }
     sum_lanes(lanes)
 }
@@ -82,9 +82,8 @@ pub(super) fn matmul(w: &Weights<'_>, rows: Range<usize>, x: &Input<'_>, out: &m
             }
         } else if w.dtype() == DType::I4 {
             for token in 0..x.tokens() {
-                let (values, token_scale) = x.quantized_token(token);
-                let sum = dot_i4(w.row(row), w.group_scales(row), values);
-                out.set(token, column, canonical_nan(sum * token_scale));
+                let sum = dot_i4(w.row(row), w.group_scales(row), x, token);
+                out.set(token, column, canonical_nan(sum));
             }
         } else {
             widen(w.dtype(), w.row(row), &mut widened);
@@ -97,9 +96,9 @@ pub(super) fn matmul(w: &Weights<'_>, rows: Range<usize>, x: &Input<'_>, out: &m
     }
 }
 
-/// Rounds one token to 16 bits. Returns its scale.
-pub(super) fn quantize(x: &[f32], values: &mut [i16]) -> f32 {
-    values.fill(0);
+/// Rounds the values of one scale to integers of a magnitude up to `limit`. Returns the scale.
+fn round<T: Copy + Default>(x: &[f32], limit: f32, values: &mut [T], narrow: fn(f32) -> T) -> f32 {
+    values.fill(T::default());
     if x.iter().any(|x| !x.is_finite()) {
         return canonical_nan(f32::NAN);
     }
@@ -107,15 +106,25 @@ pub(super) fn quantize(x: &[f32], values: &mut [i16]) -> f32 {
     if largest < SMALLEST_QUANTIZED {
         return 0.0;
     }
-    let per_unit = 32767.0 / largest;
+    let per_unit = limit / largest;
     for (value, x) in values.iter_mut().zip(x) {
-        // Within ±32767: 32767 (1 + 2^-23) rounds to 32767.
-        *value = (x * per_unit).round_ties_even() as i16;
+        // Within the limit: the product is at most limit × (1 + 2^-23), which rounds to it.
+        *value = narrow((x * per_unit).round_ties_even());
     }
-    largest / 32767.0
+    largest / limit
 }
 
-/// A token whose largest value is below 2^-100 counts as zero: so neither the scale nor its inverse
+/// Rounds one token to 16 bits. Returns its scale.
+pub(super) fn quantize(x: &[f32], values: &mut [i16]) -> f32 {
+    round(x, 32767.0, values, |x| x as i16)
+}
+
+/// Rounds one group of a token to 8 bits. Returns its scale.
+pub(super) fn quantize_group(x: &[f32; GROUP], values: &mut [i8; GROUP]) -> f32 {
+    round(x, 127.0, values, |x| x as i8)
+}
+
+/// A token or group whose largest value is below 2^-100 counts as zero: so neither the scale nor its inverse
 /// can leave the normal range.
 pub(super) const SMALLEST_QUANTIZED: f32 = 7.888_609e-31;
 

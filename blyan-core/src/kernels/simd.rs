@@ -23,17 +23,21 @@ pub(super) trait Simd: Copy {
     type Mask: Copy;
     /// 32 i16.
     type Shorts: Copy;
-    /// 16 i32.
-    type Ints: Copy;
+    /// 64 bytes.
+    type Bytes: Copy;
+    /// 64 words of 32 bits, four to a lane.
+    type Words: Copy;
     /// i32 in as few registers as a sum of 32 products takes, however many to a lane.
     type Sums: Copy;
+    /// 16 sums of 32 products of an unsigned nibble and an i8 within ±127, on the way.
+    type GroupSums: Copy;
     /// 64 E4M3 after what is done to all of them at once.
     type F8s<'a>: Copy;
 
-    /// Up to how many tokens rows of I8 are summed one after the other, and not side by side.
+    /// Up to how many tokens rows of I8 and I4 are summed one after the other, and not side by side.
     const ROW_BY_ROW: usize;
 
-    /// The same of weights that take many steps to widen, F8 and I4.
+    /// The same of F8, which takes many steps to widen.
     const ROW_BY_ROW_COSTLY: usize;
 
     fn splat(self, x: f32) -> Self::Floats;
@@ -96,20 +100,24 @@ pub(super) trait Simd: Copy {
     fn zero_sums(self) -> Self::Sums;
     fn load_shorts(self, x: &[i16; 2 * LANES]) -> Self::Shorts;
     fn widen_i8_to_i16(self, bytes: &[u8; 2 * LANES]) -> Self::Shorts;
-    /// Of each 32-bit word, the nibbles at `4 × n` and `16 + 4 × n` bits, unsigned, for n below 4.
-    fn nibbles(self, words: &[u8; 4 * LANES], n: usize) -> Self::Shorts;
-    fn load_ints(self, x: &[i32; LANES]) -> Self::Ints;
     /// Adds 32 products of an i8 and an i16, each at most 128 × 32767. [`Simd::total_each`] is exact if this was
     /// done 64 times at most.
     fn add_products(self, acc: Self::Sums, w: Self::Shorts, x: Self::Shorts) -> Self::Sums;
-    /// Adds 32 products to 16 lanes, two neighbours to each.
-    fn add_pairs(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints;
-    /// Of integers below 2^24 in magnitude.
-    fn ints_to_floats(self, x: Self::Ints) -> Self::Floats;
-    /// Four BF16, each in four lanes.
-    fn spread_bf16(self, bytes: &[u8; 8]) -> Self::Floats;
     /// The sum of all lanes of each, exactly.
     fn total_each(self, x: [Self::Sums; 4]) -> [f64; 4];
+
+    fn load_bytes(self, x: &[i8; 4 * LANES]) -> Self::Bytes;
+    /// 16 groups of four words: words 0 to 3 of group `4 i + j` into lane `4 j + i`.
+    fn transpose_words(self, groups: &[u8; 16 * LANES]) -> Self::Words;
+    /// BF16 `4 i + j` of 16 into lane `4 j + i`.
+    fn transpose_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats;
+    /// Of the bytes of word `part / 2` of each lane, the lower nibbles, or for an odd part the upper ones, unsigned.
+    fn nibbles(self, words: Self::Words, part: usize) -> Self::Bytes;
+    fn zero_group_sums(self) -> Self::GroupSums;
+    /// Adds four products to each lane; a sum takes no more than eight times as many.
+    fn add_nibble_products(self, acc: Self::GroupSums, w: Self::Bytes, x: Self::Bytes) -> Self::GroupSums;
+    /// Plus the offsets, which leaves less than 2^15 in magnitude.
+    fn group_sums_to_floats(self, sums: Self::GroupSums, offsets: &[i32; LANES]) -> Self::Floats;
 
     /// Asks for the cache line at an address, which need not be mapped.
     fn prefetch(self, at: *const u8);

@@ -1,7 +1,7 @@
 //! Owns [`Receipt`]: what was run, complete enough to run again and compare.
 //!
 //! ```json
-//! {"receipt_version":1,"claim":{"numerics_version":1,"model":"…",…},"seals":{"claim":{…},"options":{…}}}
+//! {"receipt_version":1,"claim":{"numerics_version":2,"model":"…",…},"seals":{"claim":{…},"options":{…}}}
 //! ```
 //!
 //! Everything in the claim is an input of the run or can be computed again from those inputs: no

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-use crate::kernels::Quantized;
+use crate::kernels::{GroupQuantized, Quantized};
 
 /// Bytes of the largest buffers that stay after a step: those that every decoded token takes.
 const KEPT_BYTES: usize = 64 << 10;
@@ -18,6 +18,7 @@ const KEPT: usize = 64;
 pub(crate) struct Buffers {
     floats: Mutex<Vec<Vec<f32>>>,
     quantized: Mutex<Vec<Quantized>>,
+    groups: Mutex<Vec<GroupQuantized>>,
 }
 
 impl Buffers {
@@ -46,19 +47,26 @@ impl Buffers {
         best_fit(&self.quantized, bytes, Quantized::bytes).unwrap_or_default()
     }
 
-    /// Takes those that are not used any more, if they are small. A long prompt's would pile up: each layer's experts
-    /// have other numbers of tokens, and what is too small for them would stay beside what takes its place.
-    pub(crate) fn give_back_quantized(&self, quantized: impl IntoIterator<Item = Quantized>) {
-        let small = quantized.into_iter().filter(|quantized| quantized.bytes() <= KEPT_BYTES);
-        if let Some(mut spare) = lock(&self.quantized) {
-            spare.extend(small);
-        }
+    /// The same for those that are quantized by group.
+    pub(crate) fn take_groups(&self, bytes: usize) -> GroupQuantized {
+        best_fit(&self.groups, bytes, GroupQuantized::bytes).unwrap_or_default()
+    }
+
+    /// Takes those that are not used any more, if they are small.
+    pub(crate) fn give_back_quantized(&self, quantized: Option<Quantized>) {
+        give_back_small(&self.quantized, quantized, Quantized::bytes);
+    }
+
+    /// The same for those that are quantized by group.
+    pub(crate) fn give_back_groups(&self, groups: Option<GroupQuantized>) {
+        give_back_small(&self.groups, groups, GroupQuantized::bytes);
     }
 
     /// Frees what was given back, but for what the next token takes.
     pub(crate) fn free(&self) {
         keep_small(&self.floats, |buffer| buffer.capacity() * size_of::<f32>());
         keep_small(&self.quantized, Quantized::bytes);
+        keep_small(&self.groups, GroupQuantized::bytes);
     }
 }
 
@@ -68,6 +76,15 @@ fn best_fit<T>(spare: &Mutex<Vec<T>>, least: usize, size: impl Fn(&T) -> usize) 
     let fits = spare.iter().enumerate().rev().filter(|(_, buffer)| size(buffer) >= least);
     let best = fits.min_by_key(|(_, buffer)| size(buffer)).map(|(index, _)| index)?;
     Some(spare.remove(best))
+}
+
+/// Takes a buffer if it is small. A long prompt's would pile up: each layer's experts have other numbers of tokens, and what is too small for them
+/// would stay beside what takes its place.
+fn give_back_small<T>(spare: &Mutex<Vec<T>>, buffer: Option<T>, bytes: impl Fn(&T) -> usize) {
+    let small = buffer.filter(|buffer| bytes(buffer) <= KEPT_BYTES);
+    if let Some(mut spare) = lock(spare) {
+        spare.extend(small);
+    }
 }
 
 fn keep_small<T>(spare: &Mutex<Vec<T>>, bytes: impl Fn(&T) -> usize) {

@@ -5,12 +5,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::kernels::{Aligned, Input, Isa, KernelError, MatMut, Quantized};
+use crate::kernels::{Aligned, GroupQuantized, Input, Isa, KernelError, MatMut, Quantized};
 
 use super::ModelError;
 use super::buffers::Buffers;
 use super::team::Team;
-use super::weights::Linear;
+use super::weights::{Form, Linear};
 
 /// Multiply-adds below which a task is not worth handing to another thread.
 const MIN_TASK_MACS: usize = 1 << 16;
@@ -35,12 +35,13 @@ pub(crate) struct Activations {
     cols: usize,
     aligned: Option<Aligned>,
     quantized: Option<Quantized>,
+    groups: Option<GroupQuantized>,
 }
 
 impl Activations {
     pub(crate) fn new(values: Vec<f32>, cols: usize) -> Self {
         let tokens = values.len() / cols;
-        Self { values, tokens, cols, aligned: None, quantized: None }
+        Self { values, tokens, cols, aligned: None, quantized: None, groups: None }
     }
 
     pub(crate) fn tokens(&self) -> usize {
@@ -61,35 +62,35 @@ impl Activations {
     pub(crate) fn give_back(self, buffers: &Buffers) {
         buffers.give_back([self.values]);
         buffers.give_back_quantized(self.quantized);
+        buffers.give_back_groups(self.groups);
     }
 
     /// Makes the forms that `linears` want: for floats, if there are several tokens, as vectors like them; for
-    /// integers rounded to 16 bits, arranged for those that come in groups as well.
+    /// integers rounded to 16 bits, or to 8 by group.
     pub(crate) fn arrange_for(
         &mut self,
         isa: Isa,
         team: &Team,
         linears: &[&Linear],
     ) -> Result<(), ModelError> {
-        if self.tokens > 1 && linears.iter().any(|linear| !linear.wants_quantized_inputs()) {
+        let wanted = |form| linears.iter().any(|linear| linear.wants() == form);
+        if self.tokens > 1 && wanted(Form::Floats) {
             self.aligned = Some(Aligned::new(&self.values, self.cols)?);
         }
-        if linears.iter().any(|linear| linear.wants_quantized_inputs()) {
-            let grouped = linears.iter().any(|linear| linear.wants_grouped_inputs());
-            let bytes = Quantized::bytes_of(self.tokens, self.cols, grouped);
+        let rows = self.values.chunks_exact(self.cols);
+        if wanted(Form::Quantized) {
+            let bytes = Quantized::bytes_of(self.tokens, self.cols);
             let mut quantized = team.buffers().take_quantized(bytes);
-            quantized.reshape(self.tokens, self.cols, grouped)?;
-            let tasks = {
-                let mut rows = self.values.chunks_exact(self.cols).zip(quantized.rows_mut());
-                (0..self.tokens.div_ceil(ROWS_PER_TASK))
-                    .map(|_| rows.by_ref().take(ROWS_PER_TASK).collect::<Vec<_>>())
-                    .collect()
-            };
-            team.for_each(tasks, |rows| {
-                rows.into_iter().for_each(|(x, row)| isa.quantize_row(x, row));
-                Ok::<_, ModelError>(())
-            })?;
+            quantized.reshape(self.tokens, self.cols);
+            for_each_row(team, rows.clone().zip(quantized.rows_mut()), |(x, row)| isa.quantize_row(x, row))?;
             self.quantized = Some(quantized);
+        }
+        if wanted(Form::Groups) {
+            let bytes = GroupQuantized::bytes_of(self.tokens, self.cols);
+            let mut groups = team.buffers().take_groups(bytes);
+            groups.reshape(self.tokens, self.cols)?;
+            for_each_row(team, rows.zip(groups.rows_mut()), |(x, row)| isa.quantize_row_by_group(x, row))?;
+            self.groups = Some(groups);
         }
         Ok(())
     }
@@ -99,11 +100,30 @@ impl Activations {
         if let Some(aligned) = &self.aligned {
             input = input.with_aligned(aligned)?;
         }
-        match &self.quantized {
-            Some(quantized) => input.with_quantized(quantized),
-            None => Ok(input),
+        if let Some(quantized) = &self.quantized {
+            input = input.with_quantized(quantized)?;
         }
+        if let Some(groups) = &self.groups {
+            input = input.with_groups(groups)?;
+        }
+        Ok(input)
     }
+}
+
+/// Does something to each row, on all threads.
+fn for_each_row<T: Send>(
+    team: &Team,
+    mut rows: impl Iterator<Item = T>,
+    run: impl Fn(T) + Sync,
+) -> Result<(), ModelError> {
+    let tasks = std::iter::from_fn(|| {
+        let task: Vec<T> = rows.by_ref().take(ROWS_PER_TASK).collect();
+        (!task.is_empty()).then_some(task)
+    });
+    team.for_each(tasks.collect(), |rows: Vec<T>| {
+        rows.into_iter().for_each(&run);
+        Ok::<_, ModelError>(())
+    })
 }
 
 /// Tokens of some activations, all of them or chosen ones.

@@ -43,6 +43,14 @@ pub(crate) struct Norm {
     place: Place,
 }
 
+/// What a matrix meets: activations as they are, rounded to 16 bits, or to 8 bits by group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Floats,
+    Quantized,
+    Groups,
+}
+
 /// Weights of `layer{l}.attention`.
 #[derive(Debug)]
 pub(crate) struct AttentionWeights {
@@ -87,14 +95,13 @@ impl Linear {
         Vector::new(place.dtype, rows.len(), &self.block.payload()[data]).map(Some)
     }
 
-    /// Whether a kernel wants its inputs rounded to 16 bits.
-    pub(crate) fn wants_quantized_inputs(&self) -> bool {
-        matches!(self.dtype, DType::I8 | DType::I4)
-    }
-
-    /// Whether a kernel wants them arranged for groups besides.
-    pub(crate) fn wants_grouped_inputs(&self) -> bool {
-        self.dtype == DType::I4
+    /// What a kernel wants its inputs to be.
+    pub(crate) fn wants(&self) -> Form {
+        match self.dtype {
+            DType::F32 | DType::BF16 | DType::F16 | DType::F8E4M3 => Form::Floats,
+            DType::I8 => Form::Quantized,
+            DType::I4 => Form::Groups,
+        }
     }
 }
 

@@ -124,26 +124,43 @@ fn not_equal(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn right_by_4(x: uint16x8_t) -> uint16x8_t {
-    vshrq_n_u16::<4>(x)
+fn lower_nibbles(x: uint8x16_t) -> int8x16_t {
+    vreinterpretq_s8_u8(vandq_u8(x, vdupq_n_u8(0xf)))
 }
 
 #[inline]
 #[target_feature(enable = "neon")]
-fn right_by_8(x: uint16x8_t) -> uint16x8_t {
-    vshrq_n_u16::<8>(x)
+fn upper_nibbles(x: uint8x16_t) -> int8x16_t {
+    vreinterpretq_s8_u8(vshrq_n_u8::<4>(x))
 }
 
+/// Words 0 to 3 of the groups at `first` and every 64 bytes on.
 #[inline]
 #[target_feature(enable = "neon")]
-fn right_by_12(x: uint16x8_t) -> uint16x8_t {
-    vshrq_n_u16::<12>(x)
+fn transpose_quarter(groups: &[u8; 16 * LANES], first: usize) -> Four<uint8x16_t> {
+    let load = |i: usize| {
+        let group: &[u8; 16] = &groups.as_chunks().0[first / 16 + 4 * i];
+        // SAFETY: it reads the array whose reference it comes from.
+        vreinterpretq_u32_u8(unsafe { vld1q_u8(group.as_ptr()) })
+    };
+    let (a, b, c, d) = (load(0), load(1), load(2), load(3));
+    // a0 c0 a1 c1 and b0 d0 b1 d1, then a0 b0 c0 d0.
+    let (ac, bd) = (vzip1q_u32(a, c), vzip1q_u32(b, d));
+    let (ac_high, bd_high) = (vzip2q_u32(a, c), vzip2q_u32(b, d));
+    [
+        vreinterpretq_u8_u32(vzip1q_u32(ac, bd)),
+        vreinterpretq_u8_u32(vzip2q_u32(ac, bd)),
+        vreinterpretq_u8_u32(vzip1q_u32(ac_high, bd_high)),
+        vreinterpretq_u8_u32(vzip2q_u32(ac_high, bd_high)),
+    ]
 }
 
+/// Adds the products of four neighbours to each lane.
 #[inline]
 #[target_feature(enable = "neon")]
-fn lowest_nibbles(x: uint16x8_t) -> int16x8_t {
-    vreinterpretq_s16_u16(vandq_u16(x, vdupq_n_u16(0xf)))
+fn add_fours(acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    let low = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+    vpadalq_s16(acc, vpaddq_s16(low, vmull_high_s8(w, x)))
 }
 
 /// a × b + c
@@ -172,8 +189,10 @@ impl Simd for Neon {
     type Floats = Four<float32x4_t>;
     type Mask = Four<uint32x4_t>;
     type Shorts = Four<int16x8_t>;
-    type Ints = Four<int32x4_t>;
+    type Bytes = Four<int8x16_t>;
+    type Words = [Four<uint8x16_t>; 4];
     type Sums = Four<int32x4_t>;
+    type GroupSums = Four<int32x4_t>;
     type F8s<'a> = &'a [u8; 4 * LANES];
 
     const ROW_BY_ROW: usize = 2;
@@ -331,35 +350,41 @@ impl Simd for Neon {
         each!(vmlal_high_s16, low, w, x)
     }
     #[inline(always)]
-    fn nibbles(self, words: &[u8; 4 * LANES], n: usize) -> Self::Shorts {
-        let words = each!(vreinterpretq_u16_u8, each!(vld1q_u8, parts(words)));
-        let shifted = match n {
-            0 => words,
-            1 => each!(right_by_4, words),
-            2 => each!(right_by_8, words),
-            _ => each!(right_by_12, words),
-        };
-        each!(lowest_nibbles, shifted)
+    fn load_bytes(self, x: &[i8; 4 * LANES]) -> Self::Bytes {
+        each!(vld1q_s8, parts(x))
     }
     #[inline(always)]
-    fn load_ints(self, x: &[i32; LANES]) -> Self::Ints {
-        each!(vld1q_s32, parts(x))
+    fn transpose_words(self, groups: &[u8; 16 * LANES]) -> Self::Words {
+        let quarters = intrinsics!([0, 16, 32, 48].map(|first| transpose_quarter(groups, first)));
+        [0, 1, 2, 3].map(|word| quarters.map(|quarter| quarter[word]))
     }
     #[inline(always)]
-    fn add_pairs(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints {
-        let low = each!(vmull_s16, each!(vget_low_s16, w), each!(vget_low_s16, x));
-        let high = each!(vmull_high_s16, w, x);
-        each!(vaddq_s32, acc, each!(vpaddq_s32, low, high))
+    fn transpose_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats {
+        let mut scales = [0u16; LANES];
+        for (scale, bytes) in scales.iter_mut().zip(bytes.as_chunks().0) {
+            *scale = u16::from_le_bytes(*bytes);
+        }
+        let quarters = intrinsics!(vld4_u16(scales.as_ptr()));
+        each!(bf16_to_f32, [quarters.0, quarters.1, quarters.2, quarters.3])
     }
     #[inline(always)]
-    fn ints_to_floats(self, x: Self::Ints) -> Self::Floats {
-        each!(vcvtq_f32_s32, x)
+    fn nibbles(self, words: Self::Words, part: usize) -> Self::Bytes {
+        match part % 2 {
+            0 => each!(lower_nibbles, words[part / 2]),
+            _ => each!(upper_nibbles, words[part / 2]),
+        }
     }
     #[inline(always)]
-    fn spread_bf16(self, bytes: &[u8; 8]) -> Self::Floats {
-        let &[a, b, c, d, e, f, g, h] = bytes;
-        let wide = |low: u8, high: u8| f32::from_le_bytes([0, 0, low, high]);
-        each!(vdupq_n_f32, [wide(a, b), wide(c, d), wide(e, f), wide(g, h)])
+    fn zero_group_sums(self) -> Self::GroupSums {
+        self.zero_sums()
+    }
+    #[inline(always)]
+    fn add_nibble_products(self, acc: Self::GroupSums, w: Self::Bytes, x: Self::Bytes) -> Self::GroupSums {
+        each!(add_fours, acc, w, x)
+    }
+    #[inline(always)]
+    fn group_sums_to_floats(self, sums: Self::GroupSums, offsets: &[i32; LANES]) -> Self::Floats {
+        each!(vcvtq_f32_s32, each!(vaddq_s32, sums, each!(vld1q_s32, parts(offsets))))
     }
     #[inline(always)]
     fn total_each(self, x: [Self::Sums; 4]) -> [f64; 4] {

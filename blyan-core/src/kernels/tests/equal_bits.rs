@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::{Random, encode, encode_scales, f32_bytes, quantize, scale_count, whole_groups};
+use super::{Forms, Random, encode, encode_scales, f32_bytes, scale_count, whole_groups};
 use crate::dtype::{DType, GROUP};
 use crate::kernels::simd::CACHED_BYTES;
 use crate::kernels::{
-    Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights,
+    Aligned, Attention, GroupQuantized, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector,
+    Weights,
 };
 
 /// Runs each case, a `fn(Isa)` of this file, on each instruction set.
@@ -22,6 +23,7 @@ macro_rules! on_every_isa {
 on_every_isa!(
     matmul_of_every_length,
     matmul_of_every_tile,
+    matmul_of_long_rows,
     matmul_of_rows_larger_than_the_cache,
     matmul_of_hostile_values,
     matmul_of_largest_integers,
@@ -30,7 +32,8 @@ on_every_isa!(
     weights_of_every_bit_pattern,
     cache_rounding,
     quantized_inputs,
-    inputs_quantized_and_arranged_at_once,
+    inputs_quantized_by_group,
+    inputs_quantized_in_memory_of_others,
     norms,
     gates,
     gates_of_every_magnitude,
@@ -110,14 +113,15 @@ impl Product {
             [(Isa::SCALAR, 0, false), (isa, 0, false), (isa, 1, false), (isa, 3, false), (isa, 0, true)]
         {
             let data = Misaligned::new(&self.data, offset, 0xff);
+            let scale = scale.as_ref().map(|scale| Misaligned::new(scale, offset, 0xff));
+            let scale = scale.as_ref().map(Misaligned::get);
             let x = Misaligned::new(&self.x, offset, f32::NAN);
-            let weights =
-                Weights::new(self.dtype, self.rows, self.cols, data.get(), scale.as_deref()).unwrap();
-            let quantized = quantize(isa, x.get(), self.cols);
-            let mut input = Input::new(x.get(), self.cols).unwrap().with_quantized(&quantized).unwrap();
+            let weights = Weights::new(self.dtype, self.rows, self.cols, data.get(), scale).unwrap();
+            let forms = Forms::new(isa, x.get(), self.cols);
+            let mut input = forms.with(Input::new(x.get(), self.cols).unwrap());
             if copied {
                 // The copy is read in their place.
-                input = Input::new(&wrong, self.cols).unwrap().with_quantized(&quantized).unwrap();
+                input = forms.with(Input::new(&wrong, self.cols).unwrap());
                 input = input.with_aligned(&aligned).unwrap();
             }
             let mut out = vec![f32::NAN; tokens * self.rows];
@@ -159,8 +163,20 @@ fn matmul_of_every_tile(isa: Isa) {
     for dtype in DType::ALL {
         for rows in (0..=13).chain([33]) {
             for tokens in [1, 2, 3, 4, 5, 7, 8, 9] {
-                let cols = [1, 15, 16, 37, 64, 150, 333][random.below(7)];
+                let cols = [1, 15, 16, 37, 64, 150, 333, 1100][random.below(8)];
                 Product::tame(&mut random, dtype, rows, cols, tokens).check(isa, "tile");
+            }
+        }
+    }
+}
+
+/// Several whole runs of steps of every type, also of a token alone, without and with an end.
+fn matmul_of_long_rows(isa: Isa) {
+    let mut random = Random(24);
+    for dtype in DType::ALL {
+        for cols in [2048, 2080, 4640] {
+            for tokens in [1, 2, 3, 4] {
+                Product::tame(&mut random, dtype, 5, cols, tokens).check(isa, "long rows");
             }
         }
     }
@@ -179,7 +195,9 @@ fn matmul_of_hostile_values(isa: Isa) {
     let mut random = Random(3);
     for dtype in DType::ALL {
         for round in 0..300 {
-            let (rows, cols, tokens) = (1 + random.below(9), 1 + random.below(70), 1 + random.below(5));
+            // Of I4 more than a step, which is 512.
+            let longest = if dtype == DType::I4 { 1200 } else { 70 };
+            let (rows, cols, tokens) = (1 + random.below(9), 1 + random.below(longest), 1 + random.below(5));
             let mut product = Product::tame(&mut random, dtype, rows, cols, tokens);
             product.scale = random.hostiles(product.scale.len());
             if round % 3 > 0 {
@@ -216,40 +234,42 @@ fn matmul_of_largest_integers(isa: Isa) {
     }
 }
 
-/// 16 activations of the largest magnitude and 16 of the other sign, so that words and groups do not
-/// cancel out: sums of both signs as large as they get.
+/// Activations of the largest magnitude and of either sign by eights, by groups, and all of one: sums as large as they get,
+/// on the way and at the end.
 fn matmul_of_largest_nibbles(isa: Isa) {
-    for cols in [32, 96, 128, 160, 4096] {
+    for cols in [32, 96, 512, 544, 4096] {
         for (nibbles, weight) in [(0x00, -8.0), (0xff, 7.0)] {
             let data = vec![nibbles; 5 * cols / 2];
-            let x: Vec<f32> = (0..2 * cols).map(|k| if k % 32 < 16 { 3.0 } else { -3.0 }).collect();
-            let scale = vec![0.5; 5 * cols / 32];
-            Product { dtype: DType::I4, rows: 5, cols, data, scale, x }.check(isa, "largest");
+            for run in [8, 32, usize::MAX] {
+                let x: Vec<f32> =
+                    (0..2 * cols).map(|k| if k / run % 2 == 0 { 127.0 } else { -127.0 }).collect();
+                let (data, scale) = (data.clone(), vec![0.5; 5 * cols / 32]);
+                Product { dtype: DType::I4, rows: 5, cols, data, scale, x }.check(isa, "largest");
+            }
 
             let (data, scale) = (vec![nibbles; cols / 2], encode(DType::BF16, &vec![0.5; cols / 32]));
-            let x = vec![3.0; cols];
+            let x = vec![127.0; cols];
             let weights = Weights::new(DType::I4, 1, cols, &data, Some(&scale)).unwrap();
-            let quantized = quantize(isa, &x, cols);
-            let input = Input::new(&x, cols).unwrap().with_quantized(&quantized).unwrap();
+            let forms = Forms::new(isa, &x, cols);
+            let input = forms.with(Input::new(&x, cols).unwrap());
             let mut out = [0.0];
             isa.matmul(&weights, 0..1, &input, MatMut::from_slice(&mut out, 1, 1).unwrap()).unwrap();
-            // Each sum of a lane is an integer below 2^31 with few digits: nothing is rounded before the end.
-            let sum = (cols as f32 * weight * 0.5) * 32767.0;
-            assert_eq!(out, [sum * (3.0 / 32767.0)], "{cols} × {weight}");
+            // The scale of the activations is 1, and each sum a half of an integer below 2^24: nothing is rounded.
+            assert_eq!(out, [cols as f32 * weight * 0.5 * 127.0], "{cols} × {weight}");
         }
     }
 }
 
 fn matmul_of_part_of_the_rows(isa: Isa) {
     let mut random = Random(4);
-    // 300 are several steps of I4.
-    for (dtype, cols) in DType::ALL.into_iter().flat_map(|dtype| [(dtype, 50), (dtype, 300)]) {
+    // 1100 are several steps of I4.
+    for (dtype, cols) in DType::ALL.into_iter().flat_map(|dtype| [(dtype, 50), (dtype, 1100)]) {
         let product = Product::tame(&mut random, dtype, 23, cols, 6);
         let cols = product.cols;
         let scale = encode_scales(dtype, &product.scale);
         let weights = Weights::new(dtype, 23, cols, &product.data, scale.as_deref()).unwrap();
-        let quantized = quantize(isa, &product.x, cols);
-        let input = Input::new(&product.x, cols).unwrap().with_quantized(&quantized).unwrap();
+        let forms = Forms::new(isa, &product.x, cols);
+        let input = forms.with(Input::new(&product.x, cols).unwrap());
         let mut whole = vec![0.0; 6 * 23];
         Isa::SCALAR.matmul(&weights, 0..23, &input, MatMut::from_slice(&mut whole, 6, 23).unwrap()).unwrap();
         for at in 0..=23 {
@@ -263,8 +283,8 @@ fn matmul_of_part_of_the_rows(isa: Isa) {
         // A token alone gives what it gives among others.
         for token in 0..6 {
             let x = &product.x[token * cols..][..cols];
-            let quantized = quantize(isa, x, cols);
-            let input = Input::new(x, cols).unwrap().with_quantized(&quantized).unwrap();
+            let forms = Forms::new(isa, x, cols);
+            let input = forms.with(Input::new(x, cols).unwrap());
             let mut alone = vec![f32::NAN; 23];
             isa.matmul(&weights, 0..23, &input, MatMut::from_slice(&mut alone, 1, 23).unwrap()).unwrap();
             assert_same(&whole[token * 23..][..23], &alone, &format!("{dtype} token {token} alone"));
@@ -334,9 +354,7 @@ fn quantized_inputs(isa: Isa) {
     let mut random = Random(7);
     let check = |x: &[f32], cols: usize| {
         let expected = Isa::SCALAR.quantize(x, cols).unwrap();
-        // A buffer of another shape, to be reused.
-        let mut actual = isa.quantize(&[7.0; 99], 9).unwrap();
-        isa.quantize_into(x, cols, &mut actual).unwrap();
+        let actual = isa.quantize(x, cols).unwrap();
         assert!(expected.tokens().eq(actual.tokens()), "{cols} {x:?}");
         assert_same(expected.scales(), actual.scales(), "scales");
     };
@@ -358,23 +376,54 @@ fn quantized_inputs(isa: Isa) {
     check(&[], 4);
 }
 
-fn inputs_quantized_and_arranged_at_once(isa: Isa) {
+fn inputs_quantized_by_group(isa: Isa) {
     let mut random = Random(22);
-    let mut actual = Quantized::default();
-    for cols in [2080, 32, 96, 128, 160, 2080] {
-        let x = random.normals(3 * cols);
-        let expected = quantize(Isa::SCALAR, &x, cols);
-        // In the memory of another shape, with and without the form for I4.
-        actual.reshape(5, cols, false).unwrap();
-        assert!(!actual.is_grouped());
-        actual.reshape(3, cols, true).unwrap();
-        x.chunks_exact(cols).zip(actual.rows_mut()).for_each(|(x, row)| isa.quantize_row(x, row));
-        assert!(expected.tokens().eq(actual.tokens()), "{cols}");
-        assert_same(expected.scales(), actual.scales(), "scales");
-        let words = |quantized: &Quantized| -> Vec<_> {
-            quantized.words.iter().map(|words| (words.values, words.offsets)).collect()
+    let bits_of = |isa: Isa, x: &[f32], cols: usize| -> Vec<_> {
+        let quantized = isa.quantize_by_group(x, cols).unwrap();
+        quantized.tokens().flatten().map(|(values, scale)| (values, scale.to_bits())).collect()
+    };
+    let check = |x: &[f32], cols: usize| {
+        assert_eq!(bits_of(Isa::SCALAR, x, cols), bits_of(isa, x, cols), "{cols} {x:?}");
+    };
+    for cols in [32, 64, 480, 512, 544, 1024, 2080] {
+        check(&random.normals(3 * cols), cols);
+        check(&random.hostiles(3 * cols), cols);
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN] {
+            let mut x = random.normals(cols);
+            x[random.below(cols)] = odd;
+            check(&x, cols);
+        }
+    }
+    for exponent in -149..128 {
+        let x: Vec<f32> =
+            random.normals(96).iter().map(|x| (f64::from(*x) * 2f64.powi(exponent)) as f32).collect();
+        check(&x, 96);
+    }
+    check(&[-0.0; 32], 32);
+    check(&[], 32);
+}
+
+fn inputs_quantized_in_memory_of_others(isa: Isa) {
+    let mut random = Random(23);
+    let (mut quantized, mut by_group) = (Quantized::default(), GroupQuantized::default());
+    for (tokens, cols) in [(3, 2080), (5, 96), (2, 160), (4, 512), (1, 544), (3, 2080)] {
+        let mut x = random.normals(tokens * cols);
+        // A group of zeros and one with a NaN.
+        x[..32].fill(0.0);
+        x[80] = f32::NAN;
+        let expected = Forms::new(Isa::SCALAR, &x, cols);
+        quantized.reshape(tokens, cols);
+        x.chunks_exact(cols).zip(quantized.rows_mut()).for_each(|(x, row)| isa.quantize_row(x, row));
+        assert!(expected.quantized.tokens().eq(quantized.tokens()), "{cols}");
+        assert_same(expected.quantized.scales(), quantized.scales(), "scales");
+        by_group.reshape(tokens, cols).unwrap();
+        x.chunks_exact(cols).zip(by_group.rows_mut()).for_each(|(x, row)| isa.quantize_row_by_group(x, row));
+        // What lies beyond the groups counts as well.
+        let parts = |quantized: &GroupQuantized| -> Vec<_> {
+            let groups = (0..tokens).flat_map(|token| quantized.groups(token));
+            groups.map(|groups| (groups.values, groups.offsets, groups.scales.map(f32::to_bits))).collect()
         };
-        assert_eq!(words(&expected), words(&actual), "{cols}");
+        assert!(parts(expected.groups.as_ref().unwrap()) == parts(&by_group), "{cols}");
     }
 }
 

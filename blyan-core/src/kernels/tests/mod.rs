@@ -7,7 +7,7 @@ mod equal_bits;
 mod golden;
 mod refusals;
 
-use super::{Isa, Quantized};
+use super::{GroupQuantized, Input, Isa, Quantized};
 use crate::dtype::{DType, GROUP};
 
 /// Reproducible pseudo-random numbers (SplitMix64, Steele et al. 2014).
@@ -131,13 +131,23 @@ fn whole_groups(dtype: DType, cols: usize) -> usize {
     if dtype == DType::I4 { cols.next_multiple_of(GROUP) } else { cols }
 }
 
-/// Activations as any weights of so many columns want them.
-fn quantize(isa: Isa, x: &[f32], cols: usize) -> Quantized {
-    let mut quantized = isa.quantize(x, cols).unwrap();
-    if cols.is_multiple_of(GROUP) {
-        isa.arrange_groups(&mut quantized).unwrap();
+/// Activations in each form that weights of so many columns can want.
+struct Forms {
+    quantized: Quantized,
+    groups: Option<GroupQuantized>,
+}
+
+impl Forms {
+    fn new(isa: Isa, x: &[f32], cols: usize) -> Self {
+        let groups = cols.is_multiple_of(GROUP).then(|| isa.quantize_by_group(x, cols).unwrap());
+        Self { quantized: isa.quantize(x, cols).unwrap(), groups }
     }
-    quantized
+
+    /// The same activations with these forms besides.
+    fn with<'a>(&'a self, input: Input<'a>) -> Input<'a> {
+        let input = input.with_quantized(&self.quantized).unwrap();
+        self.groups.as_ref().map_or(input, |groups| input.with_groups(groups).unwrap())
+    }
 }
 
 fn f32_bytes(values: &[f32]) -> Vec<u8> {

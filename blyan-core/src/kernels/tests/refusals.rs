@@ -2,9 +2,7 @@
 
 use super::f32_bytes;
 use crate::dtype::DType;
-use crate::kernels::{
-    Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector, Weights,
-};
+use crate::kernels::{Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Vector, Weights};
 
 macro_rules! assert_refused {
     ($result:expr, $error:pat) => {
@@ -48,10 +46,7 @@ fn operands() {
     );
     assert_refused!(Weights::new(DType::I4, 1, 32, &data, Some(&data[..2])), KernelError::Length { .. });
     assert_refused!(Vector::new(DType::I4, 48, &data), KernelError::UnsupportedDType { .. });
-    assert_refused!(
-        Isa::SCALAR.arrange_groups(&mut Isa::SCALAR.quantize(&[0.0; 6], 3).unwrap()),
-        KernelError::Group { cols: 3 }
-    );
+    assert_refused!(Isa::SCALAR.quantize_by_group(&[0.0; 96], 48), KernelError::Group { cols: 48 });
     assert_refused!(Vector::new(DType::BF16, 11, &data), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 5], 2), KernelError::Ragged { .. });
     assert_refused!(Input::new(&[], 0), KernelError::Ragged { .. });
@@ -60,6 +55,10 @@ fn operands() {
     let aligned = Aligned::new(&[0.0; 6], 3).unwrap();
     assert_refused!(Input::new(&[0.0; 6], 2).unwrap().with_aligned(&aligned), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 9], 3).unwrap().with_aligned(&aligned), KernelError::Length { .. });
+    assert_refused!(Isa::SCALAR.quantize_by_group(&[0.0; 33], 32), KernelError::Ragged { .. });
+    let groups = Isa::SCALAR.quantize_by_group(&[0.0; 64], 32).unwrap();
+    assert_refused!(Input::new(&[0.0; 64], 64).unwrap().with_groups(&groups), KernelError::Length { .. });
+    assert_refused!(Input::new(&[0.0; 96], 32).unwrap().with_groups(&groups), KernelError::Length { .. });
     let quantized = Isa::SCALAR.quantize(&[0.0; 6], 3).unwrap();
     assert_refused!(Input::new(&[0.0; 6], 2).unwrap().with_quantized(&quantized), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 9], 3).unwrap().with_quantized(&quantized), KernelError::Length { .. });
@@ -102,22 +101,25 @@ fn matmul() {
 }
 
 #[test]
-fn groups_want_their_own_form_of_the_input() {
+fn integers_want_their_own_form_of_the_input() {
     for isa in Isa::available() {
-        let (data, scale, x, mut out) = ([0x98; 16], [0x80, 0x3f], [1.0; 32], [0.0]);
-        let weights = Weights::new(DType::I4, 1, 32, &data, Some(&scale)).unwrap();
-        let mut quantized = isa.quantize(&x, 32).unwrap();
-        let mut run = |quantized: Option<&Quantized>| {
-            let input = Input::new(&x, 32).unwrap();
-            let input = quantized.map_or(input, |quantized| input.with_quantized(quantized).unwrap());
-            isa.matmul(&weights, 0..1, &input, MatMut::from_slice(&mut out, 1, 1).unwrap()).map(|()| out[0])
+        let (x, mut out) = ([1.0; 32], [0.0]);
+        let (quantized, groups) = (isa.quantize(&x, 32).unwrap(), isa.quantize_by_group(&x, 32).unwrap());
+        let input = Input::new(&x, 32).unwrap();
+        let (of_token, of_groups) =
+            (input.with_quantized(&quantized).unwrap(), input.with_groups(&groups).unwrap());
+        let mut run = |weights: &Weights<'_>, input: &Input<'_>| {
+            isa.matmul(weights, 0..1, input, MatMut::from_slice(&mut out, 1, 1).unwrap()).map(|()| out[0])
         };
-        assert_refused!(run(None), KernelError::NotQuantized);
-        assert_refused!(run(Some(&quantized)), KernelError::NotQuantized);
-        isa.arrange_groups(&mut quantized).unwrap();
-        assert_eq!(run(Some(&quantized)).unwrap(), 16.0);
-        isa.quantize_into(&[2.0; 32], 32, &mut quantized).unwrap();
-        assert_refused!(run(Some(&quantized)), KernelError::NotQuantized);
+        let weights = Weights::new(DType::I4, 1, 32, &[0x98; 16], Some(&[0x80, 0x3f])).unwrap();
+        assert_refused!(run(&weights, &input), KernelError::NotQuantized);
+        assert_refused!(run(&weights, &of_token), KernelError::NotQuantized);
+        assert_eq!(run(&weights, &of_groups).unwrap(), 16.0);
+        let one = f32_bytes(&[1.0]);
+        let weights = Weights::new(DType::I8, 1, 32, &[1; 32], Some(&one)).unwrap();
+        assert_refused!(run(&weights, &input), KernelError::NotQuantized);
+        assert_refused!(run(&weights, &of_groups), KernelError::NotQuantized);
+        assert_eq!(run(&weights, &of_token).unwrap(), 32.0);
     }
 }
 

@@ -78,12 +78,31 @@ fn load_halves(_: Avx2, bytes: &[u8; 32]) -> Pair<__m128i> {
     intrinsics!((_mm_loadu_si128(bytes.as_ptr().cast()), _mm_loadu_si128(bytes.as_ptr().add(16).cast())))
 }
 
+/// Of the two groups at `first` and every 64 bytes on, words 0 to 3, four groups' to 128 bits.
+#[inline(always)]
+fn transpose_half(_: Avx2, groups: &[u8; 16 * LANES], first: usize) -> [__m256i; 4] {
+    intrinsics! {
+        let load = |i: usize| _mm256_loadu_si256(groups[first + 64 * i..][..32].as_ptr().cast());
+        let (a, b, c, d) = (load(0), load(1), load(2), load(3));
+        let (ab, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+        let (cd, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+        [
+            _mm256_unpacklo_epi64(ab, cd),
+            _mm256_unpackhi_epi64(ab, cd),
+            _mm256_unpacklo_epi64(ab_high, cd_high),
+            _mm256_unpackhi_epi64(ab_high, cd_high),
+        ]
+    }
+}
+
 impl Simd for Avx2 {
     type Floats = Pair<__m256>;
     type Mask = Pair<__m256>;
     type Shorts = Pair<__m256i>;
-    type Ints = Pair<__m256i>;
+    type Bytes = Pair<__m256i>;
+    type Words = [Pair<__m256i>; 4];
     type Sums = __m256i;
+    type GroupSums = Pair<__m256i>;
     type F8s<'a> = &'a [u8; 4 * LANES];
 
     const ROW_BY_ROW: usize = 4;
@@ -303,54 +322,61 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn nibbles(self, words: &[u8; 4 * LANES], n: usize) -> Self::Shorts {
+    fn load_bytes(self, x: &[i8; 4 * LANES]) -> Self::Bytes {
         intrinsics! {
-            let words = words.as_ptr();
-            let (a, b) = (_mm256_loadu_si256(words.cast()), _mm256_loadu_si256(words.add(32).cast()));
-            let (a, b) = match n {
+            (_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(32).cast()))
+        }
+    }
+    #[inline(always)]
+    fn transpose_words(self, groups: &[u8; 16 * LANES]) -> Self::Words {
+        let (a, b) = (transpose_half(self, groups, 0), transpose_half(self, groups, 32));
+        [(a[0], b[0]), (a[1], b[1]), (a[2], b[2]), (a[3], b[3])]
+    }
+    #[inline(always)]
+    fn transpose_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats {
+        let (a, b) = load_halves(self, bytes);
+        intrinsics! {
+            // 0 4 1 5 2 6 3 7 of each half, then 0 4 8 12 1 5 9 13 and 2 6 10 14 3 7 11 15.
+            let order = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+            let (a, b) = (_mm_shuffle_epi8(a, order), _mm_shuffle_epi8(b, order));
+            let low = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_unpacklo_epi32(a, b)));
+            let high = _mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_unpackhi_epi32(a, b)));
+            (_mm256_castsi256_ps(low), _mm256_castsi256_ps(high))
+        }
+    }
+    #[inline(always)]
+    fn nibbles(self, words: Self::Words, part: usize) -> Self::Bytes {
+        let (a, b) = words[part / 2];
+        intrinsics! {
+            let (a, b) = match part % 2 {
                 0 => (a, b),
-                1 => (_mm256_srli_epi16::<4>(a), _mm256_srli_epi16::<4>(b)),
-                2 => (_mm256_srli_epi16::<8>(a), _mm256_srli_epi16::<8>(b)),
-                _ => return (_mm256_srli_epi16::<12>(a), _mm256_srli_epi16::<12>(b)),
+                _ => (_mm256_srli_epi16::<4>(a), _mm256_srli_epi16::<4>(b)),
             };
-            let mask = _mm256_set1_epi16(0xf);
+            let mask = _mm256_set1_epi8(0xf);
             (_mm256_and_si256(a, mask), _mm256_and_si256(b, mask))
         }
     }
     #[inline(always)]
-    fn load_ints(self, x: &[i32; LANES]) -> Self::Ints {
+    fn zero_group_sums(self) -> Self::GroupSums {
+        intrinsics!((_mm256_setzero_si256(), _mm256_setzero_si256()))
+    }
+    #[inline(always)]
+    fn add_nibble_products(self, acc: Self::GroupSums, w: Self::Bytes, x: Self::Bytes) -> Self::GroupSums {
+        // Two products to 16 bits, and after eight times sixteen: at most 16 × 15 × 127.
         intrinsics! {
-            (_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(8).cast()))
+            let a = _mm256_add_epi16(acc.0, _mm256_maddubs_epi16(w.0, x.0));
+            let b = _mm256_add_epi16(acc.1, _mm256_maddubs_epi16(w.1, x.1));
+            (a, b)
         }
     }
     #[inline(always)]
-    fn add_pairs(self, acc: Self::Ints, w: Self::Shorts, x: Self::Shorts) -> Self::Ints {
+    fn group_sums_to_floats(self, sums: Self::GroupSums, offsets: &[i32; LANES]) -> Self::Floats {
         intrinsics! {
-            let a = _mm256_madd_epi16(w.0, x.0);
-            let b = _mm256_madd_epi16(w.1, x.1);
-            (_mm256_add_epi32(acc.0, a), _mm256_add_epi32(acc.1, b))
-        }
-    }
-    #[inline(always)]
-    fn ints_to_floats(self, x: Self::Ints) -> Self::Floats {
-        intrinsics!((_mm256_cvtepi32_ps(x.0), _mm256_cvtepi32_ps(x.1)))
-    }
-    #[inline(always)]
-    fn spread_bf16(self, bytes: &[u8; 8]) -> Self::Floats {
-        // Each 128-bit part takes one of them, into the upper halves of its lanes.
-        const fn part(first: i32) -> i32 {
-            (first + 1) << 24 | first << 16 | 0x8080
-        }
-        intrinsics! {
-            let scales = _mm256_set1_epi64x(i64::from_le_bytes(*bytes));
-            let order = _mm256_setr_epi32(
-                part(0), part(0), part(0), part(0), part(2), part(2), part(2), part(2),
-            );
-            let next = _mm256_setr_epi32(
-                part(4), part(4), part(4), part(4), part(6), part(6), part(6), part(6),
-            );
-            let (a, b) = (_mm256_shuffle_epi8(scales, order), _mm256_shuffle_epi8(scales, next));
-            (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b))
+            let ones = _mm256_set1_epi16(1);
+            let (a, b) = (_mm256_madd_epi16(sums.0, ones), _mm256_madd_epi16(sums.1, ones));
+            let a = _mm256_add_epi32(a, _mm256_loadu_si256(offsets.as_ptr().cast()));
+            let b = _mm256_add_epi32(b, _mm256_loadu_si256(offsets.as_ptr().add(8).cast()));
+            (_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b))
         }
     }
     #[inline(always)]

@@ -35,8 +35,8 @@ impl Avx512 {
 macro_rules! intrinsics {
     ($($body:tt)*) => {
         // SAFETY: an `Avx512` was made by `detect`, so the CPU has the features of every intrinsic in
-        // this file; and what a pointer reads or writes, without an alignment, is the array whose
-        // reference it comes from.
+        // this file; and what a pointer reads or writes, without an alignment, lies within the array
+        // whose reference it comes from.
         unsafe { $($body)* }
     };
 }
@@ -108,8 +108,10 @@ impl Simd for Avx512 {
     type Floats = __m512;
     type Mask = __mmask16;
     type Shorts = __m512i;
-    type Ints = __m512i;
+    type Bytes = __m512i;
+    type Words = [__m512i; 4];
     type Sums = __m512i;
+    type GroupSums = __m512i;
     type F8s<'a> = (__m512i, __m512i);
 
     const ROW_BY_ROW: usize = 1;
@@ -305,43 +307,64 @@ impl Simd for Avx512 {
         intrinsics!(dpwssd(acc, w, x))
     }
     #[inline(always)]
-    fn nibbles(self, words: &[u8; 4 * LANES], n: usize) -> __m512i {
-        intrinsics! {
-            let words = _mm512_loadu_si512(words.as_ptr().cast());
-            let shifted = match n {
-                0 => words,
-                1 => _mm512_srli_epi16::<4>(words),
-                2 => _mm512_srli_epi16::<8>(words),
-                _ => return _mm512_srli_epi16::<12>(words),
-            };
-            _mm512_and_si512(shifted, _mm512_set1_epi16(0xf))
-        }
-    }
-    #[inline(always)]
-    fn load_ints(self, x: &[i32; LANES]) -> __m512i {
+    fn load_bytes(self, x: &[i8; 4 * LANES]) -> __m512i {
         intrinsics!(_mm512_loadu_si512(x.as_ptr().cast()))
     }
     #[inline(always)]
-    fn add_pairs(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
-        self.add_products(acc, w, x)
+    fn transpose_words(self, groups: &[u8; 16 * LANES]) -> [__m512i; 4] {
+        intrinsics! {
+            // Of each 128 bits, which are a group: a0 b0 a1 b1, a2 b2 a3 b3, then all four's words.
+            let load = |i: usize| _mm512_loadu_si512(groups.as_ptr().add(64 * i).cast());
+            let (a, b, c, d) = (load(0), load(1), load(2), load(3));
+            let (ab, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (cd, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            [
+                _mm512_unpacklo_epi64(ab, cd),
+                _mm512_unpackhi_epi64(ab, cd),
+                _mm512_unpacklo_epi64(ab_high, cd_high),
+                _mm512_unpackhi_epi64(ab_high, cd_high),
+            ]
+        }
     }
     #[inline(always)]
-    fn ints_to_floats(self, x: __m512i) -> __m512 {
-        intrinsics!(_mm512_cvtepi32_ps(x))
-    }
-    #[inline(always)]
-    fn spread_bf16(self, bytes: &[u8; 8]) -> __m512 {
-        // Each of the four 128-bit parts takes one of them, into the upper halves of its lanes.
-        const fn part(first: i32) -> i32 {
-            (first + 1) << 24 | first << 16 | 0x8080
+    fn transpose_bf16(self, bytes: &[u8; 2 * LANES]) -> __m512 {
+        // Into the upper halves of lanes.
+        const fn pair(group: i32) -> i32 {
+            group << 16
         }
         intrinsics! {
             let order = _mm512_setr_epi32(
-                part(0), part(0), part(0), part(0), part(2), part(2), part(2), part(2),
-                part(4), part(4), part(4), part(4), part(6), part(6), part(6), part(6),
+                pair(0), pair(4), pair(8), pair(12), pair(1), pair(5), pair(9), pair(13),
+                pair(2), pair(6), pair(10), pair(14), pair(3), pair(7), pair(11), pair(15),
             );
-            let scales = _mm512_set1_epi64(i64::from_le_bytes(*bytes));
-            _mm512_castsi512_ps(_mm512_shuffle_epi8(scales, order))
+            let scales = _mm512_castsi256_si512(_mm256_loadu_si256(bytes.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaa_aaaa, order, scales))
+        }
+    }
+    #[inline(always)]
+    fn nibbles(self, words: [__m512i; 4], part: usize) -> __m512i {
+        let word = words[part / 2];
+        intrinsics! {
+            let shifted = match part % 2 {
+                0 => word,
+                _ => _mm512_srli_epi16::<4>(word),
+            };
+            _mm512_and_si512(shifted, _mm512_set1_epi8(0xf))
+        }
+    }
+    #[inline(always)]
+    fn zero_group_sums(self) -> __m512i {
+        intrinsics!(_mm512_setzero_si512())
+    }
+    #[inline(always)]
+    fn add_nibble_products(self, acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        intrinsics!(_mm512_dpbusd_epi32(acc, w, x))
+    }
+    #[inline(always)]
+    fn group_sums_to_floats(self, sums: __m512i, offsets: &[i32; LANES]) -> __m512 {
+        intrinsics! {
+            let offsets = _mm512_loadu_si512(offsets.as_ptr().cast());
+            _mm512_cvtepi32_ps(_mm512_add_epi32(sums, offsets))
         }
     }
     #[inline(always)]
@@ -389,6 +412,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn cover_twofold(self, grid: &mut impl Grid<Self>) {
-        simd::cover!(self, grid, 4 x 1, 4 x [2], 3);
+        // Eight sums, as many on the way, and four registers of each row's words.
+        simd::cover!(self, grid, 4 x 1, 2 x [2, 3], 4);
     }
 }
