@@ -37,7 +37,7 @@ CASES = {
     case.name: case
     for case in (
         Case("short", "16 tokens of prompt, 64 written", sequence(16, 64, 3)),
-        Case("ctx512", "512 tokens of prompt, 32 written", sequence(512, 32, 1)),
+        Case("ctx512", "512 tokens of prompt, 32 written", sequence(512, 32, 3)),
         Case("ctx4096", "4096 tokens of prompt, 32 written", sequence(4096, 32, 1), turns=2),
         Case(
             "batch16",
