@@ -356,10 +356,12 @@ impl GroupQuantized {
     /// The rounded values of each token's groups, within ±127, and their scales; the canonical NaN where the group held a
     /// NaN or an infinity.
     pub fn tokens(&self) -> impl Iterator<Item = impl Iterator<Item = ([i8; GROUP], f32)>> {
-        (0..self.tokens).map(|token| {
-            let groups = self.groups(token);
-            (0..self.cols / GROUP).map(move |group| groups[group / LANES].get(group % LANES))
-        })
+        (0..self.tokens).map(|token| self.token(token))
+    }
+
+    fn token(&self, token: usize) -> impl Iterator<Item = ([i8; GROUP], f32)> {
+        let groups = self.groups(token);
+        (0..self.cols / GROUP).map(move |group| groups[group / LANES].get(group % LANES))
     }
 
     pub(super) fn groups(&self, token: usize) -> &[Groups] {
@@ -490,9 +492,10 @@ impl<'a> Input<'a> {
         self.groups.map_or(&[], |groups| groups.groups(self.place(token)))
     }
 
-    /// The rounded activations of one token's group and their scale.
-    pub(super) fn group(&self, token: usize, group: usize) -> ([i8; GROUP], f32) {
-        self.groups(token)[group / LANES].get(group % LANES)
+    /// The rounded activations of one token's groups and their scales.
+    pub(super) fn grouped_token(&self, token: usize) -> impl Iterator<Item = ([i8; GROUP], f32)> {
+        let token = self.place(token);
+        self.groups.into_iter().flat_map(move |groups| groups.token(token))
     }
 
     /// The activations of one token.

@@ -57,10 +57,9 @@ fn widen_bf16(bytes: [u8; 2]) -> f32 {
 }
 
 /// Sum of integers times the scales of both: the exact sum of a group meets them in one rounding, in its lane.
-fn dot_i4(w: &[u8], scales: &[[u8; 2]], x: &Input<'_>, token: usize) -> f32 {
+fn dot_i4(w: &[u8], scales: &[[u8; 2]], x: &[([i8; GROUP], f32)]) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    for (group, scale) in scales.iter().enumerate() {
-        let (values, value_scale) = x.group(token, group);
+    for (group, (scale, (values, value_scale))) in scales.iter().zip(x).enumerate() {
         let products = values.iter().enumerate().map(|(i, &x)| nibble(w, GROUP * group + i) * i32::from(x));
         let sum: i32 = products.sum();
         let lane = &mut lanes[lane_of(group)];
@@ -72,6 +71,10 @@ fn dot_i4(w: &[u8], scales: &[[u8; 2]], x: &Input<'_>, token: usize) -> f32 {
 /// w: (n, d), x: (tokens, d), out: (tokens, rows.len())
 pub(super) fn matmul(w: &Weights<'_>, rows: Range<usize>, x: &Input<'_>, out: &mut MatMut<'_>) {
     let mut widened = vec![0.0; w.cols()];
+    let groups: Vec<Vec<_>> = match w.dtype() {
+        DType::I4 => (0..x.tokens()).map(|token| x.grouped_token(token).collect()).collect(),
+        _ => Vec::new(),
+    };
     for (column, row) in rows.enumerate() {
         if w.dtype() == DType::I8 {
             for token in 0..x.tokens() {
@@ -81,8 +84,8 @@ pub(super) fn matmul(w: &Weights<'_>, rows: Range<usize>, x: &Input<'_>, out: &m
                 out.set(token, column, canonical_nan(scaled));
             }
         } else if w.dtype() == DType::I4 {
-            for token in 0..x.tokens() {
-                let sum = dot_i4(w.row(row), w.group_scales(row), x, token);
+            for (token, groups) in groups.iter().enumerate() {
+                let sum = dot_i4(w.row(row), w.group_scales(row), groups);
                 out.set(token, column, canonical_nan(sum));
             }
         } else {
