@@ -78,8 +78,8 @@ fn best_fit<T>(spare: &Mutex<Vec<T>>, least: usize, size: impl Fn(&T) -> usize) 
     Some(spare.remove(best))
 }
 
-/// Takes a buffer if it is small. A long prompt's would pile up: each layer's experts have other numbers of tokens, and what is too small for them
-/// would stay beside what takes its place.
+/// Takes a buffer if it is small. A long prompt's would pile up: each layer's experts have other numbers of tokens, and
+/// what is too small for them would stay beside what takes its place.
 fn give_back_small<T>(spare: &Mutex<Vec<T>>, buffer: Option<T>, bytes: impl Fn(&T) -> usize) {
     let small = buffer.filter(|buffer| bytes(buffer) <= KEPT_BYTES);
     if let Some(mut spare) = lock(spare) {
