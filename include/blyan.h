@@ -1378,7 +1378,7 @@ typedef struct {
     uint64_t threads;
     // Most tokens in one forward pass, 512 by default. It never changes a result.
     uint64_t prefill_chunk;
-    // Instruction set: "scalar", "avx2", "avx512" or "neon"; by default NULL: what the environment
+    // Instruction set: "scalar", "avx2", "avx512", "amx" or "neon"; by default NULL: what the environment
     // variable BLYAN_ISA says, or else the best of this CPU. It never changes a result.
     blyan_str isa;
     // A `blyan_kv_cache`.

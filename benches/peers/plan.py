@@ -69,7 +69,8 @@ class Pair:
     def variants(self) -> list[tuple[str, ...]]:
         """Ways to run the peer, of which the fastest counts."""
         if self.peer == "llama.cpp":
-            return [("--flash", "1"), ("--flash", "0")]
+            # With AMX, llama-cpp-python 0.3.36 crashes on repacked weights of a mixture of experts.
+            return [("--flash", "1"), ("--flash", "0"), ("--flash", "1", "--repack", "0")]
         if self.peer == "torch":
             # `batched_mm` copies the experts of every token: tens of GB in a long prefill, which it is refused.
             return [("--experts", name) for name in ("grouped_mm", "eager", "batched_mm")]

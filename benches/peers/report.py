@@ -110,6 +110,8 @@ def prefill_gops(entry: dict, tokens_per_s: float | None) -> float | None:
 def peak_of(entry: dict) -> float | None:
     """The peak of the instructions that a product of the dtype can use, where the CPU has them."""
     if entry["dtype"] in ("int8", "int4"):
+        if entry["dtype"] == "int8" and (tiles := best(entry, "tdpbssd_gops")):
+            return tiles
         return best(entry, "vpdpbusd_gops") or best(entry, "vpmaddwd_gops")
     return best(entry, "fma_f32_avx512_gflops") or best(entry, "fma_f32_avx2_gflops")
 
@@ -349,6 +351,7 @@ PROBES = {
     "vpmaddwd_gops": "int16 dot, `vpmaddwd`, AVX2, GOP/s",
     "vpdpbusd_gops": "int8 dot, `vpdpbusd`, GOP/s",
     "vpdpwssd_gops": "int16 dot, `vpdpwssd`, GOP/s",
+    "tdpbssd_gops": "int8 tiles, `tdpbssd`, GOP/s",
     "vdpbf16ps_gflops": "bf16 dot, `vdpbf16ps`, GFLOP/s",
     "blake3_one_thread": "BLAKE3, one thread, GB/s",
     "blake3_one_input": "BLAKE3, all threads on one input",
@@ -473,7 +476,7 @@ def page(stored: dict) -> str:
         "before it, times tokens a second; the limit is the fastest read of any kind that the probes around the figure "
         "found with the cores in the same place.",
         "- Prefill: operations are those of the matrix products without the head and without attention; the limit is "
-        "`vpdpbusd` for int8 and int4, `vpmaddwd` on a CPU without it, an f32 FMA for floats.",
+        "`vpdpbusd` for int8 and int4, `vpmaddwd` on a CPU without it, `tdpbssd` for int8 on one with AMX, an f32 FMA for floats.",
         "- Every model is warmed up by 512 tokens first; blyan by three times as many at most, until no new block is touched. A peer's open "
         "starts at its library's load call, as blyan's starts at `Chain::open_read_only`: not at the process's start.",
         "- 16 sequences: blyan's time is that of `generate_batch` less that of the same call for one token; the others "

@@ -41,7 +41,7 @@ pub struct blyan_model_options {
     pub threads: u64,
     /// Most tokens in one forward pass, 512 by default. It never changes a result.
     pub prefill_chunk: u64,
-    /// Instruction set: "scalar", "avx2", "avx512" or "neon"; by default NULL: what the environment
+    /// Instruction set: "scalar", "avx2", "avx512", "amx" or "neon"; by default NULL: what the environment
     /// variable BLYAN_ISA says, or else the best of this CPU. It never changes a result.
     pub isa: blyan_str,
     /// A `blyan_kv_cache`.

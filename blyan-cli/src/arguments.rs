@@ -563,7 +563,7 @@ pub(crate) struct Machine {
     #[arg(short = 't', long, value_name = "N", value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
 
-    /// Instruction set: scalar, avx2, avx512 or neon [default: what the variable BLYAN_ISA says, or else the
+    /// Instruction set: scalar, avx2, avx512, amx or neon [default: what the variable BLYAN_ISA says, or else the
     /// best of this CPU].
     #[arg(long, value_name = "NAME", value_parser = isa)]
     pub(crate) isa: Option<String>,

@@ -33,7 +33,7 @@ cargo run --release --example quickstart [-- OPTIONS]
   --ignore-eos            goes on after a token that ends a text
   --kv-cache TYPE         f16 or f32 (default: f16)
   --threads N             (default: all cores)
-  --isa NAME              scalar, avx2 or avx512 (default: the best of this CPU)
+  --isa NAME              scalar, avx2, avx512 or amx (default: the best of this CPU)
 ";
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;

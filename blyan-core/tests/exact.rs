@@ -9,7 +9,7 @@ use crate::checkpoints::{DTYPES, Reference, bits, fixture, fixtures, imported, n
 
 /// The vector code that this CPU can run. What it cannot is said, never passed over in silence.
 fn isas() -> Vec<&'static str> {
-    let wanted: &[&str] = if cfg!(target_arch = "x86_64") { &["avx2", "avx512"] } else { &[] };
+    let wanted: &[&str] = if cfg!(target_arch = "x86_64") { &["avx2", "avx512", "amx"] } else { &[] };
     let mut isas = Vec::new();
     for &isa in wanted {
         match blyan_core::kernels::Isa::named(isa) {

@@ -597,7 +597,7 @@ class MoEModelManager:
     `model` is a model block, a name as `find_model` knows it ("latest", "tiny@1.0.0"), or a `Snapshot`;
     without one, the chain has to hold exactly one model. `overlay` are blocks to try, each in the slot
     that its name says; nothing is appended.
-    `threads` (all cores if None), `isa` ("scalar", "avx2", "avx512", "neon"; else `BLYAN_ISA` or the
+    `threads` (all cores if None), `isa` ("scalar", "avx2", "avx512", "amx", "neon"; else `BLYAN_ISA` or the
     best) and `prefill_chunk` never change a result; `kv_cache` ("f16" or "f32") does. With
     `persist_usage` the counts of use are kept in the chain's directory. With `trust_verified` payload files
     that were verified before and did not change since are not hashed again (SECURITY.md says what that

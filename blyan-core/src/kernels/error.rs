@@ -6,9 +6,9 @@ use crate::dtype::{DType, ShapeOverflow};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
-    /// A name outside `scalar`, `avx2`, `avx512`, `neon`.
+    /// A name outside `scalar`, `neon`, `avx2`, `avx512`, `amx`.
     #[error(
-        "no instruction set is called {name:?}: use scalar, neon, avx2 or avx512, or leave the choice to the library"
+        "no instruction set is called {name:?}: use scalar, neon, avx2, avx512 or amx, or leave the choice to the library"
     )]
     UnknownIsa {
         /// The name as given, cut to 80 characters.

@@ -8,7 +8,7 @@ use super::simd::Simd;
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 use super::aarch64::neon::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::x86_64::{avx2::Avx2, avx512::Avx512};
+use super::x86_64::{amx::Amx, avx2::Avx2, avx512::Avx512};
 
 /// An instruction set that this CPU has: holding one proves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ enum Backend {
     Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Amx(Amx),
 }
 
 /// A kernel with its arguments, whose shapes were checked.
@@ -32,13 +34,19 @@ pub(super) trait Kernel: Sized {
 
     /// The same bits from vector instructions. Must be `#[inline(always)]`, see [`Simd`].
     fn simd<S: Simd>(self, s: S);
+
+    /// The same bits, with tiles where they are of use.
+    #[cfg(target_arch = "x86_64")]
+    fn amx(self, amx: Amx) {
+        amx.avx512().run(self);
+    }
 }
 
 /// The variable that forces an instruction set.
 pub const ISA_VARIABLE: &str = "BLYAN_ISA";
 
 /// Every name, the slowest first.
-const NAMES: [&str; 4] = ["scalar", "neon", "avx2", "avx512"];
+const NAMES: [&str; 5] = ["scalar", "neon", "avx2", "avx512", "amx"];
 
 impl Isa {
     /// The plain loops, which every CPU runs.
@@ -49,7 +57,7 @@ impl Isa {
         Self::available().last().copied().unwrap_or(Self::SCALAR)
     }
 
-    /// The instruction set of this name: `scalar`, `neon`, `avx2` or `avx512`.
+    /// The instruction set of this name: `scalar`, `neon`, `avx2`, `avx512` or `amx`.
     ///
     /// # Errors
     ///
@@ -66,10 +74,14 @@ impl Isa {
             "avx2" => Avx2::detect().map(|token| Self(Backend::Avx2(token))).map_err(missing("avx2")),
             #[cfg(target_arch = "x86_64")]
             "avx512" => Avx512::detect().map(|token| Self(Backend::Avx512(token))).map_err(missing("avx512")),
+            #[cfg(target_arch = "x86_64")]
+            "amx" => Amx::detect().map(|token| Self(Backend::Amx(token))).map_err(missing("amx")),
             #[cfg(not(target_arch = "x86_64"))]
             "avx2" => Err(missing("avx2")("an x86-64 CPU")),
             #[cfg(not(target_arch = "x86_64"))]
             "avx512" => Err(missing("avx512")("an x86-64 CPU")),
+            #[cfg(not(target_arch = "x86_64"))]
+            "amx" => Err(missing("amx")("an x86-64 CPU")),
             _ => Err(KernelError::UnknownIsa { name: name.chars().take(80).collect() }),
         }
     }
@@ -104,6 +116,8 @@ impl Isa {
             Backend::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
             Backend::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Backend::Amx(_) => "amx",
         }
     }
 
@@ -117,6 +131,8 @@ impl Isa {
             Backend::Avx2(token) => token.run(kernel),
             #[cfg(target_arch = "x86_64")]
             Backend::Avx512(token) => token.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Amx(token) => token.run(kernel),
         }
     }
 }

@@ -11,6 +11,8 @@ use super::operand::{Input, Weights};
 use super::rows::CACHE_LINE_BYTES;
 use super::scalar::{self, canonical_nan};
 use super::simd::{self, BF16, Chunk, Element, F8, F16, F32, Grid, Simd, unroll};
+#[cfg(target_arch = "x86_64")]
+use super::x86_64::amx::Amx;
 use crate::dtype::DType;
 
 struct Matmul<'a, 'o> {
@@ -65,6 +67,15 @@ trait AnyDot {
     fn cover<S: Simd>(s: S, products: &mut Products<'_, '_, Self>)
     where
         Self: Sized;
+
+    /// The same, with tiles where they are of use.
+    #[cfg(target_arch = "x86_64")]
+    fn amx(amx: Amx, products: Products<'_, '_, Self>)
+    where
+        Self: Sized,
+    {
+        amx.avx512().run(products);
+    }
 }
 
 impl<D: AnyDot> Kernel for Products<'_, '_, D> {
@@ -76,6 +87,11 @@ impl<D: AnyDot> Kernel for Products<'_, '_, D> {
     #[inline(always)]
     fn simd<S: Simd>(mut self, s: S) {
         D::cover(s, &mut self);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn amx(self, amx: Amx) {
+        D::amx(amx, self);
     }
 }
 
@@ -90,6 +106,16 @@ impl AnyDot for IntDot {
     #[inline(always)]
     fn cover<S: Simd>(s: S, products: &mut Products<'_, '_, Self>) {
         s.cover_sums(products);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn amx(amx: Amx, mut products: Products<'_, '_, Self>) {
+        let Matmul { weights, rows, input, out } = &mut products.job;
+        if amx.suits(weights.cols(), rows, input.tokens()) {
+            amx.products(weights, rows, input, out);
+        } else {
+            amx.avx512().run(products);
+        }
     }
 }
 

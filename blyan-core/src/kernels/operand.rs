@@ -2,6 +2,8 @@
 //!
 //! Constructors check every length, so a kernel that holds an operand never reads past it.
 
+use std::ops::Range;
+
 use super::error::{KernelError, check_len, whole_rows};
 use super::rows::Rows;
 use super::scalar::LANES;
@@ -144,6 +146,11 @@ impl<'a> Weights<'a> {
     /// The bytes of one row.
     pub(super) fn row(&self, row: usize) -> &'a [u8] {
         &self.data[row * self.row_bytes..][..self.row_bytes]
+    }
+
+    /// The bytes of some rows.
+    pub(super) fn rows_bytes(&self, rows: Range<usize>) -> &'a [u8] {
+        &self.data[rows.start * self.row_bytes..rows.end * self.row_bytes]
     }
 
     /// R rows from `first` on. From `rows` on, at least 1, the last one before is there once more.

@@ -23,7 +23,7 @@ pub struct ManagerOptions {
     pub threads: Option<usize>,
     /// Element type of KV caches.
     pub kv_cache: KvDType,
-    /// Instruction set: `scalar`, `avx2`, `avx512` or `neon`; `None` for `BLYAN_ISA`, or else the
+    /// Instruction set: `scalar`, `avx2`, `avx512`, `amx` or `neon`; `None` for `BLYAN_ISA`, or else the
     /// best of this CPU. It never changes a result.
     pub isa: Option<String>,
     /// Most tokens in one forward pass; bounds the memory of a long prompt. It never changes a

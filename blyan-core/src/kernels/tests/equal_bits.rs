@@ -17,12 +17,14 @@ macro_rules! on_every_isa {
         mod neon { $(#[test] fn $case() { super::on("neon", super::$case); })* }
         mod avx2 { $(#[test] fn $case() { super::on("avx2", super::$case); })* }
         mod avx512 { $(#[test] fn $case() { super::on("avx512", super::$case); })* }
+        mod amx { $(#[test] fn $case() { super::on("amx", super::$case); })* }
     };
 }
 
 on_every_isa!(
     matmul_of_every_length,
     matmul_of_every_tile,
+    matmul_of_large_tiles,
     matmul_of_long_rows,
     matmul_of_rows_larger_than_the_cache,
     matmul_of_hostile_values,
@@ -166,6 +168,45 @@ fn matmul_of_every_tile(isa: Isa) {
                 let cols = [1, 15, 16, 37, 64, 150, 333, 1100][random.below(8)];
                 Product::tame(&mut random, dtype, rows, cols, tokens).check(isa, "tile");
             }
+        }
+    }
+}
+
+/// Rows and tokens by sixteens, which is how tiles that are registers of their own take them, and around that.
+fn matmul_of_large_tiles(isa: Isa) {
+    let mut random = Random(25);
+    for (rows, cols, tokens) in [
+        (31, 64, 16),
+        (32, 63, 16),
+        (32, 64, 4),
+        (32, 64, 5),
+        (32, 65, 16),
+        (33, 127, 17),
+        (63, 128, 31),
+        (64, 129, 32),
+        (65, 200, 33),
+        (100, 1027, 21),
+        // More than are arranged at once.
+        (34, 4100, 140),
+    ] {
+        let mut product = Product::tame(&mut random, DType::I8, rows, cols, tokens);
+        product.check(isa, "large tiles");
+        product.data = random.bytes(rows * cols);
+        for _ in 0..4 {
+            product.scale = random.hostiles(rows);
+            let place = random.below(product.x.len());
+            product.x[place] = random.hostile();
+            product.check(isa, "hostile large tiles");
+        }
+    }
+    // Sums as large as 32 bits hold, and larger ones.
+    for cols in [1 << 16, 70_000] {
+        for (weight, x) in [(-128i8, 3.0), (-128, -3.0), (127, 3.0)] {
+            let data = vec![weight as u8; 32 * cols];
+            let mut x = vec![x; 5 * cols];
+            // A low byte of 255 beside the largest value.
+            x[1..cols].fill(3.0 * 32767.0f32.recip() * 32511.0);
+            Product { dtype: DType::I8, rows: 32, cols, data, scale: vec![1.0; 32], x }.check(isa, "largest");
         }
     }
 }

@@ -11,6 +11,7 @@ macro_rules! require_features {
     };
 }
 
+pub(super) mod amx;
 pub(super) mod avx2;
 pub(super) mod avx512;
 

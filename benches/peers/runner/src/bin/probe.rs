@@ -66,6 +66,8 @@ mod x86_64 {
     use std::arch::asm;
     use std::arch::x86_64::*;
 
+    use blyan_core::kernels::Isa;
+
     use super::PREFETCH_BYTES;
 
     /// The xor of all 64-byte lines.
@@ -158,9 +160,45 @@ mod x86_64 {
     ten_chains!(dot_i16_avx512, "avx512f,avx512vnni", "vpdpwssd", "zmm");
     ten_chains!(dot_bf16_avx512, "avx512f,avx512bf16", "vdpbf16ps", "zmm");
 
+    /// What `ldtilecfg` reads: eight tiles of 16 rows of 64 bytes.
+    #[repr(C, align(64))]
+    struct Tiles([u8; 64]);
+
+    /// Four chains of products of tiles, ten in each round.
+    unsafe fn dot_i8_amx(rounds: usize) {
+        let mut tiles = Tiles([0; 64]);
+        tiles.0[0] = 1;
+        (0..8).for_each(|tile| (tiles.0[16 + 2 * tile], tiles.0[48 + tile]) = (64, 16));
+        // SAFETY: the caller says that the CPU has tiles and that the process may use them; nothing else is touched.
+        unsafe {
+            asm!(
+                "ldtilecfg [{tiles}]",
+                "2:",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tdpbssd tmm1, tmm4, tmm7",
+                "tdpbssd tmm2, tmm5, tmm6",
+                "tdpbssd tmm3, tmm5, tmm7",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tdpbssd tmm1, tmm4, tmm7",
+                "tdpbssd tmm2, tmm5, tmm6",
+                "tdpbssd tmm3, tmm5, tmm7",
+                "tdpbssd tmm0, tmm4, tmm6",
+                "tdpbssd tmm1, tmm4, tmm7",
+                "dec {rounds}",
+                "jnz 2b",
+                "tilerelease",
+                tiles = in(reg) &raw const tiles,
+                rounds = inout(reg) rounds => _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+
     /// Operations of one instruction, a multiplication and an addition being two, by the name they are reported
     /// under, and the chain where the CPU has it.
-    pub(super) fn chains() -> [(&'static str, f64, Option<unsafe fn(usize)>); 6] {
+    pub(super) fn chains() -> [(&'static str, f64, Option<unsafe fn(usize)>); 7] {
         let vnni = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
         let bf16 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
         let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -171,6 +209,8 @@ mod x86_64 {
             ("vpdpbusd_gops", 128.0, vnni.then_some(dot_u8_avx512 as _)),
             ("vpdpwssd_gops", 64.0, vnni.then_some(dot_i16_avx512 as _)),
             ("vdpbf16ps_gflops", 64.0, bf16.then_some(dot_bf16_avx512 as _)),
+            // The library asks the system for the right to use tiles.
+            ("tdpbssd_gops", 32768.0, Isa::named("amx").is_ok().then_some(dot_i8_amx as _)),
         ]
     }
 }
