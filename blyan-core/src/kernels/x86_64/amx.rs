@@ -48,7 +48,10 @@ impl Amx {
         let avx512 = Avx512::detect()?;
         // Of leaf 7, which CPUs with AVX2 have. `is_x86_feature_detected` does not know them in stable Rust.
         const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
-        if __cpuid_count(7, 0).edx & TILE_AND_INT8 != TILE_AND_INT8 {
+        #[allow(unused_unsafe, reason = "the call is unsafe before Rust 1.94")]
+        // SAFETY: every x86-64 CPU has the instruction.
+        let leaf = unsafe { __cpuid_count(7, 0) };
+        if leaf.edx & TILE_AND_INT8 != TILE_AND_INT8 {
             return Err("amx-int8");
         }
         if !request_permission() {
