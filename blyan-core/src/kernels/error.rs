@@ -19,7 +19,7 @@ pub enum KernelError {
     IsaUnavailable {
         /// The instruction set that was asked for.
         isa: &'static str,
-        /// The first missing CPU feature or part of the build.
+        /// The first missing CPU feature, part of the build or right.
         missing: &'static str,
     },
     /// A slice of another length than the other arguments imply.

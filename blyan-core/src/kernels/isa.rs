@@ -11,6 +11,11 @@ use super::aarch64::neon::Neon;
 use super::x86_64::{amx::Amx, avx2::Avx2, avx512::Avx512};
 
 /// An instruction set that this CPU has: holding one proves it.
+///
+/// Looking for `amx` asks Linux for this process's right to use it, wherever a CPU has it: [`Isa::named`] of that name,
+/// [`Isa::detect`] and [`Isa::available`] do. The right lasts until exec, and child processes have it too. From then on the
+/// system refuses alternate signal stacks too small for tiles; where a thread has one already, it refuses the right, and
+/// `avx512` is the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Backend);
 

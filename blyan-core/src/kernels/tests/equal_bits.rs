@@ -199,6 +199,22 @@ fn matmul_of_large_tiles(isa: Isa) {
             product.check(isa, "hostile large tiles");
         }
     }
+    // Rows from the middle, into columns of a wider output, and tokens in any order.
+    let product = Product::tame(&mut random, DType::I8, 100, 200, 21);
+    let scale = f32_bytes(&product.scale);
+    let weights = Weights::new(DType::I8, 100, 200, &product.data, Some(&scale)).unwrap();
+    let forms = Forms::new(isa, &product.x, 200);
+    let chosen: Vec<usize> = (0..23).map(|i| 8 * i % 21).collect();
+    let input = forms.with(Input::new(&product.x, 200).unwrap()).choose(&chosen).unwrap();
+    let mut whole = vec![0.0; 2300];
+    Isa::SCALAR.matmul(&weights, 0..100, &input, MatMut::from_slice(&mut whole, 23, 100).unwrap()).unwrap();
+    for at in [32, 33, 50, 67] {
+        let mut parts = vec![f32::NAN; 2300];
+        let (left, right) = MatMut::from_slice(&mut parts, 23, 100).unwrap().split_at_col(at).unwrap();
+        isa.matmul(&weights, 0..at, &input, left).unwrap();
+        isa.matmul(&weights, at..100, &input, right).unwrap();
+        assert_same(&whole, &parts, &format!("large tiles split at {at}"));
+    }
     // Sums as large as 32 bits hold, and larger ones.
     for cols in [1 << 16, 70_000] {
         for (weight, x) in [(-128i8, 3.0), (-128, -3.0), (127, 3.0)] {

@@ -6,6 +6,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::avx512::Avx512;
@@ -48,7 +49,7 @@ impl Amx {
         let avx512 = Avx512::detect()?;
         // Of leaf 7, which CPUs with AVX2 have. `is_x86_feature_detected` does not know them in stable Rust.
         const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
-        #[allow(unused_unsafe, reason = "the call is unsafe before Rust 1.94")]
+        #[allow(unused_unsafe, reason = "the call is unsafe in Rust 1.90")]
         // SAFETY: every x86-64 CPU has the instruction.
         let leaf = unsafe { __cpuid_count(7, 0) };
         if leaf.edx & TILE_AND_INT8 != TILE_AND_INT8 {
@@ -128,7 +129,7 @@ impl Amx {
         let (whole, steps) = (cols / STEP, cols.div_ceil(STEP));
         let mut sums = Sums([[[0; TILE]; TILE]; 4]);
         let mut end = [[0; STEP]; ROWS];
-        let _configured = Configured::new(self);
+        let configured = Configured::new(self);
         for row in (0..rows.len()).step_by(ROWS) {
             // The last rows are computed with some of those before, once more.
             let row = row.min(rows.len() - ROWS);
@@ -142,7 +143,7 @@ impl Amx {
             let row_scales: [f32; ROWS] = weights.tile_scales(first, ROWS);
             let packed = panel.steps.chunks_exact(steps).zip(&panel.scales);
             for (col, (packed, token_scales)) in tokens.clone().step_by(TILE).zip(packed) {
-                add_up(bytes, cols, packed, &end, &mut sums);
+                add_up(&configured, bytes, cols, packed, &end, &mut sums);
                 let tokens = col..tokens.end.min(col + TILE);
                 for (half, row_scales) in row_scales.as_chunks().0.iter().enumerate() {
                     let sums = (&sums.0[2 * half], &sums.0[2 * half + 1]);
@@ -201,8 +202,8 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// While it lives, this thread's eight tiles have 16 rows of 64 bytes.
-struct Configured;
+/// While it lives, the eight tiles of its thread, on which it stays, have 16 rows of 64 bytes.
+struct Configured(PhantomData<*const ()>);
 
 impl Configured {
     /// Takes the proof that there are tiles.
@@ -217,7 +218,7 @@ impl Configured {
         };
         // SAFETY: the CPU has tiles, the process may use them, and the configuration is one of palette 1.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, preserves_flags)) };
-        Self
+        Self(PhantomData)
     }
 }
 
@@ -229,15 +230,22 @@ impl Drop for Configured {
 }
 
 /// Sums up products of 32 rows of `cols` bytes and 16 tokens. `end`: what is left of the rows after whole steps, filled up
-/// with zeros; not read if nothing is. Tiles must be [`Configured`]. Nothing is asked for ahead: the core sees by itself what
+/// with zeros; not read if nothing is. Nothing is asked for ahead: the core sees by itself what
 /// comes next, and such requests only slow it down.
 #[inline(always)]
-fn add_up(rows: &[u8], cols: usize, tokens: &[Step], end: &[[u8; STEP]; ROWS], sums: &mut Sums) {
+fn add_up(
+    _: &Configured,
+    rows: &[u8],
+    cols: usize,
+    tokens: &[Step],
+    end: &[[u8; STEP]; ROWS],
+    sums: &mut Sums,
+) {
     let whole = cols / STEP;
     assert!(rows.len() == ROWS * cols && tokens.len() == cols.div_ceil(STEP) && whole > 0);
     // SAFETY: each step reads 64 bytes of 16 rows from `first` and of as many from `second`, of which the rows hold
     // `whole` times as many, and two tiles of a token's step, of which there are `whole` and one more where rows have an
-    // end; then `sums` is filled. The caller configured the tiles. One block, so that no value in a tile is there before
+    // end; then `sums` is filled. There is a `Configured`. One block, so that no value in a tile is there before
     // it or after.
     unsafe {
         asm!(
