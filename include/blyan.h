@@ -1379,7 +1379,8 @@ typedef struct {
     // Most tokens in one forward pass, 512 by default. It never changes a result.
     uint64_t prefill_chunk;
     // Instruction set: "scalar", "avx2", "avx512", "amx" or "neon"; by default NULL: what the environment
-    // variable BLYAN_ISA says, or else the best of this CPU. It never changes a result.
+    // variable BLYAN_ISA says, or else the best of this CPU. It never changes a result. Where the CPU has AMX, the
+    // search for the best, like "amx", asks Linux for this process's right to use it, which lasts until exec.
     blyan_str isa;
     // A `blyan_kv_cache`.
     int32_t kv_cache;

@@ -42,7 +42,8 @@ pub struct blyan_model_options {
     /// Most tokens in one forward pass, 512 by default. It never changes a result.
     pub prefill_chunk: u64,
     /// Instruction set: "scalar", "avx2", "avx512", "amx" or "neon"; by default NULL: what the environment
-    /// variable BLYAN_ISA says, or else the best of this CPU. It never changes a result.
+    /// variable BLYAN_ISA says, or else the best of this CPU. It never changes a result. Where the CPU has AMX, the
+    /// search for the best, like "amx", asks Linux for this process's right to use it, which lasts until exec.
     pub isa: blyan_str,
     /// A `blyan_kv_cache`.
     pub kv_cache: i32,

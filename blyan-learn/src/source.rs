@@ -76,7 +76,7 @@ impl Source for Blocks<'_> {
         let scale = block.tensor(&scale_name(tensor.name)).map_err(missing)?;
         let weights = Weights::new(view.dtype(), rows, cols, view.data(), Some(scale.data()))?;
         let mut values = vec![0.0; rows * cols];
-        let isa = Isa::detect();
+        let isa = Isa::for_rows();
         for (row, out) in values.chunks_exact_mut(cols.max(1)).enumerate() {
             isa.dequantize_row(&weights, row, out)?;
         }

@@ -65,7 +65,8 @@ impl ModelHandle {
 /// best) and `prefill_chunk` never change a result; `kv_cache` ("f16" or "f32") does. With
 /// `persist_usage` the counts of use are kept in the chain's directory. With `trust_verified` payload files
 /// that were verified before and did not change since are not hashed again (SECURITY.md says what that
-/// gives up).
+/// gives up). Where the CPU has AMX, the search for the best `isa`, like "amx", asks Linux for this
+/// process's right to use it, which lasts until exec.
 ///
 /// An open model needs the chain no more, can be used from several threads at once, and after `fork`
 /// starts threads of its own. Pickled, it is a path, a model and these options.

@@ -13,9 +13,9 @@ use super::x86_64::{amx::Amx, avx2::Avx2, avx512::Avx512};
 /// An instruction set that this CPU has: holding one proves it.
 ///
 /// Looking for `amx` asks Linux for this process's right to use it, wherever a CPU has it: [`Isa::named`] of that name,
-/// [`Isa::detect`] and [`Isa::available`] do. The right lasts until exec, and child processes have it too. From then on the
-/// system refuses alternate signal stacks too small for tiles; where a thread has one already, it refuses the right, and
-/// `avx512` is the fastest.
+/// [`Isa::detect`], [`Isa::from_env`] and [`Isa::available`] do, [`Isa::for_rows`] does not. The right lasts until exec,
+/// and child processes have it too. From then on the system refuses alternate signal stacks too small for tiles; where a thread
+/// has one already, it refuses the right, and `avx512` is the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Backend);
 
@@ -50,8 +50,11 @@ pub(super) trait Kernel: Sized {
 /// The variable that forces an instruction set.
 pub const ISA_VARIABLE: &str = "BLYAN_ISA";
 
-/// Every name, the slowest first.
-const NAMES: [&str; 5] = ["scalar", "neon", "avx2", "avx512", "amx"];
+/// Every name but [`TILES`], the slowest first.
+const VECTORS: [&str; 4] = ["scalar", "neon", "avx2", "avx512"];
+
+/// The name that needs a right of the system and is of use for matrix products alone.
+const TILES: &str = "amx";
 
 impl Isa {
     /// The plain loops, which every CPU runs.
@@ -59,7 +62,12 @@ impl Isa {
 
     /// The fastest instruction set of this CPU.
     pub fn detect() -> Self {
-        Self::available().last().copied().unwrap_or(Self::SCALAR)
+        Self::named(TILES).unwrap_or_else(|_| Self::for_rows())
+    }
+
+    /// The fastest for work on single rows, such as converting weights: never `amx`, which has nothing to add to it.
+    pub fn for_rows() -> Self {
+        VECTORS.iter().rev().find_map(|name| Self::named(name).ok()).unwrap_or(Self::SCALAR)
     }
 
     /// The instruction set of this name: `scalar`, `neon`, `avx2`, `avx512` or `amx`.
@@ -108,7 +116,7 @@ impl Isa {
 
     /// Every instruction set that this CPU has, the fastest last.
     pub fn available() -> Vec<Self> {
-        NAMES.iter().filter_map(|name| Self::named(name).ok()).collect()
+        VECTORS.iter().chain([&TILES]).filter_map(|name| Self::named(name).ok()).collect()
     }
 
     /// The name under which it can be asked for.
@@ -156,6 +164,12 @@ mod tests {
             assert_eq!(Isa::forced_by(Some(OsStr::new(isa.name()))), Ok(isa));
         }
         assert_eq!(Isa::forced_by(None), Ok(Isa::detect()));
+    }
+
+    #[test]
+    fn rows_need_no_tiles() {
+        let vectors: Vec<Isa> = Isa::available().into_iter().filter(|isa| isa.name() != "amx").collect();
+        assert_eq!(vectors.last(), Some(&Isa::for_rows()));
     }
 
     #[test]

@@ -271,7 +271,7 @@ impl Term<'_> {
         let a = factors.map(|(a, _)| a.to_f32_vec()).unwrap_or_default();
         let b = factors.map(|(_, b)| b.to_f32_vec()).unwrap_or_default();
         let rank = b.len() / rows.max(1);
-        let isa = Isa::detect();
+        let isa = Isa::for_rows();
         let mut sum = vec![0; 4 * rows * cols];
         if sum.is_empty() {
             return Ok(sum);

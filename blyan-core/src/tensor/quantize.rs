@@ -98,7 +98,7 @@ pub fn quantize_rows_into(
         return Ok(());
     }
     first_not_finite(from, source)?;
-    let isa = Isa::detect();
+    let isa = Isa::for_rows();
     source
         .par_chunks(row_bytes)
         .zip(values.par_chunks_mut(to.bytes_of(cols)))
