@@ -36,7 +36,7 @@ const PANEL_BYTES: usize = 512 << 10;
 
 thread_local! {
     /// Kept, as asking the system for the memory in each product would take as long as the product.
-    static PANEL: RefCell<Panel> = const { RefCell::new(Panel { steps: Vec::new(), scales: Vec::new() }) };
+    static PANEL: RefCell<Panel> = const { RefCell::new(Panel::new()) };
 }
 
 /// Proof that the CPU has AMX for integers and AVX-512, and that this process may use both.
@@ -85,13 +85,17 @@ impl Amx {
     ) {
         let sixteen_tokens = weights.cols().div_ceil(STEP) * size_of::<Step>();
         let at_once = TILE * (PANEL_BYTES / sixteen_tokens).max(1);
-        PANEL.with_borrow_mut(|panel| {
+        let mut all = |panel: &mut Panel| {
             for first in (0..input.tokens()).step_by(at_once) {
                 let tokens = first..input.tokens().min(first + at_once);
                 self.pack(input, tokens.clone(), panel);
                 self.meet(weights, rows, panel, tokens, out);
             }
-        });
+        };
+        if PANEL.try_with(|panel| all(&mut panel.borrow_mut())).is_err() {
+            // The thread is ending, and it is one of its destructors that asks.
+            all(&mut Panel::new());
+        }
     }
 
     /// Arranges some tokens in tiles.
@@ -181,6 +185,12 @@ struct Panel {
     steps: Vec<Step>,
     /// Of each token.
     scales: Vec<[f32; TILE]>,
+}
+
+impl Panel {
+    const fn new() -> Self {
+        Self { steps: Vec::new(), scales: Vec::new() }
+    }
 }
 
 /// Activations of 16 tokens and 64 columns, as two tiles: of each token four neighbours side by side, high bytes first.
