@@ -119,6 +119,20 @@ impl Isa {
         VECTORS.iter().chain([&TILES]).filter_map(|name| Self::named(name).ok()).collect()
     }
 
+    /// The same set, used as on a CPU of Intel's or of another maker, where that differs.
+    #[cfg(test)]
+    pub(super) fn as_on(self, _intel: bool) -> Self {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx2(token) => Self(Backend::Avx2(token.as_on(_intel))),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512(token) => Self(Backend::Avx512(token.as_on(_intel))),
+            #[cfg(target_arch = "x86_64")]
+            Backend::Amx(token) => Self(Backend::Amx(token.as_on(_intel))),
+            _ => self,
+        }
+    }
+
     /// The name under which it can be asked for.
     pub fn name(self) -> &'static str {
         match self.0 {

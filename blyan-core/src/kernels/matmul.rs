@@ -138,9 +138,20 @@ impl<'a, 'o, D> Products<'a, 'o, D> {
     }
 }
 
-/// How far ahead of their use weights are asked for, where rows are read one after the other for several tokens. For
-/// one, the core sees by itself what comes next, and such requests only slow it down.
+/// How far ahead of their use weights are asked for, where rows are read one after the other for several tokens.
 const AHEAD_BYTES: usize = 4096;
+
+/// The same for a single token, into the first-level cache, for the dtypes and on the CPUs that are faster for it. Elsewhere
+/// a core that reads row by row sees by itself what comes next, and such requests only slow it down.
+const AHEAD_OF_ONE_BYTES: usize = 2048;
+
+/// What is asked for before it is read, so many bytes ahead of its use.
+#[derive(Clone, Copy)]
+enum Ask {
+    Nothing,
+    FirstLevel(usize),
+    SecondLevel(usize),
+}
 
 /// Steps between two such requests. They are unrolled: the fewer instructions lie between two reads, the more
 /// of them a core has under way.
@@ -254,24 +265,27 @@ fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
         let block = step..end.min(whole);
         let mut acc = [[D::zero(s); C]; R];
         // The first tokens read weights from memory; the next ones find them in a cache.
-        if C <= D::ROW_BY_ROW && col == 0 {
-            let ahead = (C > 1).then_some(AHEAD_BYTES);
+        let asks = C == 1 && D::MANY_INSTRUCTIONS && s.asks_for_one_token();
+        if (C <= D::ROW_BY_ROW || asks) && col == 0 {
             unroll!(r < R, {
                 if r < rows.len() {
                     let row = (&[weights[r]], &[scales[r]]);
                     let (values, block) = (&tokens.values, block.clone());
-                    [acc[r]] = if size_of::<D::Weights>() < CACHE_LINE_BYTES {
-                        sum_steps::<S, D, 1, C, RUN_OF_HALF_LINES>(s, row, values, block, ahead)
+                    // Loops of their own, so that one that asks for nothing does not decide about it either.
+                    acc[r] = if C > 1 {
+                        sum_row::<S, D, C>(s, row, values, block, Ask::SecondLevel(AHEAD_BYTES))
+                    } else if asks {
+                        sum_row::<S, D, C>(s, row, values, block, Ask::FirstLevel(AHEAD_OF_ONE_BYTES))
                     } else {
-                        sum_steps::<S, D, 1, C, RUN>(s, row, values, block, ahead)
+                        sum_row::<S, D, C>(s, row, values, block, Ask::Nothing)
                     };
                 }
             });
         } else {
             // While one tile is computed, the one after the next is asked for.
-            let ahead = (col == 0).then_some(2 * R * matrix.row_bytes());
+            let ask = if col == 0 { Ask::SecondLevel(2 * R * matrix.row_bytes()) } else { Ask::Nothing };
             let rows = (&weights, &scales);
-            acc = sum_steps::<S, D, R, C, RUN_OF_ROWS>(s, rows, &tokens.values, block, ahead);
+            acc = sum_steps::<S, D, R, C, RUN_OF_ROWS>(s, rows, &tokens.values, block, ask);
         }
         if ENDS && end > whole {
             // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
@@ -324,9 +338,26 @@ fn canonical_each(x: [f32; 4]) -> [f32; 4] {
 /// A slice of each row.
 type Slices<'a, T, const R: usize> = [&'a [T]; R];
 
+/// [`sum_steps`] of one row.
+#[inline(always)]
+fn sum_row<S: Simd, D: Dot<S>, const C: usize>(
+    s: S,
+    row: (&Slices<'_, D::Weights, 1>, &Slices<'_, D::Scale, 1>),
+    values: &[&[D::Values]; C],
+    block: Range<usize>,
+    ask: Ask,
+) -> [D::Acc; C] {
+    let [acc] = if size_of::<D::Weights>() < CACHE_LINE_BYTES {
+        sum_steps::<S, D, 1, C, RUN_OF_HALF_LINES>(s, row, values, block, ask)
+    } else {
+        sum_steps::<S, D, 1, C, RUN>(s, row, values, block, ask)
+    };
+    acc
+}
+
 /// The sums of R rows × C tokens over a block of steps, in registers. Before each run of steps, as many bytes as it
 /// reads are asked for, in the order of memory and not in that of the steps: memory gives one run faster than several.
-/// They lie so many bytes `ahead` of those that the tile would have read by then in that order: a hint, so they need
+/// They lie as far ahead as `ask` says of those that the tile would have read by then in that order: a hint, so they need
 /// not be the weights' own.
 #[inline(always)]
 fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usize>(
@@ -334,7 +365,7 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
     (weights, scales): (&Slices<'_, D::Weights, R>, &Slices<'_, D::Scale, R>),
     values: &[&[D::Values]; C],
     block: Range<usize>,
-    ahead: Option<usize>,
+    ask: Ask,
 ) -> [[D::Acc; C]; R] {
     // All have as many steps; said here, the loops need no further check.
     let steps = block.len();
@@ -344,14 +375,16 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
         g[r] = &scales[r][block.clone()][..steps];
     });
     unroll!(c < 4 or C, { x[c] = &values[c][block.clone()][..steps]; });
+    // A step of R rows stands for as many bytes of a tile whose rows lie one after the other.
+    let bytes = R * size_of::<D::Weights>();
+    let at = |step: usize| weights[0].as_ptr().cast::<u8>().wrapping_add((block.start + step) * bytes);
     let mut acc = [[D::zero(s); C]; R];
     let mut first = 0;
     while steps - first >= RUN {
-        if let Some(ahead) = ahead {
-            // A step of R rows stands for as many bytes of a tile whose rows lie one after the other.
-            let bytes = R * size_of::<D::Weights>();
-            let at = weights[0].as_ptr().cast::<u8>().wrapping_add(ahead + (block.start + first) * bytes);
-            simd::prefetch_all(s, at, RUN * bytes);
+        match ask {
+            Ask::Nothing => {}
+            Ask::FirstLevel(ahead) => simd::prefetch_all_first(s, at(first).wrapping_add(ahead), RUN * bytes),
+            Ask::SecondLevel(ahead) => simd::prefetch_all(s, at(first).wrapping_add(ahead), RUN * bytes),
         }
         let (mut w_run, mut g_run, mut x_run) = ([&w[0][..RUN]; R], [&g[0][..RUN]; R], [&x[0][..RUN]; C]);
         unroll!(r < R, {
@@ -365,6 +398,10 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
         first += RUN;
     }
     for step in first..steps {
+        // Rows of I4 are often shorter than a run.
+        if let Ask::FirstLevel(ahead) = ask {
+            simd::prefetch_all_first(s, at(step).wrapping_add(ahead), bytes);
+        }
         acc = add_step::<S, D, R, C>(s, (&w, &g), &x, step, acc);
     }
     acc

@@ -122,6 +122,19 @@ pub(super) trait Simd: Copy {
     /// Asks for the cache line at an address, which need not be mapped.
     fn prefetch(self, at: *const u8);
 
+    /// The same for the first-level cache, where [`Simd::asks_for_one_token`]: before any read that follows.
+    #[inline(always)]
+    fn prefetch_first(self, at: *const u8) {
+        self.prefetch(at);
+    }
+
+    /// Whether a core reads weights with [`Dot::MANY_INSTRUCTIONS`](super::dot::Dot::MANY_INSTRUCTIONS) faster for a single
+    /// token if rows are summed one after the other and asked for ahead, and it is not left to see by itself what comes next.
+    #[inline(always)]
+    fn asks_for_one_token(self) -> bool {
+        false
+    }
+
     /// Covers a grid with the tiles that this set's registers hold, see [`cover!`].
     fn cover(self, grid: &mut impl Grid<Self>);
     /// The same where a row's operands take many steps to make.
@@ -236,6 +249,14 @@ pub(super) const fn common_multiple(a: usize, b: usize) -> usize {
 pub(super) fn prefetch_all<S: Simd>(s: S, at: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(CACHE_LINE_BYTES) {
         s.prefetch(at.wrapping_add(line));
+    }
+}
+
+/// The same for the first-level cache.
+#[inline(always)]
+pub(super) fn prefetch_all_first<S: Simd>(s: S, at: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(CACHE_LINE_BYTES) {
+        s.prefetch_first(at.wrapping_add(line));
     }
 }
 

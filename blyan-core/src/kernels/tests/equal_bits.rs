@@ -52,7 +52,10 @@ fn on(name: &str, case: fn(Isa)) {
     match Isa::named(name) {
         Ok(isa) => {
             assert_eq!(isa.name(), name);
-            case(isa);
+            case(isa.as_on(false));
+            if isa.as_on(true) != isa.as_on(false) {
+                case(isa.as_on(true));
+            }
         }
         Err(KernelError::IsaUnavailable { missing, .. }) => eprintln!("not run: {missing} is missing"),
         Err(error) => panic!("{error}"),

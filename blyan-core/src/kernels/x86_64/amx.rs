@@ -61,6 +61,12 @@ impl Amx {
         Ok(Self(avx512))
     }
 
+    /// As [`Avx512::as_on`].
+    #[cfg(test)]
+    pub(in super::super) fn as_on(self, intel: bool) -> Self {
+        Self(self.0.as_on(intel))
+    }
+
     pub(in super::super) fn run<K: Kernel>(self, kernel: K) {
         kernel.amx(self);
     }

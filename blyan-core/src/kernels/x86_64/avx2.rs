@@ -8,13 +8,22 @@ use crate::kernels::simd::{self, Grid, Simd};
 
 /// Proof that the CPU has AVX2, FMA and F16C, as x86-64-v3 does (2013).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Avx2(());
+pub(in super::super) struct Avx2 {
+    /// Whether the CPU is Intel's.
+    intel: bool,
+}
 
 impl Avx2 {
     /// The first feature that the CPU lacks is the error.
     pub(in super::super) fn detect() -> Result<Self, &'static str> {
         require_features!("avx2", "fma", "f16c");
-        Ok(Self(()))
+        Ok(Self { intel: super::is_intel() })
+    }
+
+    /// The same set, used as on a CPU of Intel's or of another maker.
+    #[cfg(test)]
+    pub(in super::super) fn as_on(self, intel: bool) -> Self {
+        Self { intel }
     }
 
     /// Compiles a kernel for these features and runs it.
@@ -403,6 +412,14 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         intrinsics!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
+    }
+    #[inline(always)]
+    fn prefetch_first(self, at: *const u8) {
+        super::prefetch_first(at);
+    }
+    #[inline(always)]
+    fn asks_for_one_token(self) -> bool {
+        self.intel
     }
 
     #[inline(always)]

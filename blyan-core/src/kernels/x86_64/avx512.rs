@@ -10,14 +10,23 @@ use crate::kernels::simd::{self, Grid, Simd};
 
 /// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI and VBMI, as servers have had since 2021.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Avx512(());
+pub(in super::super) struct Avx512 {
+    /// Whether the CPU is Intel's.
+    intel: bool,
+}
 
 impl Avx512 {
     /// The first feature that the CPU lacks is the error.
     pub(in super::super) fn detect() -> Result<Self, &'static str> {
         super::avx2::Avx2::detect()?;
         require_features!("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi");
-        Ok(Self(()))
+        Ok(Self { intel: super::is_intel() })
+    }
+
+    /// The same set, used as on a CPU of Intel's or of another maker.
+    #[cfg(test)]
+    pub(in super::super) fn as_on(self, intel: bool) -> Self {
+        Self { intel }
     }
 
     /// Compiles a kernel for these features and runs it.
@@ -387,6 +396,14 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn prefetch(self, at: *const u8) {
         intrinsics!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
+    }
+    #[inline(always)]
+    fn prefetch_first(self, at: *const u8) {
+        super::prefetch_first(at);
+    }
+    #[inline(always)]
+    fn asks_for_one_token(self) -> bool {
+        self.intel
     }
 
     #[inline(always)]

@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "intrinsics, and functions compiled for more features than the crate")]
 
+use std::sync::LazyLock;
+
 /// Returns the first feature that the CPU lacks as the function's error.
 macro_rules! require_features {
     ($($feature:tt),*) => {
@@ -9,6 +11,28 @@ macro_rules! require_features {
             return Err($feature);
         })*
     };
+}
+
+/// Asks for a cache line for the first-level cache. Not an intrinsic, which the compiler moves behind reads that follow: of
+/// a core's few requests under way, those for what is needed last should not be made last.
+#[inline(always)]
+fn prefetch_first(at: *const u8) {
+    // SAFETY: a hint that neither reads nor writes. That the compiler does not know it, for want of `nomem` and `readonly`,
+    // keeps it in its place.
+    unsafe { std::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags)) }
+}
+
+/// Whether the CPU is Intel's, see [`Simd::asks_for_one_token`](super::simd::Simd::asks_for_one_token).
+fn is_intel() -> bool {
+    // Asked once, as a virtual machine leaves to its host to answer.
+    static INTEL: LazyLock<bool> = LazyLock::new(|| {
+        #[allow(unused_unsafe, reason = "the call is unsafe in Rust 1.90")]
+        // SAFETY: every x86-64 CPU has the instruction and the leaf.
+        let leaf = unsafe { std::arch::x86_64::__cpuid(0) };
+        let name = [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes);
+        name.as_flattened() == b"GenuineIntel"
+    });
+    *INTEL
 }
 
 pub(super) mod amx;
