@@ -14,8 +14,8 @@ use super::x86_64::{amx::Amx, avx2::Avx2, avx512::Avx512};
 ///
 /// Looking for `amx` asks Linux for this process's right to use it, wherever a CPU has it: [`Isa::named`] of that name,
 /// [`Isa::detect`], [`Isa::from_env`] and [`Isa::available`] do, [`Isa::for_rows`] does not. The right lasts until exec,
-/// and child processes have it too. From then on the system refuses alternate signal stacks too small for tiles; where a thread
-/// has one already, it refuses the right, and `avx512` is the fastest.
+/// and child processes have it too. From then on the system refuses alternate signal stacks too small for tiles; where a
+/// thread has one already, it refuses the right, and `avx512` is the fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Backend);
 

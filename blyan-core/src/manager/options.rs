@@ -24,7 +24,8 @@ pub struct ManagerOptions {
     /// Element type of KV caches.
     pub kv_cache: KvDType,
     /// Instruction set: `scalar`, `avx2`, `avx512`, `amx` or `neon`; `None` for `BLYAN_ISA`, or else the
-    /// best of this CPU. It never changes a result.
+    /// best of this CPU. It never changes a result. Where the CPU has AMX, the search for the best, like
+    /// `amx`, asks Linux for this process's right to use it, see [`Isa`](crate::kernels::Isa).
     pub isa: Option<String>,
     /// Most tokens in one forward pass; bounds the memory of a long prompt. It never changes a
     /// result.

@@ -246,8 +246,8 @@ impl Drop for Configured {
 }
 
 /// Sums up products of 32 rows of `cols` bytes and 16 tokens. `end`: what is left of the rows after whole steps, filled up
-/// with zeros; not read if nothing is. Nothing is asked for ahead: the core sees by itself what
-/// comes next, and such requests only slow it down.
+/// with zeros; not read if nothing is. Nothing is asked for ahead: the core sees by itself what comes next, and such
+/// requests only slow it down.
 #[inline(always)]
 fn add_up(
     _: &Configured,

@@ -24,7 +24,7 @@ fn prefetch_first(at: *const u8) {
 
 /// Whether the CPU is Intel's, see [`Simd::asks_for_one_token`](super::simd::Simd::asks_for_one_token).
 fn is_intel() -> bool {
-    // Asked once, as a virtual machine leaves to its host to answer.
+    // Asked once: in a virtual machine it is the host that has to answer.
     static INTEL: LazyLock<bool> = LazyLock::new(|| {
         #[allow(unused_unsafe, reason = "the call is unsafe in Rust 1.90")]
         // SAFETY: every x86-64 CPU has the instruction and the leaf.
