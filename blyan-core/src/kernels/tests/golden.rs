@@ -10,9 +10,9 @@ fn digest(values: impl IntoIterator<Item = f32>) -> String {
     blake3::hash(&bytes).to_hex()[..16].to_string()
 }
 
-fn matmul(isa: Isa, dtype: DType) -> String {
+fn matmul(isa: Isa, dtype: DType, rows: usize) -> String {
     // The end of a row is no whole step.
-    let (rows, cols, tokens) = (7, if dtype == DType::I4 { 1056 } else { 1003 }, 5);
+    let (cols, tokens) = (if dtype == DType::I4 { 1056 } else { 1003 }, 5);
     let mut random = Random(40);
     let spread = match dtype {
         DType::I8 => 40.0,
@@ -94,8 +94,10 @@ fn bits_of_version_2() {
     for isa in Isa::available() {
         let mut actual = Vec::new();
         for dtype in DType::ALL {
-            actual.push((dtype.name(), matmul(isa, dtype)));
+            actual.push((dtype.name(), matmul(isa, dtype, 7)));
         }
+        // Rows enough for the tiles of AMX, and some more.
+        actual.push(("I8 of 37 rows", matmul(isa, DType::I8, 37)));
         actual.push(("attention F16", attention(isa, DType::F16)));
         actual.push(("attention F32", attention(isa, DType::F32)));
         actual.extend(rows(isa));
@@ -105,13 +107,14 @@ fn bits_of_version_2() {
     }
 }
 
-const EXPECTED: [&str; 14] = [
+const EXPECTED: [&str; 15] = [
     "F32 5c8667f496fd96a0",
     "BF16 b38ca8cc00399bcc",
     "F16 c76d105b815a424f",
     "F8_E4M3 cf9e4f95ba1a8e20",
     "I8 ba3c249ffdb7a022",
     "I4 cce69f335af2c13b",
+    "I8 of 37 rows a1255b174c8369b5",
     "attention F16 acb7db654d3b2c1b",
     "attention F32 ccb52e33dc0be1f4",
     "rms_norm ff9e8c70fc36e19d",
