@@ -307,7 +307,8 @@ impl<E: Element> Scores<'_, '_, '_, E> {
         for d in 0..head_dim {
             if let Some(next) = next {
                 let bytes = R * size_of::<E::Bytes>();
-                simd::prefetch_all(s, rows[0].as_ptr().cast::<u8>().wrapping_add(next + d * bytes), bytes);
+                let at = rows[0].as_ptr().cast::<u8>().wrapping_add(next + d * bytes);
+                simd::prefetch_all(|line| s.prefetch(line), at, bytes);
             }
             let mut key = [s.splat(0.0); R];
             unroll!(r < R, {

@@ -383,8 +383,12 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
     while steps - first >= RUN {
         match ask {
             Ask::Nothing => {}
-            Ask::FirstLevel(ahead) => simd::prefetch_all_first(s, at(first).wrapping_add(ahead), RUN * bytes),
-            Ask::SecondLevel(ahead) => simd::prefetch_all(s, at(first).wrapping_add(ahead), RUN * bytes),
+            Ask::FirstLevel(ahead) => {
+                simd::prefetch_all(|line| s.prefetch_first(line), at(first).wrapping_add(ahead), RUN * bytes);
+            }
+            Ask::SecondLevel(ahead) => {
+                simd::prefetch_all(|line| s.prefetch(line), at(first).wrapping_add(ahead), RUN * bytes);
+            }
         }
         let (mut w_run, mut g_run, mut x_run) = ([&w[0][..RUN]; R], [&g[0][..RUN]; R], [&x[0][..RUN]; C]);
         unroll!(r < R, {
@@ -400,7 +404,7 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
     for step in first..steps {
         // Rows of I4 are often shorter than a run.
         if let Ask::FirstLevel(ahead) = ask {
-            simd::prefetch_all_first(s, at(step).wrapping_add(ahead), bytes);
+            simd::prefetch_all(|line| s.prefetch_first(line), at(step).wrapping_add(ahead), bytes);
         }
         acc = add_step::<S, D, R, C>(s, (&w, &g), &x, step, acc);
     }

@@ -244,19 +244,11 @@ pub(super) const fn common_multiple(a: usize, b: usize) -> usize {
     multiple
 }
 
-/// Asks for the cache lines of so many bytes, of which none need be mapped.
+/// Asks for the cache lines of so many bytes, of which none need be mapped, each by `prefetch`.
 #[inline(always)]
-pub(super) fn prefetch_all<S: Simd>(s: S, at: *const u8, bytes: usize) {
+pub(super) fn prefetch_all(prefetch: impl Fn(*const u8), at: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(CACHE_LINE_BYTES) {
-        s.prefetch(at.wrapping_add(line));
-    }
-}
-
-/// The same for the first-level cache.
-#[inline(always)]
-pub(super) fn prefetch_all_first<S: Simd>(s: S, at: *const u8, bytes: usize) {
-    for line in (0..bytes).step_by(CACHE_LINE_BYTES) {
-        s.prefetch_first(at.wrapping_add(line));
+        prefetch(at.wrapping_add(line));
     }
 }
 
