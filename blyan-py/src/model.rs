@@ -535,7 +535,7 @@ fn civil_time(now: &Bound<'_, PyAny>) -> PyResult<CivilTime> {
     made.map_err(|error| Failure::Argument(error.to_string()).into_py(now.py()))
 }
 
-/// The instruction sets that this CPU has, the fastest last.
+/// The instruction sets that this CPU has, the fastest last. Linux is asked for this process's right to `amx`.
 #[pyfunction]
 pub(crate) fn available_isas() -> Vec<&'static str> {
     Isa::available().into_iter().map(Isa::name).collect()

@@ -1698,7 +1698,7 @@ def periods(chain: Chain, policy: _BlockLike) -> int:
 def command_line(arguments: Sequence[str]) -> int:
     """Runs the command line; Ctrl-C stops it and leaves every chain sound."""
 def available_isas() -> list[str]:
-    """The instruction sets that this CPU has, the fastest last."""
+    """The instruction sets that this CPU has, the fastest last. Linux is asked for this process's right to `amx`."""
 def write_tensors(
     tensors: Mapping[str, Buffer | tuple[str, Sequence[int], Buffer]],
 ) -> bytes:

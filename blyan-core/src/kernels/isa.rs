@@ -60,7 +60,7 @@ impl Isa {
     /// The plain loops, which every CPU runs.
     pub const SCALAR: Self = Self(Backend::Scalar);
 
-    /// The fastest instruction set of this CPU.
+    /// The fastest instruction set of this CPU. Linux is asked for this process's right to `amx`.
     pub fn detect() -> Self {
         Self::named(TILES).unwrap_or_else(|_| Self::for_rows())
     }
@@ -70,7 +70,8 @@ impl Isa {
         VECTORS.iter().rev().find_map(|name| Self::named(name).ok()).unwrap_or(Self::SCALAR)
     }
 
-    /// The instruction set of this name: `scalar`, `neon`, `avx2`, `avx512` or `amx`.
+    /// The instruction set of this name: `scalar`, `neon`, `avx2`, `avx512` or `amx`. Linux is asked for this
+    /// process's right to `amx`.
     ///
     /// # Errors
     ///
@@ -114,7 +115,7 @@ impl Isa {
             .map_or_else(|| Ok(Self::detect()), |name| Self::named(&name.to_string_lossy()))
     }
 
-    /// Every instruction set that this CPU has, the fastest last.
+    /// Every instruction set that this CPU has, the fastest last. Linux is asked for this process's right to `amx`.
     pub fn available() -> Vec<Self> {
         VECTORS.iter().chain([&TILES]).filter_map(|name| Self::named(name).ok()).collect()
     }
