@@ -27,35 +27,61 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 const PASSES: usize = 4;
-/// How far ahead a software prefetch asks.
-const PREFETCH_BYTES: usize = 6 << 10;
+/// How memory is read, and how far ahead a software prefetch asks.
+#[derive(Clone, Copy)]
+enum How {
+    Plain,
+    Prefetch,
+    /// Two halves in turns, each asked for ahead.
+    TwoRuns,
+}
+
+impl How {
+    const ALL: [(&str, Self); 3] = [("", Self::Plain), ("_prefetch", Self::Prefetch), ("_two_runs", Self::TwoRuns)];
+
+    fn ahead(self) -> Option<usize> {
+        match self {
+            Self::Plain => None,
+            Self::Prefetch => Some(6 << 10),
+            Self::TwoRuns => Some(2 << 10),
+        }
+    }
+
+    /// What is read side by side.
+    fn runs(self, bytes: &[u8]) -> (&[u8], &[u8]) {
+        match self {
+            Self::Plain | Self::Prefetch => (bytes, &[]),
+            Self::TwoRuns => bytes.split_at(bytes.len() / 2),
+        }
+    }
+}
 
 /// Best of a few passes over `bytes` by all threads, each its part, in GB/s.
-fn read(bytes: &[u8], threads: usize, prefetch: bool) -> f64 {
+fn read(bytes: &[u8], threads: usize, how: How) -> f64 {
     let part = bytes.len().div_ceil(threads).next_multiple_of(64);
     let mut best = f64::INFINITY;
     for _ in 0..PASSES {
         let begun = Instant::now();
-        black_box(bytes.par_chunks(part).map(|part| sum(part, prefetch)).reduce(|| 0, |a, b| a ^ b));
+        black_box(bytes.par_chunks(part).map(|part| sum(part, how)).reduce(|| 0, |a, b| a ^ b));
         best = best.min(begun.elapsed().as_secs_f64());
     }
     bytes.len() as f64 / best / 1e9
 }
 
 /// Reads all of `bytes`, as fast as the widest loads go.
-fn sum(bytes: &[u8], prefetch: bool) -> u64 {
+fn sum(bytes: &[u8], how: How) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
         if is_x86_feature_detected!("avx512f") {
             // SAFETY: the CPU has AVX-512F.
-            return unsafe { x86_64::sum_avx512(bytes, prefetch) };
+            return unsafe { x86_64::sum_avx512(bytes, how) };
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the CPU has AVX2.
-            return unsafe { x86_64::sum_avx2(bytes, prefetch) };
+            return unsafe { x86_64::sum_avx2(bytes, how) };
         }
     }
-    let _ = prefetch;
+    let _ = how;
     let words =
         bytes.chunks_exact(8).map(|word| word.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte)));
     words.fold(0, |a, b| a ^ b)
@@ -68,44 +94,68 @@ mod x86_64 {
 
     use blyan_core::kernels::Isa;
 
-    use super::PREFETCH_BYTES;
+    use super::How;
+
+    /// Bytes that are read before the other run's turn.
+    const TURN: usize = 512;
+
+    /// Runs `add` with all of `bytes`, [`TURN`] at a time.
+    #[inline(always)]
+    fn in_turns(how: How, bytes: &[u8], add: &mut impl FnMut(&[u8])) {
+        let (first, second) = how.runs(bytes);
+        let mut second = second.chunks_exact(TURN);
+        for lines in first.chunks_exact(TURN) {
+            add(lines);
+            if let Some(lines) = second.next() {
+                add(lines);
+            }
+        }
+    }
+
+    /// Asks for as many bytes, so far ahead.
+    #[inline(always)]
+    fn ask(lines: &[u8], ahead: usize) {
+        for line in (0..TURN).step_by(64) {
+            // SAFETY: a hint that neither reads nor writes; an address outside of the map is ignored. Not an intrinsic, which
+            // the compiler moves behind the reads that follow.
+            unsafe {
+                asm!("prefetcht0 [{}]", in(reg) lines.as_ptr().wrapping_add(ahead + line), options(nostack, preserves_flags));
+            }
+        }
+    }
 
     /// The xor of all 64-byte lines.
     #[target_feature(enable = "avx512f")]
-    pub(super) fn sum_avx512(bytes: &[u8], prefetch: bool) -> u64 {
+    pub(super) fn sum_avx512(bytes: &[u8], how: How) -> u64 {
         let mut sums = [_mm512_setzero_si512(); 8];
-        for lines in bytes.chunks_exact(512) {
-            if prefetch {
-                for line in (0..512).step_by(64) {
-                    // A hint: an address outside of the map is ignored.
-                    _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_add(PREFETCH_BYTES + line).cast());
-                }
+        let mut add = |lines: &[u8]| {
+            if let Some(ahead) = how.ahead() {
+                ask(lines, ahead);
             }
             for (sum, line) in sums.iter_mut().zip(lines.chunks_exact(64)) {
                 // SAFETY: `line` is 64 bytes.
                 *sum = _mm512_xor_si512(*sum, unsafe { _mm512_loadu_si512(line.as_ptr().cast()) });
             }
-        }
+        };
+        in_turns(how, bytes, &mut add);
         let all = sums.into_iter().fold(_mm512_setzero_si512(), |a, b| _mm512_xor_si512(a, b));
         _mm512_reduce_add_epi64(all) as u64
     }
 
     /// The xor of all 32-byte halves of lines.
     #[target_feature(enable = "avx2")]
-    pub(super) fn sum_avx2(bytes: &[u8], prefetch: bool) -> u64 {
-        let mut sums = [_mm256_setzero_si256(); 8];
-        for lines in bytes.chunks_exact(256) {
-            if prefetch {
-                for line in (0..256).step_by(64) {
-                    // A hint: an address outside of the map is ignored.
-                    _mm_prefetch::<_MM_HINT_T0>(lines.as_ptr().wrapping_add(PREFETCH_BYTES + line).cast());
-                }
+    pub(super) fn sum_avx2(bytes: &[u8], how: How) -> u64 {
+        let mut sums = [_mm256_setzero_si256(); 16];
+        let mut add = |lines: &[u8]| {
+            if let Some(ahead) = how.ahead() {
+                ask(lines, ahead);
             }
             for (sum, half) in sums.iter_mut().zip(lines.chunks_exact(32)) {
                 // SAFETY: `half` is 32 bytes.
                 *sum = _mm256_xor_si256(*sum, unsafe { _mm256_loadu_si256(half.as_ptr().cast()) });
             }
-        }
+        };
+        in_turns(how, bytes, &mut add);
         let all = sums.into_iter().fold(_mm256_setzero_si256(), |a, b| _mm256_xor_si256(a, b));
         _mm256_extract_epi64::<0>(all) as u64 ^ _mm256_extract_epi64::<2>(all) as u64
     }
@@ -346,7 +396,7 @@ fn run() -> Outcome<Value> {
         unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         let map = Map::new(Some(&file), len, huge)?;
         if let (Some(map), true) = (&map, huge) {
-            black_box(sum(map.bytes(), false));
+            black_box(sum(map.bytes(), How::Plain));
             result["file_huge_kib"] = json!(file_huge_kib());
         }
         read_map(name, map.as_ref(), threads, &mut result);
@@ -355,12 +405,12 @@ fn run() -> Outcome<Value> {
     Ok(result)
 }
 
-/// Without and with software prefetch, and how far the cores were before and after; null where there is no such map.
+/// In each way, and how far the cores were before and after; null where there is no such map.
 fn read_map(name: &str, map: Option<&Map>, threads: usize, result: &mut Value) {
-    for (how, prefetch) in [("", false), ("_prefetch", true)] {
+    for (suffix, how) in How::ALL {
         let before = cores_ns();
-        result[format!("read_{name}{how}")] = json!(map.map(|map| read(map.bytes(), threads, prefetch)));
-        result[format!("cores_{name}{how}")] = json!([before, cores_ns()]);
+        result[format!("read_{name}{suffix}")] = json!(map.map(|map| read(map.bytes(), threads, how)));
+        result[format!("cores_{name}{suffix}")] = json!([before, cores_ns()]);
     }
 }
 
