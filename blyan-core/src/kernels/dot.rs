@@ -46,11 +46,6 @@ pub(super) trait Dot<S: Simd> {
     /// where so few chains of sums keep up with memory.
     const ROW_BY_ROW: usize;
 
-    /// Whether a step takes so many instructions that those a core looks at together read little. A core that has to be
-    /// asked for the rest, see [`Simd::asks_for_one_token`], then sums a single token's rows one after the other, whatever
-    /// `ROW_BY_ROW` says.
-    const MANY_INSTRUCTIONS: bool;
-
     /// One for each whole step of a row, or more, and one for what is left after them.
     fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [Self::Scale], Self::Scale);
     fn token<'a>(input: &Input<'a>, token: usize) -> &'a [<Self::Values as Chunk>::Item];
@@ -99,7 +94,6 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
         2 => 2,
         _ => 1,
     };
-    const MANY_INSTRUCTIONS: bool = size_of::<E::Bytes>() == LANES;
 
     #[inline(always)]
     fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
@@ -177,7 +171,6 @@ impl<S: Simd> Dot<S> for IntDot {
     const BLOCK: usize = 64;
 
     const ROW_BY_ROW: usize = S::ROW_BY_ROW;
-    const MANY_INSTRUCTIONS: bool = false;
 
     #[inline(always)]
     fn scales<'a>(_: &Weights<'a>, _: usize) -> (&'a [()], ()) {
@@ -261,7 +254,6 @@ impl<S: Simd> Dot<S> for GroupDot {
     const PART: usize = 1;
     const BLOCK: usize = usize::MAX;
     const ROW_BY_ROW: usize = S::ROW_BY_ROW;
-    const MANY_INSTRUCTIONS: bool = true;
 
     #[inline(always)]
     fn scales<'a>(weights: &Weights<'a>, row: usize) -> (&'a [GroupsScales], GroupsScales) {

@@ -22,6 +22,51 @@ struct Matmul<'a, 'o> {
     out: MatMut<'o>,
 }
 
+impl<'a> Matmul<'a, '_> {
+    /// Which row comes at a place in the order of two runs, see [`Simd::reads_two_runs`]: one of the first half of the rows,
+    /// one of the second half, and so on.
+    #[inline(always)]
+    fn in_two_runs(&self, place: usize) -> usize {
+        let second_run = self.rows.len().div_ceil(2);
+        if place.is_multiple_of(2) { place / 2 } else { second_run + place / 2 }
+    }
+
+    /// R rows from a place on.
+    #[inline(always)]
+    fn tile<const R: usize>(&self, place: usize, two_runs: bool) -> Tile<'a, R> {
+        let len = R.min(self.rows.len() - place);
+        let first = self.rows.start + place;
+        let mut tile = Tile { len, two_runs, index: [first; R], bytes: [&[]; R], scales: [1.0; R] };
+        if two_runs {
+            unroll!(r < R, {
+                let index = self.rows.start + self.in_two_runs(place + r.min(len - 1));
+                tile.index[r] = index;
+                tile.bytes[r] = self.weights.row(index);
+                tile.scales[r] = self.weights.row_scale(index).unwrap_or(1.0);
+            });
+        } else {
+            unroll!(r < R, {
+                tile.index[r] = first + r.min(len - 1);
+            });
+            tile.bytes = self.weights.tile(first, len);
+            tile.scales = self.weights.tile_scales(first, len);
+        }
+        tile
+    }
+}
+
+/// Rows of weights that are summed together.
+struct Tile<'a, const R: usize> {
+    /// Those that there are. The others are the last one once more, and their results are dropped.
+    len: usize,
+    /// Whether they are in the order of two runs, or one after the other.
+    two_runs: bool,
+    /// Among the weights' rows.
+    index: [usize; R],
+    bytes: [&'a [u8]; R],
+    scales: [f32; R],
+}
+
 impl Isa {
     /// `out[t][r] = Σ_k w[rows.start + r][k] × input[t][k]`, for some rows of the weights.
     ///
@@ -138,20 +183,26 @@ impl<'a, 'o, D> Products<'a, 'o, D> {
     }
 }
 
-/// How far ahead of their use weights are asked for, where rows are read one after the other for several tokens.
+/// How far ahead of their use weights are asked for, where rows are read one after the other for several tokens. For a
+/// single one, a core that reads row by row sees by itself what comes next, and such requests only slow it down.
 const AHEAD_BYTES: usize = 4096;
 
-/// The same for a single token, into the first-level cache, for the dtypes and on the CPUs that are faster for it. Elsewhere
-/// a core that reads row by row sees by itself what comes next, and such requests only slow it down.
-const AHEAD_OF_ONE_BYTES: usize = 2048;
+/// The same where rows are read in two runs, of each run.
+const AHEAD_IN_RUN_BYTES: usize = 2048;
 
-/// What is asked for before it is read, so many bytes ahead of its use.
+/// What is asked for before it is read.
 #[derive(Clone, Copy)]
 enum Ask {
     Nothing,
-    FirstLevel(usize),
-    SecondLevel(usize),
+    /// For the second-level cache, so many bytes ahead in the order of memory and not in that of the steps: memory gives
+    /// one run faster than several.
+    Ahead(usize),
+    /// For the first-level cache, in each row for itself, where rows belong to runs of their own.
+    InRuns,
 }
+
+/// Up to how many tokens rows are read in two runs: those that a tile computes together.
+const MOST_TOKENS_OF_RUNS: usize = 4;
 
 /// Steps between two such requests. They are unrolled: the fewer instructions lie between two reads, the more
 /// of them a core has under way.
@@ -206,31 +257,35 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
         tokens: &Tokens<'a, D::Values, C>,
     ) {
         let job = &mut self.job;
-        let first_row = job.rows.start + row;
-        let rows = R.min(job.rows.end - first_row);
-        let of_matrix = first_row..first_row + rows;
+        // Weights that more tokens meet come from a cache for most of them.
+        let two_runs = s.reads_two_runs() && R.is_multiple_of(2) && job.input.tokens() <= MOST_TOKENS_OF_RUNS;
+        let tile = job.tile::<R>(row, two_runs);
         // Apart, so that a tile without an end does none of what an end would need.
         let totals = if job.weights.cols().is_multiple_of(D::STEP) {
-            totals::<S, D, R, C, false>(s, job.weights, of_matrix, col, tokens)
+            totals::<S, D, R, C, false>(s, job.weights, &tile, col, tokens)
         } else {
-            totals::<S, D, R, C, true>(s, job.weights, of_matrix, col, tokens)
+            totals::<S, D, R, C, true>(s, job.weights, &tile, col, tokens)
         };
-        let row_scales: [f32; R] = job.weights.tile_scales(first_row, rows);
         let mut results = [[0.0; 4]; MOST_FOURS];
         unroll!(four < (R * C).div_ceil(4), {
             let (mut of_tokens, mut of_rows) = ([1.0; 4], [1.0; 4]);
             unroll!(i < 4, {
                 let index = (4 * four + i).min(R * C - 1);
-                (of_tokens[i], of_rows[i]) = (tokens.scales[index / R], row_scales[index % R]);
+                (of_tokens[i], of_rows[i]) = (tokens.scales[index / R], tile.scales[index % R]);
             });
             results[four] = canonical_each(D::finish(totals[four], of_tokens, of_rows));
         });
         unroll!(c < 4 or C, {
             let results = &results.as_flattened()[c * R..][..R];
-            if let Some(out) = job.out.row_mut(col + c).and_then(|out| out.get_mut(row..row + rows)) {
+            let out = job.out.row_mut(col + c).unwrap_or_default();
+            if two_runs {
+                for (index, &result) in tile.index.iter().zip(&results[..tile.len]) {
+                    out[index - job.rows.start] = result;
+                }
+            } else if let Some(out) = out.get_mut(row..row + tile.len) {
                 match <&mut [f32; R]>::try_from(&mut *out) {
                     Ok(out) => out.copy_from_slice(results),
-                    Err(_) => out.copy_from_slice(&results[..rows]),
+                    Err(_) => out.copy_from_slice(&results[..tile.len]),
                 }
             }
         });
@@ -243,18 +298,15 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
 fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
     s: S,
     matrix: &Weights<'_>,
-    rows: Range<usize>,
+    tile: &Tile<'_, R>,
     col: usize,
     tokens: &Tokens<'_, D::Values, C>,
 ) -> [[D::Total; 4]; MOST_FOURS] {
-    // A row past the end is the last one once more, and its result is dropped.
-    let row_of = |r: usize| rows.start + r.min(rows.len() - 1);
-    let bytes: [&[u8]; R] = matrix.tile(rows.start, rows.len());
     let mut weights: [&[D::Weights]; R] = [&[]; R];
     let mut scales: [&[D::Scale]; R] = [&[]; R];
     unroll!(r < R, {
-        weights[r] = D::Weights::split(bytes[r]).0;
-        scales[r] = D::scales(matrix, row_of(r)).0;
+        weights[r] = D::Weights::split(tile.bytes[r]).0;
+        scales[r] = D::scales(matrix, tile.index[r]).0;
     });
     let whole = weights[0].len();
     let steps = whole + usize::from(ENDS);
@@ -265,25 +317,27 @@ fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
         let block = step..end.min(whole);
         let mut acc = [[D::zero(s); C]; R];
         // The first tokens read weights from memory; the next ones find them in a cache.
-        let asks = C == 1 && D::MANY_INSTRUCTIONS && s.asks_for_one_token();
-        if (C <= D::ROW_BY_ROW || asks) && col == 0 {
-            unroll!(r < R, {
-                if r < rows.len() {
-                    let row = (&[weights[r]], &[scales[r]]);
+        if tile.two_runs && col == 0 {
+            unroll!(pair < R / 2, {
+                let (a, b) = (2 * pair, 2 * pair + 1);
+                if a < tile.len {
+                    let rows = (&[weights[a], weights[b]], &[scales[a], scales[b]]);
                     let (values, block) = (&tokens.values, block.clone());
-                    // Loops of their own, so that one that asks for nothing does not decide about it either.
-                    acc[r] = if C > 1 {
-                        sum_row::<S, D, C>(s, row, values, block, Ask::SecondLevel(AHEAD_BYTES))
-                    } else if asks {
-                        sum_row::<S, D, C>(s, row, values, block, Ask::FirstLevel(AHEAD_OF_ONE_BYTES))
-                    } else {
-                        sum_row::<S, D, C>(s, row, values, block, Ask::Nothing)
-                    };
+                    [acc[a], acc[b]] =
+                        sum_steps::<S, D, 2, C, RUN_OF_ROWS>(s, rows, values, block, Ask::InRuns);
+                }
+            });
+        } else if C <= D::ROW_BY_ROW && col == 0 {
+            let ask = if C > 1 { Ask::Ahead(AHEAD_BYTES) } else { Ask::Nothing };
+            unroll!(r < R, {
+                if r < tile.len {
+                    let row = (&[weights[r]], &[scales[r]]);
+                    acc[r] = sum_row::<S, D, C>(s, row, &tokens.values, block.clone(), ask);
                 }
             });
         } else {
             // While one tile is computed, the one after the next is asked for.
-            let ask = if col == 0 { Ask::SecondLevel(2 * R * matrix.row_bytes()) } else { Ask::Nothing };
+            let ask = if col == 0 { Ask::Ahead(2 * R * matrix.row_bytes()) } else { Ask::Nothing };
             let rows = (&weights, &scales);
             acc = sum_steps::<S, D, R, C, RUN_OF_ROWS>(s, rows, &tokens.values, block, ask);
         }
@@ -291,9 +345,9 @@ fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
             // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
             let parts = (matrix.cols() - whole * D::STEP).div_ceil(D::PART);
             unroll!(r < R, {
-                let weights = D::Weights::padded(D::Weights::split(bytes[r]).1);
+                let weights = D::Weights::padded(D::Weights::split(tile.bytes[r]).1);
                 let prepared = D::prepare(s, &weights);
-                let scale = D::spread(s, &D::scales(matrix, row_of(r)).1);
+                let scale = D::spread(s, &D::scales(matrix, tile.index[r]).1);
                 unroll!(c < 4 or C, {
                     // Values may come in whole chunks although weights do not.
                     let padded;
@@ -356,9 +410,7 @@ fn sum_row<S: Simd, D: Dot<S>, const C: usize>(
 }
 
 /// The sums of R rows × C tokens over a block of steps, in registers. Before each run of steps, as many bytes as it
-/// reads are asked for, in the order of memory and not in that of the steps: memory gives one run faster than several.
-/// They lie as far ahead as `ask` says of those that the tile would have read by then in that order: a hint, so they need
-/// not be the weights' own.
+/// reads are asked for: a hint, so they need not be the weights' own.
 #[inline(always)]
 fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usize>(
     s: S,
@@ -375,21 +427,11 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
         g[r] = &scales[r][block.clone()][..steps];
     });
     unroll!(c < 4 or C, { x[c] = &values[c][block.clone()][..steps]; });
-    // A step of R rows stands for as many bytes of a tile whose rows lie one after the other.
-    let bytes = R * size_of::<D::Weights>();
-    let at = |step: usize| weights[0].as_ptr().cast::<u8>().wrapping_add((block.start + step) * bytes);
+    let start = block.start;
     let mut acc = [[D::zero(s); C]; R];
     let mut first = 0;
     while steps - first >= RUN {
-        match ask {
-            Ask::Nothing => {}
-            Ask::FirstLevel(ahead) => {
-                simd::prefetch_all(|line| s.prefetch_first(line), at(first).wrapping_add(ahead), RUN * bytes);
-            }
-            Ask::SecondLevel(ahead) => {
-                simd::prefetch_all(|line| s.prefetch(line), at(first).wrapping_add(ahead), RUN * bytes);
-            }
-        }
+        prefetch(s, ask, weights, start + first..start + first + RUN);
         let (mut w_run, mut g_run, mut x_run) = ([&w[0][..RUN]; R], [&g[0][..RUN]; R], [&x[0][..RUN]; C]);
         unroll!(r < R, {
             w_run[r] = &w[r][first..][..RUN];
@@ -402,13 +444,36 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
         first += RUN;
     }
     for step in first..steps {
-        // Rows of I4 are often shorter than a run.
-        if let Ask::FirstLevel(ahead) = ask {
-            simd::prefetch_all(|line| s.prefetch_first(line), at(step).wrapping_add(ahead), bytes);
+        if let Ask::InRuns = ask {
+            // Rows of I4 are often shorter than a run.
+            prefetch(s, ask, weights, start + step..start + step + 1);
         }
         acc = add_step::<S, D, R, C>(s, (&w, &g), &x, step, acc);
     }
     acc
+}
+
+/// Asks for as many bytes as some steps of R rows read.
+#[inline(always)]
+fn prefetch<S: Simd, T, const R: usize>(s: S, ask: Ask, rows: &Slices<'_, T, R>, steps: Range<usize>) {
+    let (start, bytes) = (steps.start * size_of::<T>(), steps.len() * size_of::<T>());
+    let at = |row: &[T], ahead: usize| row.as_ptr().cast::<u8>().wrapping_add(ahead);
+    match ask {
+        Ask::Nothing => {}
+        // A step of R rows stands for as many bytes of a tile whose rows lie one after the other.
+        Ask::Ahead(ahead) => {
+            simd::prefetch_all(|line| s.prefetch(line), at(rows[0], R * start + ahead), R * bytes)
+        }
+        Ask::InRuns => {
+            unroll!(r < R, {
+                simd::prefetch_all(
+                    |line| s.prefetch_first(line),
+                    at(rows[r], start + AHEAD_IN_RUN_BYTES),
+                    bytes,
+                );
+            });
+        }
+    }
 }
 
 /// `acc` and the products of one step.

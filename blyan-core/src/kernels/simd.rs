@@ -122,16 +122,16 @@ pub(super) trait Simd: Copy {
     /// Asks for the cache line at an address, which need not be mapped.
     fn prefetch(self, at: *const u8);
 
-    /// The same for the first-level cache, where [`Simd::asks_for_one_token`]: before any read that follows.
+    /// The same for the first-level cache, where [`Simd::reads_two_runs`]: before any read that follows.
     #[inline(always)]
     fn prefetch_first(self, at: *const u8) {
         self.prefetch(at);
     }
 
-    /// Whether a core reads weights with [`Dot::MANY_INSTRUCTIONS`](super::dot::Dot::MANY_INSTRUCTIONS) faster for a single
-    /// token if rows are summed one after the other and asked for ahead, and it is not left to see by itself what comes next.
+    /// Whether a core reads memory faster as two runs side by side, each asked for ahead, than as one that it is left to see
+    /// the end of by itself.
     #[inline(always)]
-    fn asks_for_one_token(self) -> bool {
+    fn reads_two_runs(self) -> bool {
         false
     }
 

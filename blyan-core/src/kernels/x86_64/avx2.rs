@@ -418,7 +418,7 @@ impl Simd for Avx2 {
         super::prefetch_first(at);
     }
     #[inline(always)]
-    fn asks_for_one_token(self) -> bool {
+    fn reads_two_runs(self) -> bool {
         self.intel
     }
 

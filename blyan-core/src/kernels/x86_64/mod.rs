@@ -22,7 +22,7 @@ fn prefetch_first(at: *const u8) {
     unsafe { std::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags)) }
 }
 
-/// Whether the CPU is Intel's, see [`Simd::asks_for_one_token`](super::simd::Simd::asks_for_one_token).
+/// Whether the CPU is Intel's, see [`Simd::reads_two_runs`](super::simd::Simd::reads_two_runs).
 fn is_intel() -> bool {
     // Asked once: in a virtual machine it is the host that has to answer.
     static INTEL: LazyLock<bool> = LazyLock::new(|| {
