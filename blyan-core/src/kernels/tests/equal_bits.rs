@@ -242,12 +242,15 @@ fn matmul_of_long_rows(isa: Isa) {
     }
 }
 
-/// Of which a core's cache holds not one while the tokens pass by.
+/// Of which a core's cache holds not one, or a few, while the tokens pass by.
 fn matmul_of_rows_larger_than_the_cache(isa: Isa) {
     let mut random = Random(21);
     for dtype in DType::ALL {
         let cols = CACHED_BYTES * GROUP / dtype.bytes_of(GROUP) + 1;
         Product::tame(&mut random, dtype, 3, cols, 2).check(isa, "long rows");
+        for tokens in [1, 2, 3, 4] {
+            Product::tame(&mut random, dtype, 27, cols / 8, tokens).check(isa, "blocks of rows");
+        }
     }
 }
 
@@ -255,8 +258,8 @@ fn matmul_of_hostile_values(isa: Isa) {
     let mut random = Random(3);
     for dtype in DType::ALL {
         for round in 0..300 {
-            // Of I4 more than a step, which is 512.
-            let longest = if dtype == DType::I4 { 1200 } else { 70 };
+            // Several steps, which are 512 of I4 and 64 at most of the others.
+            let longest = if dtype == DType::I4 { 1200 } else { 300 };
             let (rows, cols, tokens) = (1 + random.below(9), 1 + random.below(longest), 1 + random.below(5));
             let mut product = Product::tame(&mut random, dtype, rows, cols, tokens);
             product.scale = random.hostiles(product.scale.len());
@@ -278,18 +281,21 @@ fn matmul_of_largest_integers(isa: Isa) {
     for cols in [2047, 2048, 2049, 4097, 8128, 8159, 8160, 8161, 8191, 8192, 8193, 16320, 16321, 20000] {
         for (weight, sign) in [(-128i8, 1.0), (-128, -1.0), (127, 1.0), (127, -1.0)] {
             let data = vec![weight as u8; 9 * cols];
-            let x = vec![sign * 3.0; 5 * cols];
-            let product = Product { dtype: DType::I8, rows: 9, cols, data, scale: vec![1.0; 9], x };
-            product.check(isa, "largest");
+            for tokens in [1, 2, 4, 5] {
+                let (data, x) = (data.clone(), vec![sign * 3.0; tokens * cols]);
+                let product = Product { dtype: DType::I8, rows: 9, cols, data, scale: vec![1.0; 9], x };
+                product.check(isa, "largest");
 
-            let scale = f32_bytes(&product.scale);
-            let weights = Weights::new(DType::I8, 9, cols, &product.data, Some(&scale)).unwrap();
-            let quantized = isa.quantize(&product.x, cols).unwrap();
-            let input = Input::new(&product.x, cols).unwrap().with_quantized(&quantized).unwrap();
-            let mut out = vec![0.0; 45];
-            isa.matmul(&weights, 0..9, &input, MatMut::from_slice(&mut out, 5, 9).unwrap()).unwrap();
-            let sum = cols as i64 * i64::from(weight) * 32767 * sign as i64;
-            assert_eq!(out, [sum as f32 * (3.0 / 32767.0); 45], "{cols} × {weight}");
+                let scale = f32_bytes(&product.scale);
+                let weights = Weights::new(DType::I8, 9, cols, &product.data, Some(&scale)).unwrap();
+                let quantized = isa.quantize(&product.x, cols).unwrap();
+                let input = Input::new(&product.x, cols).unwrap().with_quantized(&quantized).unwrap();
+                let mut out = vec![0.0; tokens * 9];
+                let view = MatMut::from_slice(&mut out, tokens, 9).unwrap();
+                isa.matmul(&weights, 0..9, &input, view).unwrap();
+                let sum = cols as i64 * i64::from(weight) * 32767 * sign as i64;
+                assert_eq!(out, vec![sum as f32 * (3.0 / 32767.0); tokens * 9], "{cols} × {weight}");
+            }
         }
     }
 }
@@ -332,13 +338,18 @@ fn matmul_of_part_of_the_rows(isa: Isa) {
         let input = forms.with(Input::new(&product.x, cols).unwrap());
         let mut whole = vec![0.0; 6 * 23];
         Isa::SCALAR.matmul(&weights, 0..23, &input, MatMut::from_slice(&mut whole, 6, 23).unwrap()).unwrap();
-        for at in 0..=23 {
-            let mut parts = vec![f32::NAN; 6 * 23];
-            let view = MatMut::from_slice(&mut parts, 6, 23).unwrap();
-            let (left, right) = view.split_at_col(at).unwrap();
-            isa.matmul(&weights, 0..at, &input, left).unwrap();
-            isa.matmul(&weights, at..23, &input, right).unwrap();
-            assert_same(&whole, &parts, &format!("{dtype} split at {at}"));
+        // Few tokens take the rows in another order.
+        for tokens in [1, 2, 3, 4, 6] {
+            let input = input.choose(&[0, 1, 2, 3, 4, 5][..tokens]).unwrap();
+            for at in 0..=23 {
+                let mut parts = vec![f32::NAN; tokens * 23];
+                let view = MatMut::from_slice(&mut parts, tokens, 23).unwrap();
+                let (left, right) = view.split_at_col(at).unwrap();
+                isa.matmul(&weights, 0..at, &input, left).unwrap();
+                isa.matmul(&weights, at..23, &input, right).unwrap();
+                let what = format!("{dtype} split at {at}, {tokens} tokens");
+                assert_same(&whole[..tokens * 23], &parts, &what);
+            }
         }
         // A token alone gives what it gives among others.
         for token in 0..6 {
