@@ -43,7 +43,7 @@ pub(super) trait Dot<S: Simd> {
     const BLOCK: usize;
 
     /// Up to how many tokens rows are summed one after the other, as memory is read fastest, and not side by side:
-    /// where so few chains of sums keep up with memory.
+    /// where so few chains of sums keep up with memory; unless [`Simd::reads_two_runs`].
     const ROW_BY_ROW: usize;
 
     /// One for each whole step of a row, or more, and one for what is left after them.

@@ -70,8 +70,8 @@ impl Isa {
         VECTORS.iter().rev().find_map(|name| Self::named(name).ok()).unwrap_or(Self::SCALAR)
     }
 
-    /// The instruction set of this name: `scalar`, `neon`, `avx2`, `avx512` or `amx`. Linux is asked for this
-    /// process's right to `amx`.
+    /// The instruction set of this name: `scalar`, `neon`, `avx2`, `avx512` or `amx`. For `amx`, Linux is
+    /// asked for this process's right to it.
     ///
     /// # Errors
     ///
@@ -100,7 +100,8 @@ impl Isa {
         }
     }
 
-    /// What the environment variable `BLYAN_ISA` names, or the fastest if it is not set or empty.
+    /// What the environment variable `BLYAN_ISA` names, or the fastest if it is not set or empty: [`Isa::named`] or
+    /// [`Isa::detect`].
     ///
     /// # Errors
     ///

@@ -26,20 +26,20 @@ impl<'a> Matmul<'a, '_> {
     /// Which row comes at a place in the order of two runs, see [`Simd::reads_two_runs`]: one of the first half of the rows,
     /// one of the second half, and so on.
     #[inline(always)]
-    fn in_two_runs(&self, place: usize) -> usize {
+    fn row_in_two_runs(&self, place: usize) -> usize {
         let second_run = self.rows.len().div_ceil(2);
         if place.is_multiple_of(2) { place / 2 } else { second_run + place / 2 }
     }
 
     /// R rows from a place on.
     #[inline(always)]
-    fn tile<const R: usize>(&self, place: usize, two_runs: bool) -> Tile<'a, R> {
+    fn rows_of_tile<const R: usize>(&self, place: usize, two_runs: bool) -> Tile<'a, R> {
         let len = R.min(self.rows.len() - place);
         let first = self.rows.start + place;
         let mut tile = Tile { len, two_runs, index: [first; R], bytes: [&[]; R], scales: [1.0; R] };
         if two_runs {
             unroll!(r < R, {
-                let index = self.rows.start + self.in_two_runs(place + r.min(len - 1));
+                let index = self.rows.start + self.row_in_two_runs(place + r.min(len - 1));
                 tile.index[r] = index;
                 tile.bytes[r] = self.weights.row(index);
                 tile.scales[r] = self.weights.row_scale(index).unwrap_or(1.0);
@@ -183,37 +183,37 @@ impl<'a, 'o, D> Products<'a, 'o, D> {
     }
 }
 
-/// How far ahead of their use weights are asked for, where rows are read one after the other for several tokens. For a
-/// single one, a core that reads row by row sees by itself what comes next, and such requests only slow it down.
-const AHEAD_BYTES: usize = 4096;
-
-/// The same where rows are read in two runs, of each run.
-const AHEAD_IN_RUN_BYTES: usize = 2048;
-
 /// What is asked for before it is read.
 #[derive(Clone, Copy)]
 enum Ask {
     Nothing,
     /// For the second-level cache, so many bytes ahead in the order of memory and not in that of the steps: memory gives
-    /// one run faster than several.
+    /// one run faster than as many as a tile has rows.
     Ahead(usize),
-    /// For the first-level cache, in each row for itself, where rows belong to runs of their own.
+    /// For the first-level cache, in each row for itself, where neighbours are of two runs.
     InRuns,
 }
 
-/// Up to how many tokens rows are read in two runs: those that a tile computes together.
+/// How far ahead of their use weights are asked for, where rows are read one after the other for several tokens. For a
+/// single one, a core that reads row by row sees by itself what comes next, and such requests only slow it down.
+const AHEAD_BYTES: usize = 4096;
+
+/// The same of each of two runs.
+const AHEAD_IN_RUN_BYTES: usize = 2048;
+
+/// Up to how many tokens rows are read in two runs. Weights that more tokens meet come from a cache for most of them.
 const MOST_TOKENS_OF_RUNS: usize = 4;
 
-/// Steps between two such requests. They are unrolled: the fewer instructions lie between two reads, the more
-/// of them a core has under way.
-const RUN: usize = 4;
+/// Steps between two requests. They are unrolled: the fewer instructions lie between two reads, the more of them a core
+/// has under way.
+const AT_ONCE: usize = 4;
 
 /// The same of steps of half a cache line, those of I8. With fewer, how fast a row is read depends on where the loop
 /// happens to lie in memory.
-const RUN_OF_HALF_LINES: usize = 8;
+const AT_ONCE_OF_HALF_LINES: usize = 8;
 
 /// The same of rows side by side, whose steps are longer.
-const RUN_OF_ROWS: usize = 2;
+const AT_ONCE_OF_ROWS: usize = 2;
 
 /// Fours of results in the largest tile.
 const MOST_FOURS: usize = 8;
@@ -257,9 +257,10 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
         tokens: &Tokens<'a, D::Values, C>,
     ) {
         let job = &mut self.job;
-        // Weights that more tokens meet come from a cache for most of them.
-        let two_runs = s.reads_two_runs() && R.is_multiple_of(2) && job.input.tokens() <= MOST_TOKENS_OF_RUNS;
-        let tile = job.tile::<R>(row, two_runs);
+        // Whatever R is: all tiles of a product take the rows in one order, so that those of its last tokens find in a cache
+        // what those of the first have read.
+        let two_runs = s.reads_two_runs() && job.input.tokens() <= MOST_TOKENS_OF_RUNS;
+        let tile = job.rows_of_tile::<R>(row, two_runs);
         // Apart, so that a tile without an end does none of what an end would need.
         let totals = if job.weights.cols().is_multiple_of(D::STEP) {
             totals::<S, D, R, C, false>(s, job.weights, &tile, col, tokens)
@@ -282,10 +283,10 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
                 for (index, &result) in tile.index.iter().zip(&results[..tile.len]) {
                     out[index - job.rows.start] = result;
                 }
-            } else if let Some(out) = out.get_mut(row..row + tile.len) {
-                match <&mut [f32; R]>::try_from(&mut *out) {
+            } else {
+                match <&mut [f32; R]>::try_from(&mut out[row..row + tile.len]) {
                     Ok(out) => out.copy_from_slice(results),
-                    Err(_) => out.copy_from_slice(&results[..tile.len]),
+                    Err(_) => out[row..row + tile.len].copy_from_slice(&results[..tile.len]),
                 }
             }
         });
@@ -317,14 +318,17 @@ fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
         let block = step..end.min(whole);
         let mut acc = [[D::zero(s); C]; R];
         // The first tokens read weights from memory; the next ones find them in a cache.
-        if tile.two_runs && col == 0 {
+        if tile.two_runs && col == 0 && R == 1 {
+            let rows = (&weights, &scales);
+            acc = sum_steps::<S, D, R, C, AT_ONCE_OF_ROWS>(s, rows, &tokens.values, block, Ask::InRuns);
+        } else if tile.two_runs && col == 0 {
             unroll!(pair < R / 2, {
                 let (a, b) = (2 * pair, 2 * pair + 1);
                 if a < tile.len {
                     let rows = (&[weights[a], weights[b]], &[scales[a], scales[b]]);
                     let (values, block) = (&tokens.values, block.clone());
                     [acc[a], acc[b]] =
-                        sum_steps::<S, D, 2, C, RUN_OF_ROWS>(s, rows, values, block, Ask::InRuns);
+                        sum_steps::<S, D, 2, C, AT_ONCE_OF_ROWS>(s, rows, values, block, Ask::InRuns);
                 }
             });
         } else if C <= D::ROW_BY_ROW && col == 0 {
@@ -339,7 +343,7 @@ fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
             // While one tile is computed, the one after the next is asked for.
             let ask = if col == 0 { Ask::Ahead(2 * R * matrix.row_bytes()) } else { Ask::Nothing };
             let rows = (&weights, &scales);
-            acc = sum_steps::<S, D, R, C, RUN_OF_ROWS>(s, rows, &tokens.values, block, ask);
+            acc = sum_steps::<S, D, R, C, AT_ONCE_OF_ROWS>(s, rows, &tokens.values, block, ask);
         }
         if ENDS && end > whole {
             // Only parts that are begun are filled up with zeros: a product of zeros changes -0.
@@ -402,9 +406,9 @@ fn sum_row<S: Simd, D: Dot<S>, const C: usize>(
     ask: Ask,
 ) -> [D::Acc; C] {
     let [acc] = if size_of::<D::Weights>() < CACHE_LINE_BYTES {
-        sum_steps::<S, D, 1, C, RUN_OF_HALF_LINES>(s, row, values, block, ask)
+        sum_steps::<S, D, 1, C, AT_ONCE_OF_HALF_LINES>(s, row, values, block, ask)
     } else {
-        sum_steps::<S, D, 1, C, RUN>(s, row, values, block, ask)
+        sum_steps::<S, D, 1, C, AT_ONCE>(s, row, values, block, ask)
     };
     acc
 }
@@ -412,7 +416,7 @@ fn sum_row<S: Simd, D: Dot<S>, const C: usize>(
 /// The sums of R rows × C tokens over a block of steps, in registers. Before each run of steps, as many bytes as it
 /// reads are asked for: a hint, so they need not be the weights' own.
 #[inline(always)]
-fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usize>(
+fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const AT_ONCE: usize>(
     s: S,
     (weights, scales): (&Slices<'_, D::Weights, R>, &Slices<'_, D::Scale, R>),
     values: &[&[D::Values]; C],
@@ -430,22 +434,23 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
     let start = block.start;
     let mut acc = [[D::zero(s); C]; R];
     let mut first = 0;
-    while steps - first >= RUN {
-        prefetch(s, ask, weights, start + first..start + first + RUN);
-        let (mut w_run, mut g_run, mut x_run) = ([&w[0][..RUN]; R], [&g[0][..RUN]; R], [&x[0][..RUN]; C]);
+    while steps - first >= AT_ONCE {
+        prefetch(s, ask, weights, start + first..start + first + AT_ONCE);
+        let (mut w_now, mut g_now, mut x_now) =
+            ([&w[0][..AT_ONCE]; R], [&g[0][..AT_ONCE]; R], [&x[0][..AT_ONCE]; C]);
         unroll!(r < R, {
-            w_run[r] = &w[r][first..][..RUN];
-            g_run[r] = &g[r][first..][..RUN];
+            w_now[r] = &w[r][first..][..AT_ONCE];
+            g_now[r] = &g[r][first..][..AT_ONCE];
         });
-        unroll!(c < 4 or C, { x_run[c] = &x[c][first..][..RUN]; });
-        for step in 0..RUN {
-            acc = add_step::<S, D, R, C>(s, (&w_run, &g_run), &x_run, step, acc);
+        unroll!(c < 4 or C, { x_now[c] = &x[c][first..][..AT_ONCE]; });
+        for step in 0..AT_ONCE {
+            acc = add_step::<S, D, R, C>(s, (&w_now, &g_now), &x_now, step, acc);
         }
-        first += RUN;
+        first += AT_ONCE;
     }
     for step in first..steps {
         if let Ask::InRuns = ask {
-            // Rows of I4 are often shorter than a run.
+            // Rows of I4 are often shorter than so many steps.
             prefetch(s, ask, weights, start + step..start + step + 1);
         }
         acc = add_step::<S, D, R, C>(s, (&w, &g), &x, step, acc);
@@ -457,7 +462,7 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const RUN: usiz
 #[inline(always)]
 fn prefetch<S: Simd, T, const R: usize>(s: S, ask: Ask, rows: &Slices<'_, T, R>, steps: Range<usize>) {
     let (start, bytes) = (steps.start * size_of::<T>(), steps.len() * size_of::<T>());
-    let at = |row: &[T], ahead: usize| row.as_ptr().cast::<u8>().wrapping_add(ahead);
+    let at = |row: &[T], offset: usize| row.as_ptr().cast::<u8>().wrapping_add(offset);
     match ask {
         Ask::Nothing => {}
         // A step of R rows stands for as many bytes of a tile whose rows lie one after the other.

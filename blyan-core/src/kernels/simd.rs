@@ -34,7 +34,8 @@ pub(super) trait Simd: Copy {
     /// 64 E4M3 after what is done to all of them at once.
     type F8s<'a>: Copy;
 
-    /// Up to how many tokens rows of I8 and I4 are summed one after the other, and not side by side.
+    /// Up to how many tokens rows of I8 and I4 are summed one after the other, and not side by side, unless
+    /// [`Simd::reads_two_runs`].
     const ROW_BY_ROW: usize;
 
     /// The same of F8, which takes many steps to widen.
@@ -128,8 +129,8 @@ pub(super) trait Simd: Copy {
         self.prefetch(at);
     }
 
-    /// Whether a core reads memory faster as two runs side by side, each asked for ahead, than as one that it is left to see
-    /// the end of by itself.
+    /// Whether a core reads two runs of memory side by side, each asked for ahead, faster than one run, asked for or not. So
+    /// rows of weights are then read for a few tokens.
     #[inline(always)]
     fn reads_two_runs(self) -> bool {
         false
@@ -244,7 +245,8 @@ pub(super) const fn common_multiple(a: usize, b: usize) -> usize {
     multiple
 }
 
-/// Asks for the cache lines of so many bytes, of which none need be mapped, each by `prefetch`.
+/// Asks for the cache lines of so many bytes, of which none need be mapped, each by `prefetch`: a closure, but of one
+/// instruction that every CPU has.
 #[inline(always)]
 pub(super) fn prefetch_all(prefetch: impl Fn(*const u8), at: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(CACHE_LINE_BYTES) {

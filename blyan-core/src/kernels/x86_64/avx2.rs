@@ -434,7 +434,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn cover_sums(self, grid: &mut impl Grid<Self>) {
         // Rows go one after the other, over columns that the first of them brings into the first-level cache: two side
-        // by side share a column's loads, but read memory more slowly.
+        // by side share a column's loads, but on AMD's CPUs they read memory more slowly.
         simd::cover!(self, grid, 4 x 1, 8 x [2, 3], 4);
     }
     #[inline(always)]
