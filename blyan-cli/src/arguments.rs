@@ -564,7 +564,7 @@ pub(crate) struct Machine {
     pub(crate) threads: Option<usize>,
 
     /// Instruction set: scalar, avx2, avx512, amx or neon [default: what the variable BLYAN_ISA says, or else the
-    /// best of this CPU; for amx, Linux is asked for this process's right to it].
+    /// best of this CPU]. For amx, Linux is asked for this process's right to it.
     #[arg(long, value_name = "NAME", value_parser = isa)]
     pub(crate) isa: Option<String>,
 }
