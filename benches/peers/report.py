@@ -376,7 +376,7 @@ def probes(results: dict) -> list[str]:
             if rates := found.get(where):
                 shown = " | ".join(number(value) for value in (median(rates), min(rates), max(rates)))
                 lines.append(f"| {what} | {where or ''} | {shown} |")
-        if not found:
+        if not found and any(key in probe for probe in taken):
             lines.append(f"| {what} | | not to be had here | | |")
     distances = [ns for probe in taken for key in probe if key.startswith("cores_") for ns in probe[key] if ns]
     lines += ["", f"{len(taken)} probes, taken before, between and after the rounds of every case."]

@@ -27,6 +27,10 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 const PASSES: usize = 4;
+
+/// Bytes that are read at once.
+const TURN_BYTES: usize = 512;
+
 /// How memory is read, and how far ahead a software prefetch asks.
 #[derive(Clone, Copy)]
 enum How {
@@ -37,7 +41,8 @@ enum How {
 }
 
 impl How {
-    const ALL: [(&str, Self); 3] = [("", Self::Plain), ("_prefetch", Self::Prefetch), ("_two_runs", Self::TwoRuns)];
+    const ALL: [(&str, Self); 3] =
+        [("", Self::Plain), ("_prefetch", Self::Prefetch), ("_two_runs", Self::TwoRuns)];
 
     fn ahead(self) -> Option<usize> {
         match self {
@@ -51,7 +56,7 @@ impl How {
     fn runs(self, bytes: &[u8]) -> (&[u8], &[u8]) {
         match self {
             Self::Plain | Self::Prefetch => (bytes, &[]),
-            Self::TwoRuns => bytes.split_at(bytes.len() / 2),
+            Self::TwoRuns => bytes.split_at(bytes.len() / 2 / TURN_BYTES * TURN_BYTES),
         }
     }
 }
@@ -68,7 +73,7 @@ fn read(bytes: &[u8], threads: usize, how: How) -> f64 {
     bytes.len() as f64 / best / 1e9
 }
 
-/// Reads all of `bytes`, as fast as the widest loads go.
+/// Reads `bytes`, in whole turns, as fast as the widest loads go.
 fn sum(bytes: &[u8], how: How) -> u64 {
     #[cfg(target_arch = "x86_64")]
     {
@@ -94,17 +99,14 @@ mod x86_64 {
 
     use blyan_core::kernels::Isa;
 
-    use super::How;
+    use super::{How, TURN_BYTES};
 
-    /// Bytes that are read before the other run's turn.
-    const TURN: usize = 512;
-
-    /// Runs `add` with all of `bytes`, [`TURN`] at a time.
+    /// Runs `add` with each turn's bytes.
     #[inline(always)]
     fn in_turns(how: How, bytes: &[u8], add: &mut impl FnMut(&[u8])) {
         let (first, second) = how.runs(bytes);
-        let mut second = second.chunks_exact(TURN);
-        for lines in first.chunks_exact(TURN) {
+        let mut second = second.chunks_exact(TURN_BYTES);
+        for lines in first.chunks_exact(TURN_BYTES) {
             add(lines);
             if let Some(lines) = second.next() {
                 add(lines);
@@ -115,12 +117,11 @@ mod x86_64 {
     /// Asks for as many bytes, so far ahead.
     #[inline(always)]
     fn ask(lines: &[u8], ahead: usize) {
-        for line in (0..TURN).step_by(64) {
+        for line in (0..TURN_BYTES).step_by(64) {
+            let at = lines.as_ptr().wrapping_add(ahead + line);
             // SAFETY: a hint that neither reads nor writes; an address outside of the map is ignored. Not an intrinsic, which
             // the compiler moves behind the reads that follow.
-            unsafe {
-                asm!("prefetcht0 [{}]", in(reg) lines.as_ptr().wrapping_add(ahead + line), options(nostack, preserves_flags));
-            }
+            unsafe { asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags)) }
         }
     }
 
