@@ -10,7 +10,7 @@
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -91,11 +91,21 @@ impl Team {
     /// the last region calls this before the next one; a region does not, as asking for the process is a system
     /// call and there are a hundred regions to a token.
     pub(crate) fn after_fork(&self) {
-        let mut crew = lock(&self.crew);
+        let Some(mut crew) = self.crew() else { return };
         if crew.process != std::process::id() {
             let new = Crew::new(self.threads).unwrap_or_else(|_| Crew::alone());
             // The old one's threads are the parent's: nothing here may wait for them or free what they hold.
             std::mem::forget(std::mem::replace(&mut *crew, new));
+        }
+    }
+
+    /// The crew, unless another thread looks at it right now, or did so in the moment of a fork: who gets none
+    /// works alone.
+    fn crew(&self) -> Option<MutexGuard<'_, Crew>> {
+        match self.crew.try_lock() {
+            Ok(crew) => Some(crew),
+            Err(TryLockError::Poisoned(crew)) => Some(crew.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -119,7 +129,8 @@ impl Team {
         starts: Vec<usize>,
         task: impl Fn(T) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
-        let crew = (self.threads > 1 && items.len() > 1).then(|| Arc::clone(&lock(&self.crew).shared));
+        let several = self.threads > 1 && items.len() > 1;
+        let crew = several.then(|| self.crew()).flatten().map(|crew| Arc::clone(&crew.shared));
         let Some(shared) = crew.filter(|shared| !shared.taken.swap(true, Ordering::Acquire)) else {
             return items.into_iter().try_for_each(task);
         };
