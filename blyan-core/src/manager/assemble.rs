@@ -102,17 +102,20 @@ impl MoEModelManager {
     ///
     /// # Errors
     ///
-    /// [`ManagerError::Threads`].
+    /// [`ManagerError::Threads`]; a record of verified payloads that cannot be opened any more.
     pub fn reopen(&self) -> Result<Self, ManagerError> {
         let model = &*self.0;
-        // A store of its own: another thread may have held the old one's lock in the moment of the fork.
+        // A store and a record of its own: another thread may have held the locks of the old ones in the moment
+        // of the fork.
         let payloads = Arc::new(model.payloads.reopen());
+        let record = model.record.as_ref().map(|record| record.reopen().map_err(ChainError::from));
+        let record = record.transpose()?.map(Arc::new);
         Ok(Self(Arc::new(Model {
             block: model.block,
             decoder: decoder(
                 &model.snapshot,
                 &payloads,
-                model.record.as_ref(),
+                record.as_ref(),
                 model.decoder.isa(),
                 self.threads(),
             )?,
@@ -123,7 +126,7 @@ impl MoEModelManager {
             kv_cache: model.kv_cache,
             prefill_chunk: model.prefill_chunk,
             payloads,
-            record: model.record.clone(),
+            record,
             usage_dir: model.usage_dir.clone(),
         })))
     }

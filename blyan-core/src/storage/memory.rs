@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::backends::InMemoryBackend;
 use redb::{BackendError, StorageBackend};
@@ -16,7 +16,7 @@ use crate::hash::PayloadHash;
 /// A place in memory; a chain on it lasts as long as the medium.
 #[derive(Debug, Default)]
 pub struct MemoryMedium {
-    state: Arc<Mutex<State>>,
+    state: Arc<RwLock<State>>,
     index: Arc<InMemoryBackend>,
 }
 
@@ -27,9 +27,14 @@ struct State {
     payloads: HashMap<PayloadHash, Payload>,
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+/// Readers do not lock each other out, nor a process made by `fork` while they read.
+fn read(state: &RwLock<State>) -> RwLockReadGuard<'_, State> {
     // No code panics while it holds the lock, so a poisoned state is still whole.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    state.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
+    state.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl MemoryMedium {
@@ -45,7 +50,7 @@ impl Medium for MemoryMedium {
     }
 
     fn open_index(&self, access: Access) -> io::Result<Box<dyn StorageBackend>> {
-        let mut state = lock(&self.state);
+        let mut state = write(&self.state);
         if access == Access::ReadOnly && self.index.len()? == 0 {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -57,16 +62,17 @@ impl Medium for MemoryMedium {
     }
 
     fn open_payload(&self, payload: &PayloadHash) -> io::Result<Option<Payload>> {
-        Ok(lock(&self.state).payloads.get(payload).cloned())
+        Ok(read(&self.state).payloads.get(payload).cloned())
     }
 
     fn write_temporary(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        lock(&self.state).temporaries.insert(name.to_owned(), Payload::from(bytes.to_vec()));
+        let bytes = Payload::from(bytes.to_vec());
+        write(&self.state).temporaries.insert(name.to_owned(), bytes);
         Ok(())
     }
 
     fn publish(&self, temporary: &str, payload: &PayloadHash) -> io::Result<()> {
-        let mut state = lock(&self.state);
+        let mut state = write(&self.state);
         let bytes = state.temporaries.remove(temporary).ok_or(io::ErrorKind::NotFound)?;
         state.payloads.insert(*payload, bytes);
         Ok(())
@@ -77,17 +83,17 @@ impl Medium for MemoryMedium {
     }
 
     fn list_payloads(&self) -> io::Result<Vec<(PayloadHash, u64)>> {
-        let state = lock(&self.state);
+        let state = read(&self.state);
         Ok(state.payloads.iter().map(|(payload, bytes)| (*payload, bytes.len() as u64)).collect())
     }
 
     fn remove_payload(&self, payload: &PayloadHash) -> io::Result<()> {
-        lock(&self.state).payloads.remove(payload);
+        write(&self.state).payloads.remove(payload);
         Ok(())
     }
 
     fn remove_temporaries(&self) -> io::Result<()> {
-        lock(&self.state).temporaries.clear();
+        write(&self.state).temporaries.clear();
         Ok(())
     }
 }
@@ -96,7 +102,7 @@ impl Medium for MemoryMedium {
 #[derive(Debug)]
 struct MemoryIndex {
     index: Arc<InMemoryBackend>,
-    state: Arc<Mutex<State>>,
+    state: Arc<RwLock<State>>,
 }
 
 impl StorageBackend for MemoryIndex {
@@ -121,7 +127,7 @@ impl StorageBackend for MemoryIndex {
     }
 
     fn close(&self) -> io::Result<()> {
-        lock(&self.state).open = false;
+        write(&self.state).open = false;
         Ok(())
     }
 

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::StorageError;
@@ -38,6 +38,7 @@ pub struct FileIdentity {
 /// Payload files that were verified before.
 #[derive(Debug)]
 pub(crate) struct TrustRecord {
+    dir: PathBuf,
     lines: Mutex<(HashMap<PayloadHash, FileIdentity>, File)>,
 }
 
@@ -52,7 +53,13 @@ impl TrustRecord {
             Ok((parse(&String::from_utf8_lossy(&text)), file))
         };
         let lines: io::Result<_> = open();
-        Ok(Self { lines: Mutex::new(lines.map_err(StorageError::io("open record", path.clone()))?) })
+        let lines = Mutex::new(lines.map_err(StorageError::io("open record", path.clone()))?);
+        Ok(Self { dir: dir.to_owned(), lines })
+    }
+
+    /// The same file's record, that shares no lock with this one.
+    pub(crate) fn reopen(&self) -> Result<Self, StorageError> {
+        Self::open(&self.dir)
     }
 
     /// Whether the payload's file was verified when it was what it is now.
@@ -117,5 +124,8 @@ mod tests {
         assert!(record.knows(&a, &identity));
         assert!(!record.knows(&a, &FileIdentity { changed_ns: 5, ..identity }));
         assert!(!record.knows(&b, &FileIdentity { device: 1, inode: 2, size_bytes: 3, changed_ns: 4 }));
+        let held = record.lines();
+        assert!(record.reopen().unwrap().knows(&a, &identity), "and waits for nobody");
+        drop(held);
     }
 }

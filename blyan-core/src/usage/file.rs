@@ -187,8 +187,10 @@ impl UsageFile {
                 Err(TryLockError::Error(source)) => return Err(UsageError::Io { path, source }),
             }
         }
-        // Closing the file unlocks it, also if `run` fails.
-        run()
+        let done = run();
+        // Closing the file would not do: a process made by `fork` meanwhile has it open too.
+        let _ = file.unlock();
+        done
     }
 
     /// Adds `delta` to the stored counts and returns the sum.
