@@ -3,6 +3,10 @@
 //! Handles remember the process that opened them. In another one they are neither used nor dropped,
 //! since both could wait for threads that are not there; and work that wants the threads of rayon's
 //! global pool, which only the parent has, gets a pool of the child's own.
+//!
+//! A lock that another thread holds in the moment of the fork is held in the child for ever. So one that
+//! a child may take is either taken with the interpreter's lock alone, which `fork` waits for, or is
+//! [`PerProcess`].
 
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -19,8 +23,8 @@ pub(crate) fn here() -> u32 {
 
 /// The process that loaded the module.
 static HOME: OnceLock<u32> = OnceLock::new();
-/// Threads of a process made by `fork`, and its id.
-static CHILD_THREADS: Mutex<Option<(u32, Arc<ThreadPool>)>> = Mutex::new(None);
+/// Threads of a process made by `fork`.
+static CHILD_THREADS: PerProcess<Mutex<Option<Arc<ThreadPool>>>> = PerProcess::new();
 
 /// Notes which process loads the module.
 pub(crate) fn note_home() {
@@ -36,17 +40,39 @@ pub(crate) fn with_threads<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T
 }
 
 fn child_threads() -> Result<Arc<ThreadPool>, Failure> {
-    let mut threads = lock(&CHILD_THREADS);
-    if let Some((process, pool)) = &*threads
-        && *process == here()
-    {
+    let mut threads = lock(CHILD_THREADS.get());
+    if let Some(pool) = &*threads {
         return Ok(Arc::clone(pool));
     }
     let builder = ThreadPoolBuilder::new().thread_name(|index| format!("blyan child {index}"));
-    let pool = Arc::new(builder.build().map_err(|error| Failure::Threads(error.to_string()))?);
-    // One of a parent that was a child itself is forgotten: dropping it would wake its threads.
-    std::mem::forget(threads.replace((here(), Arc::clone(&pool))));
-    Ok(pool)
+    let pool = builder.build().map_err(|error| Failure::Threads(error.to_string()))?;
+    Ok(Arc::clone(threads.insert(Arc::new(pool))))
+}
+
+/// A value that each process has of its own. Those of the processes before it stay as the fork found them.
+#[derive(Debug, Default)]
+pub(crate) struct PerProcess<T> {
+    own: OnceLock<(u32, T)>,
+    next: OnceLock<Box<PerProcess<T>>>,
+}
+
+impl<T: Default> PerProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self { own: OnceLock::new(), next: OnceLock::new() }
+    }
+
+    /// This process's value.
+    pub(crate) fn get(&self) -> &T {
+        let here = here();
+        let mut of = self;
+        loop {
+            let (process, value) = of.own.get_or_init(|| (here, T::default()));
+            if *process == here {
+                return value;
+            }
+            of = of.next.get_or_init(|| Box::new(Self::new()));
+        }
+    }
 }
 
 /// A value that belongs to the process that made it, and is dropped there alone, without the

@@ -15,11 +15,13 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::door::lock;
+use crate::fork::PerProcess;
 
 /// Events kept for an interpreter that does not come for them; later ones are lost.
 const MAX_PENDING: usize = 1024;
 
-static PENDING: Mutex<VecDeque<Entry>> = Mutex::new(VecDeque::new());
+/// Threads of the core write here without the interpreter, so also while it forks.
+static PENDING: PerProcess<Mutex<VecDeque<Entry>>> = PerProcess::new();
 /// Whether there may be something to hand over: looked at by every call.
 static WAITING: AtomicBool = AtomicBool::new(false);
 
@@ -63,7 +65,7 @@ impl Subscriber for Scribe {
             },
             message: text.finish(),
         };
-        let mut pending = lock(&PENDING);
+        let mut pending = lock(PENDING.get());
         if pending.len() < MAX_PENDING {
             pending.push_back(entry);
             WAITING.store(true, Ordering::Release);
@@ -111,7 +113,7 @@ pub(crate) fn deliver(py: Python<'_>) {
     if !WAITING.swap(false, Ordering::AcqRel) {
         return;
     }
-    let entries = std::mem::take(&mut *lock(&PENDING));
+    let entries = std::mem::take(&mut *lock(PENDING.get()));
     for entry in entries {
         if let Err(error) = log(py, &entry) {
             // A handler that raises must not turn a call that worked into one that failed.

@@ -29,7 +29,8 @@ const LONG_TEXT: usize = 1 << 13;
 
 /// An open model, shared by what was made from it.
 pub(crate) struct ModelHandle {
-    /// `None` once it is closed. The process that it runs in, and the model.
+    /// `None` once it is closed. The process that it runs in, and the model. Locked by who has the
+    /// interpreter, and not beyond: so no fork finds it locked.
     current: Mutex<Option<(u32, Local<CoreManager>)>>,
     /// Where its blocks come from.
     chain: Arc<ChainHandle>,
@@ -38,7 +39,11 @@ pub(crate) struct ModelHandle {
 
 impl ModelHandle {
     /// The model; in a process made by `fork`, with threads of that process.
-    pub(crate) fn model(&self) -> Result<CoreManager, Failure> {
+    pub(crate) fn get(&self, py: Python<'_>) -> PyResult<CoreManager> {
+        self.model(py).map_err(|failure| failure.into_py(py))
+    }
+
+    fn model(&self, _: Python<'_>) -> Result<CoreManager, Failure> {
         let mut current = lock(&self.current);
         let Some((process, model)) = &*current else { return Err(Failure::Closed("model")) };
         if *process == here() {
@@ -49,10 +54,6 @@ impl ModelHandle {
         // The inherited one is forgotten by its guard.
         *current = Some((here(), Local::new(reopened.clone())));
         Ok(reopened)
-    }
-
-    pub(crate) fn get(&self, py: Python<'_>) -> PyResult<CoreManager> {
-        py.detach(|| self.model()).map_err(|failure| failure.into_py(py))
     }
 }
 
@@ -404,8 +405,8 @@ impl MoEModelManager {
     }
 
     /// Stores the counts of use and lets go of the model's threads and maps, once nothing uses them.
-    fn close(&self, py: Python<'_>) {
-        let closed = py.detach(|| lock(&self.handle.current).take());
+    fn close(&self) {
+        let closed = lock(&self.handle.current).take();
         drop(closed);
     }
 
@@ -415,8 +416,8 @@ impl MoEModelManager {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
-        self.close(py);
+    fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {
+        self.close();
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
@@ -442,8 +443,8 @@ impl MoEModelManager {
         Ok((py.import("blyan._pickle")?.getattr("model")?, arguments))
     }
 
-    fn __repr__(&self) -> String {
-        match self.handle.model() {
+    fn __repr__(&self, py: Python<'_>) -> String {
+        match self.handle.model(py) {
             Ok(model) => {
                 let architecture = model.snapshot().spec().architecture.model_type();
                 let (hash, isa, threads) = (model.model().short(), model.isa(), model.threads());

@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -24,10 +25,13 @@ PROMPT = "In the beginning"
 
 
 def in_child(work) -> None:  # type: ignore[no-untyped-def]
-    """Runs `work` in a forked child; what it raises fails the test."""
+    """Runs `work` in a forked child; what it raises fails the test, as does a child that never ends."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        # Ends a child that waits for a lock, too.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(60)
         try:
             work()
             os.write(writing, b"fine")
@@ -120,6 +124,30 @@ def test_fork_while_other_threads_work(place: Path) -> None:
         try:
             for _ in range(10):
                 in_child(lambda: None if model.generate(PROMPT, max_tokens=8) == expected else 1 / 0)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def test_a_fork_finds_no_lock_taken(place: Path) -> None:
+    # A lock that another thread has in the moment of the fork is never given back in the child. These calls do
+    # little else than lock the model.
+    with blyan.Chain(place, read_only=True) as chain:
+        model = blyan.MoEModelManager(chain, persist_usage=False)
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                for _ in range(100):
+                    model.threads  # noqa: B018
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(200):
+                in_child(lambda: None if model.threads else 1 / 0)
         finally:
             stop.set()
             for thread in threads:
