@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -145,13 +145,21 @@ impl BlockHash {
     }
 }
 
-/// The process in which rayon's global pool may have been started.
-static HOME: OnceLock<u32> = OnceLock::new();
+/// The process in which rayon's global pool may have been started; 0 before it is known.
+static FIRST_PROCESS: AtomicU32 = AtomicU32::new(0);
 
-/// Whether this is the first process that asked. Opening a chain asks, so that it is the parent of a fork.
-pub(crate) fn is_home() -> bool {
+/// Whether this is the process that asked first, and not one made from it by `fork`.
+///
+/// The threads of rayon's global pool are those of the process that used it first, and waiting for them in a child
+/// would take for ever. Opening a chain asks. A library that its process may fork asks when it is loaded: so the
+/// answer is right whatever is called before the first chain is opened.
+pub fn is_first_process() -> bool {
     let here = std::process::id();
-    *HOME.get_or_init(|| here) == here
+    // Without waiting: a thread that is about to answer does not live in the child.
+    match FIRST_PROCESS.compare_exchange(0, here, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => true,
+        Err(first) => first == here,
+    }
 }
 
 /// Whether work may be given to the current rayon pool.
@@ -159,7 +167,7 @@ pub(crate) fn is_home() -> bool {
 /// In a process made by `fork` only to one that this thread belongs to: the global pool's threads are the parent's,
 /// and waiting for them would take for ever.
 pub(crate) fn may_use_pool() -> bool {
-    rayon::current_thread_index().is_some() || is_home()
+    rayon::current_thread_index().is_some() || is_first_process()
 }
 
 impl PayloadHash {

@@ -68,7 +68,7 @@ impl Chain {
         validators: Validators,
     ) -> Result<Self, ChainError> {
         // Before a thread of rayon's is started: a fork may follow.
-        crate::hash::is_home();
+        crate::hash::is_first_process();
         let index = Index::open(&*medium, access)?;
         let mut version = index.snapshot()?.read(tables::version)?;
         if access == Access::ReadWrite {

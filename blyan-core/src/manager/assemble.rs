@@ -102,14 +102,13 @@ impl MoEModelManager {
     ///
     /// # Errors
     ///
-    /// [`ManagerError::Threads`]; a record of verified payloads that cannot be opened any more.
+    /// [`ManagerError::Threads`].
     pub fn reopen(&self) -> Result<Self, ManagerError> {
         let model = &*self.0;
         // A store and a record of its own: another thread may have held the locks of the old ones in the moment
-        // of the fork.
+        // of the fork. Without a record blocks are verified, which is no reason to fail.
         let payloads = Arc::new(model.payloads.reopen());
-        let record = model.record.as_ref().map(|record| record.reopen().map_err(ChainError::from));
-        let record = record.transpose()?.map(Arc::new);
+        let record = model.record.as_ref().and_then(|record| record.reopen().ok()).map(Arc::new);
         Ok(Self(Arc::new(Model {
             block: model.block,
             decoder: decoder(

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 use redb::backends::InMemoryBackend;
 use redb::{BackendError, StorageBackend};
@@ -20,6 +21,9 @@ pub struct MemoryMedium {
     index: Arc<InMemoryBackend>,
 }
 
+/// How long a reader waits for a writer, who holds the lock for as long as it takes to insert into a map.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Default)]
 struct State {
     open: bool,
@@ -27,10 +31,18 @@ struct State {
     payloads: HashMap<PayloadHash, Payload>,
 }
 
-/// Readers do not lock each other out, nor a process made by `fork` while they read.
-fn read(state: &RwLock<State>) -> RwLockReadGuard<'_, State> {
-    // No code panics while it holds the lock, so a poisoned state is still whole.
-    state.read().unwrap_or_else(PoisonError::into_inner)
+/// Waits for a writer, but not for ever: in a process made by `fork` while it wrote, it is not there.
+fn read(state: &RwLock<State>) -> io::Result<RwLockReadGuard<'_, State>> {
+    let start = Instant::now();
+    loop {
+        match state.try_read() {
+            Ok(state) => return Ok(state),
+            // No code panics while it holds the lock, so a poisoned state is still whole.
+            Err(TryLockError::Poisoned(state)) => return Ok(state.into_inner()),
+            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_TIMEOUT => std::thread::yield_now(),
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
 }
 
 fn write(state: &RwLock<State>) -> RwLockWriteGuard<'_, State> {
@@ -62,7 +74,7 @@ impl Medium for MemoryMedium {
     }
 
     fn open_payload(&self, payload: &PayloadHash) -> io::Result<Option<Payload>> {
-        Ok(read(&self.state).payloads.get(payload).cloned())
+        Ok(read(&self.state)?.payloads.get(payload).cloned())
     }
 
     fn write_temporary(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -83,17 +95,19 @@ impl Medium for MemoryMedium {
     }
 
     fn list_payloads(&self) -> io::Result<Vec<(PayloadHash, u64)>> {
-        let state = read(&self.state);
+        let state = read(&self.state)?;
         Ok(state.payloads.iter().map(|(payload, bytes)| (*payload, bytes.len() as u64)).collect())
     }
 
     fn remove_payload(&self, payload: &PayloadHash) -> io::Result<()> {
-        write(&self.state).payloads.remove(payload);
+        let removed = write(&self.state).payloads.remove(payload);
+        drop(removed);
         Ok(())
     }
 
     fn remove_temporaries(&self) -> io::Result<()> {
-        write(&self.state).temporaries.clear();
+        let removed = std::mem::take(&mut write(&self.state).temporaries);
+        drop(removed);
         Ok(())
     }
 }

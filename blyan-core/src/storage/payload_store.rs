@@ -35,7 +35,7 @@ impl PayloadStore {
         Self { medium, verified: Mutex::default() }
     }
 
-    /// A store of the same payloads that shares no lock and no map with this one.
+    /// A store of the same payloads that shares no lock and no map with this one, but for the medium's own.
     pub(crate) fn reopen(&self) -> Self {
         Self::new(self.medium.clone())
     }

@@ -111,6 +111,15 @@ pub(super) struct UsageFile {
     experts: Vec<usize>,
 }
 
+/// An open file that is locked. Closing it would not do: a process made by `fork` meanwhile has it open too.
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
 impl UsageFile {
     pub(super) fn new(dir: &Path, model: &BlockHash, experts: Vec<usize>) -> Self {
         Self { dir: dir.to_owned(), name: model.to_string(), experts }
@@ -187,10 +196,8 @@ impl UsageFile {
                 Err(TryLockError::Error(source)) => return Err(UsageError::Io { path, source }),
             }
         }
-        let done = run();
-        // Closing the file would not do: a process made by `fork` meanwhile has it open too.
-        let _ = file.unlock();
-        done
+        let _locked = Locked(file);
+        run()
     }
 
     /// Adds `delta` to the stored counts and returns the sum.

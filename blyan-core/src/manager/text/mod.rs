@@ -138,6 +138,11 @@ impl Tokenizer {
         }
         caught(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refuse)?;
         tokenizer.with_padding(None);
+        // The first text makes constants of the tokenizer's library, which a fork in that moment would leave half made:
+        // here rather than later, beside whatever forks.
+        let _ = caught(|| {
+            tokenizer.encode_fast("a 1", false).and_then(|first| tokenizer.decode(first.get_ids(), false))
+        });
         Ok(Self(Arc::new(Inner { tokenizer, vocab_size })))
     }
 
