@@ -687,6 +687,12 @@ impl Failure {
                 ("ForkedError", "forked", vec![("process", Field::Int(u64::from(process)))]),
                 format!("the {what} was opened by process {process}: open it again in this one"),
             ),
+            Self::TrainedBefore(process) => (
+                ("ForkedError", "forked", vec![("process", Field::Int(u64::from(process)))]),
+                format!(
+                    "process {process} trained before it was forked, and training has threads there: spawn this process"
+                ),
+            ),
             Self::Busy(message) => (("BusyError", "busy", vec![]), message.to_owned()),
             Self::Panic(message) => (
                 ("InternalError", "panic", vec![]),

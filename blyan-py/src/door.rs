@@ -145,6 +145,7 @@ where
     E: Into<Failure>,
     P: Report,
 {
+    let process = fork::here();
     let (sender, receiver) = sync_channel::<Message<T, P>>(PENDING_REPORTS);
     let given_up = watch.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed));
     let cancel = Arc::new(AtomicBool::new(given_up));
@@ -158,8 +159,12 @@ where
     // One thread uses the receiver, this one; the lock is what the type system asks for.
     let receiver = Mutex::new(receiver);
     let done = wait(py, watch, &cancel, &receiver);
-    // What the work sends after this is lost, and never waited for.
-    py.detach(|| drop(receiver));
+    if fork::here() == process {
+        // What the work sends after this is lost, and never waited for.
+        py.detach(|| drop(receiver));
+    } else {
+        std::mem::forget(receiver);
+    }
     logs::deliver(py);
     done?.map_err(|failure| failure.into_py(py))
 }
@@ -190,8 +195,13 @@ fn wait<T: Send, P: Report>(
     messages: &Mutex<Receiver<Message<T, P>>>,
 ) -> PyResult<Result<T, Failure>> {
     let mut raised: Option<(PyErr, Option<Instant>)> = None;
+    let process = fork::here();
     let mut looked = Instant::now();
     loop {
+        // A callback forked, and its child came back here: what works is in the parent alone.
+        if fork::here() != process {
+            return Ok(Err(Failure::Forked("call", process)));
+        }
         let message = py.detach(|| lock(messages).recv_timeout(POLL));
         if looked.elapsed() >= POLL {
             looked = Instant::now();

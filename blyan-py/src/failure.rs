@@ -25,6 +25,8 @@ pub(crate) enum Failure {
     Closed(&'static str),
     /// A handle that another process opened, and its id.
     Forked(&'static str, u32),
+    /// The process that trained first, of which this one is a fork.
+    TrainedBefore(u32),
     /// A session or stream that is in use.
     Busy(&'static str),
     /// The core panicked: a bug.

@@ -5,11 +5,15 @@
 //! global pool, which only the parent has, gets a pool of the child's own.
 //!
 //! A lock that another thread holds in the moment of the fork is held in the child for ever. So one that
-//! a child may take is either taken with the interpreter's lock alone, which `fork` waits for, or is
-//! [`PerProcess`].
+//! a child may take is either taken with the interpreter's lock alone, which `fork` waits for, or is only
+//! tried, or is [`PerProcess`]. The same goes for a `Once`: its value is made with the interpreter's lock,
+//! or by threads that race.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
+use blyan_core::hash::is_first_process;
+use once_cell::race::OnceBox;
 use pyo3::Python;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -21,19 +25,12 @@ pub(crate) fn here() -> u32 {
     std::process::id()
 }
 
-/// The process that loaded the module.
-static HOME: OnceLock<u32> = OnceLock::new();
 /// Threads of a process made by `fork`.
 static CHILD_THREADS: PerProcess<Mutex<Option<Arc<ThreadPool>>>> = PerProcess::new();
 
-/// Notes which process loads the module.
-pub(crate) fn note_home() {
-    let _ = HOME.set(here());
-}
-
 /// Runs work where rayon has threads.
 pub(crate) fn with_threads<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
-    if HOME.get().is_none_or(|home| *home == here()) {
+    if is_first_process() {
         return Ok(work());
     }
     Ok(child_threads()?.install(work))
@@ -49,28 +46,46 @@ fn child_threads() -> Result<Arc<ThreadPool>, Failure> {
     Ok(Arc::clone(threads.insert(Arc::new(pool))))
 }
 
+/// The process that trained first; 0 before that.
+static TRAINS: AtomicU32 = AtomicU32::new(0);
+
+/// Refuses to train in a process made by `fork` from one that trained. The tensor library shares work among threads
+/// that it starts once, and only the parent has them.
+pub(crate) fn may_train() -> Result<(), Failure> {
+    match TRAINS.compare_exchange(0, here(), Ordering::Relaxed, Ordering::Relaxed) {
+        Err(process) if process != here() => Err(Failure::TrainedBefore(process)),
+        _ => Ok(()),
+    }
+}
+
 /// A value that each process has of its own. Those of the processes before it stay as the fork found them.
-#[derive(Debug, Default)]
-pub(crate) struct PerProcess<T> {
-    own: OnceLock<(u32, T)>,
-    next: OnceLock<Box<PerProcess<T>>>,
+#[derive(Debug)]
+pub(crate) struct PerProcess<T>(OnceBox<Own<T>>);
+
+#[derive(Debug)]
+struct Own<T> {
+    process: u32,
+    value: T,
+    /// Of a process made by `fork` from that one.
+    next: PerProcess<T>,
 }
 
 impl<T: Default> PerProcess<T> {
     pub(crate) const fn new() -> Self {
-        Self { own: OnceLock::new(), next: OnceLock::new() }
+        Self(OnceBox::new())
     }
 
-    /// This process's value.
+    /// This process's value. Threads that make it race, as waiting for one that a fork left behind would never end.
     pub(crate) fn get(&self) -> &T {
-        let here = here();
-        let mut of = self;
+        let process = here();
+        let mut place = self;
         loop {
-            let (process, value) = of.own.get_or_init(|| (here, T::default()));
-            if *process == here {
-                return value;
+            let make = || Box::new(Own { process, value: T::default(), next: Self::new() });
+            let own = place.0.get_or_init(make);
+            if own.process == process {
+                return &own.value;
             }
-            of = of.next.get_or_init(|| Box::new(Self::new()));
+            place = &own.next;
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::chain::{Block, Chain};
 use crate::door::{CancelToken, Job, Report, Silent, Watch, run_watched};
 use crate::evidence::slot_of;
 use crate::failure::Failure;
-use crate::fork::Local;
+use crate::fork::{Local, may_train};
 use crate::progress::Progress;
 use crate::snapshot::{Snapshot, await_turn};
 use crate::values::{self, make};
@@ -104,6 +104,7 @@ impl Trainer {
         options.form = form_of(form, rank).map_err(|failure| failure.into_py(py))?;
         let chain = chain.get().handle.get(py)?;
         let snapshot = snapshot.get().snapshot.clone();
+        may_train().map_err(|failure| failure.into_py(py))?;
         let trainer = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
             CoreTrainer::new(&chain, &snapshot, tokens.0, options)
         })?;
@@ -131,6 +132,7 @@ impl Trainer {
     ) -> PyResult<Self> {
         let options = train_options(options, "from_nothing")?;
         let spec = spec_of(&values::to_json(spec)?).map_err(|failure| failure.into_py(py))?;
+        may_train().map_err(|failure| failure.into_py(py))?;
         let trainer = run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
             CoreTrainer::from_nothing(Arc::new(spec), deviation, tokens.0, options)
         })?;

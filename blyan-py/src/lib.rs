@@ -108,7 +108,7 @@ mod _blyan {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        crate::fork::note_home();
+        blyan_core::hash::is_first_process();
         crate::logs::listen();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("NUMERICS_VERSION", blyan_core::kernels::NUMERICS_VERSION)

@@ -17,7 +17,7 @@ use crate::buffer::float_array;
 use crate::chain::{Chain, ChainHandle, pickled_path};
 use crate::door::{Job, Silent, Watch, lock, run, run_watched};
 use crate::failure::Failure;
-use crate::fork::{Local, here};
+use crate::fork::Local;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::stream::Stream;
@@ -29,9 +29,8 @@ const LONG_TEXT: usize = 1 << 13;
 
 /// An open model, shared by what was made from it.
 pub(crate) struct ModelHandle {
-    /// `None` once it is closed. The process that it runs in, and the model. Locked by who has the
-    /// interpreter, and not beyond: so no fork finds it locked.
-    current: Mutex<Option<(u32, Local<CoreManager>)>>,
+    /// `None` once it is closed. Locked by who has the interpreter, and not beyond: so no fork finds it locked.
+    current: Mutex<Option<Local<CoreManager>>>,
     /// Where its blocks come from.
     chain: Arc<ChainHandle>,
     options: ManagerOptions,
@@ -40,21 +39,41 @@ pub(crate) struct ModelHandle {
 impl ModelHandle {
     /// The model; in a process made by `fork`, with threads of that process.
     pub(crate) fn get(&self, py: Python<'_>) -> PyResult<CoreManager> {
-        self.model(py).map_err(|failure| failure.into_py(py))
+        let raise = |failure: Failure| failure.into_py(py);
+        match self.find().map_err(raise)? {
+            Found::Here(model) => Ok(model),
+            Found::Inherited(model) => {
+                let reopened = run(py, move || model.reopen())?;
+                self.keep(Local::new(reopened)).map_err(raise)
+            }
+        }
     }
 
-    fn model(&self, _: Python<'_>) -> Result<CoreManager, Failure> {
-        let mut current = lock(&self.current);
-        let Some((process, model)) = &*current else { return Err(Failure::Closed("model")) };
-        if *process == here() {
-            return model.get("model").cloned();
+    fn find(&self) -> Result<Found, Failure> {
+        match &*lock(&self.current) {
+            None => Err(Failure::Closed("model")),
+            Some(model) if model.is_here() => model.get("model").cloned().map(Found::Here),
+            // One more handle, which frees nothing when it goes: the guard never drops its own.
+            Some(model) => model.anywhere().cloned().map(Found::Inherited).ok_or(Failure::Closed("model")),
         }
-        let inherited = model.anywhere().ok_or(Failure::Closed("model"))?;
-        let reopened = inherited.reopen().map_err(Failure::from)?;
-        // The inherited one is forgotten by its guard.
-        *current = Some((here(), Local::new(reopened.clone())));
-        Ok(reopened)
     }
+
+    /// Keeps this process's model, if another thread was not faster.
+    fn keep(&self, reopened: Local<CoreManager>) -> Result<CoreManager, Failure> {
+        let mut current = lock(&self.current);
+        match &*current {
+            None => Err(Failure::Closed("model")),
+            Some(model) if model.is_here() => model.get("model").cloned(),
+            // The inherited one is forgotten by its guard.
+            Some(_) => current.insert(reopened).get("model").cloned(),
+        }
+    }
+}
+
+enum Found {
+    Here(CoreManager),
+    /// The model of the process that this one was forked from.
+    Inherited(CoreManager),
 }
 
 /// A model opened from a chain, ready to write text.
@@ -151,7 +170,7 @@ impl MoEModelManager {
             Some(snapshot) => CoreManager::open_snapshot(&core, snapshot, &opening),
             None => CoreManager::open(&core, &opening),
         })?;
-        let current = Mutex::new(Some((here(), Local::new(manager))));
+        let current = Mutex::new(Some(Local::new(manager)));
         let handle = ModelHandle { current, chain: Arc::clone(handle), options };
         Ok(Self { handle: Arc::new(handle) })
     }
@@ -444,7 +463,7 @@ impl MoEModelManager {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        match self.handle.model(py) {
+        match self.handle.get(py) {
             Ok(model) => {
                 let architecture = model.snapshot().spec().architecture.model_type();
                 let (hash, isa, threads) = (model.model().short(), model.isa(), model.threads());

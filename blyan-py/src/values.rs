@@ -1,6 +1,7 @@
 //! Owns the way of plain values to Python: each becomes an object of `blyan._values`.
 
 use std::fmt::Display;
+use std::sync::OnceLock;
 
 use blyan_core::chain::{
     BadBlock, BundleProgress, BundleReport, CollectReport, UnbundleReport, VerifyProgress, VerifyReport,
@@ -20,12 +21,22 @@ use blyan_core::usage::{CoUse, ExpertUsage};
 use blyan_core::{ChainRoot, SignatureRecord};
 use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::describe::damage_code;
 use crate::door::Report;
 use crate::receipt::Receipt;
+
+/// What a cell holds, made now if nobody did before. Python code may run meanwhile and fork, so the cell is not
+/// locked: of two that make it the first is kept.
+fn known<T>(cell: &'static OnceLock<T>, make: impl FnOnce() -> PyResult<T>) -> PyResult<&'static T> {
+    if let Some(known) = cell.get() {
+        return Ok(known);
+    }
+    let made = make()?;
+    // With the interpreter's lock from beginning to end.
+    Ok(cell.get_or_init(|| made))
+}
 
 /// An object of a class of `blyan._values`.
 pub(crate) fn make<'py>(
@@ -34,8 +45,8 @@ pub(crate) fn make<'py>(
     arguments: impl PyCallArgs<'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     // Looking a module up by its name takes longer than making the object.
-    static VALUES: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
-    let values = VALUES.get_or_try_init(py, || py.import("blyan._values").map(Bound::unbind))?;
+    static VALUES: OnceLock<Py<PyModule>> = OnceLock::new();
+    let values = known(&VALUES, || py.import("blyan._values").map(Bound::unbind))?;
     values.bind(py).getattr(class)?.call1(arguments)
 }
 
@@ -178,8 +189,8 @@ pub(crate) fn logprobs<'py>(py: Python<'py>, logprobs: &Logprobs) -> PyResult<Bo
 /// A piece, a tuple with names. Made without the Python code of its class: a small model needs some hundred
 /// microseconds for a token, and each token pushes the interpreter out of the CPU's caches.
 pub(crate) fn piece<'py>(py: Python<'py>, piece: &Piece) -> PyResult<Bound<'py, PyAny>> {
-    static MAKER: PyOnceLock<(Py<PyAny>, Py<PyAny>)> = PyOnceLock::new();
-    let (new, class) = MAKER.get_or_try_init(py, || {
+    static MAKER: OnceLock<(Py<PyAny>, Py<PyAny>)> = OnceLock::new();
+    let (new, class) = known(&MAKER, || {
         let new = py.get_type::<PyTuple>().getattr("__new__")?;
         Ok::<_, PyErr>((new.unbind(), py.import("blyan._values")?.getattr("Piece")?.unbind()))
     })?;

@@ -19,7 +19,7 @@ import pytest
 from conftest import MODEL
 
 import blyan
-from blyan import exceptions
+from blyan import exceptions, learn
 
 PROMPT = "In the beginning"
 
@@ -31,7 +31,7 @@ def in_child(work) -> None:  # type: ignore[no-untyped-def]
     if child == 0:
         # Ends a child that waits for a lock, too.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(60)
+        signal.alarm(120)
         try:
             work()
             os.write(writing, b"fine")
@@ -152,6 +152,45 @@ def test_a_fork_finds_no_lock_taken(place: Path) -> None:
             stop.set()
             for thread in threads:
                 thread.join()
+
+
+def test_a_callback_that_forks(place: Path) -> None:
+    # The child comes back to a call whose work is done in its parent.
+    parent, children, error = os.getpid(), [], None
+
+    def report(_: blyan.VerifyProgress) -> None:
+        if not children:
+            children.append(os.fork())
+            if os.getpid() != parent:
+                signal.alarm(120)
+
+    with blyan.Chain(place, read_only=True) as chain:
+        try:
+            chain.verify(full=True, progress=report)
+        except exceptions.ForkedError as raised:
+            error = raised
+        finally:
+            if os.getpid() != parent:
+                os._exit(0 if error is not None and error.process == parent else 1)
+    assert error is None and os.waitpid(children[0], 0)[1] == 0
+
+
+def test_training_stays_in_the_process_that_trained(place: Path) -> None:
+    with blyan.Chain(place, read_only=True) as chain:
+        snapshot, tokens = chain.snapshot(), [1 + index % 7 for index in range(64)]
+
+        def train(chain: blyan.Chain) -> None:
+            learn.Trainer(chain, snapshot, tokens, ["layer0.expert1"], steps=1, batch=1, sequence=8).step()
+
+        train(chain)
+        here = os.getpid()
+
+        def child() -> None:
+            with blyan.Chain(place, read_only=True) as own, pytest.raises(exceptions.ForkedError) as error:
+                train(own)
+            assert error.value.process == here and "spawn" in str(error.value)
+
+        in_child(child)
 
 
 def test_a_child_that_ends_in_the_ordinary_way(place: Path) -> None:
