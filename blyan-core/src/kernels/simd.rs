@@ -130,7 +130,7 @@ pub(super) trait Simd: Copy {
     }
 
     /// Whether a core reads two runs of memory side by side, each asked for ahead, faster than one run, asked for or not. So
-    /// rows of weights are then read for a few tokens.
+    /// rows of weights are then read for a few tokens. What can be read in one run only, it reads faster if asked for.
     #[inline(always)]
     fn reads_two_runs(self) -> bool {
         false
