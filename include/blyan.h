@@ -51,7 +51,7 @@
  *   thread at a time: a second call at the same time gets `BLYAN_STATUS_BUSY`. Freeing a handle while a
  *   call uses it is the program's error. The last error is the thread's own. Callbacks may call the
  *   library, but not with the handle whose call they are in, if that is for one thread at a time. After
- *   fork, a child may only use what it opens itself.
+ *   fork, a child uses the library only if its parent did not before; else it calls exec first.
  */
 
 

@@ -148,11 +148,10 @@ impl BlockHash {
 /// The process in which rayon's global pool may have been started; 0 before it is known.
 static FIRST_PROCESS: AtomicU32 = AtomicU32::new(0);
 
-/// Whether this is the process that asked first, and not one made from it by `fork`.
+/// Whether this is the process that asked first, and not one made from it by `fork`: the first call notes the process.
 ///
 /// The threads of rayon's global pool are those of the process that used it first, and waiting for them in a child
-/// would take for ever. Opening a chain asks. A library that its process may fork asks when it is loaded: so the
-/// answer is right whatever is called before the first chain is opened.
+/// would take for ever. Opening a chain asks. Who uses rayon's pool before that, and forks, asks at the start.
 pub fn is_first_process() -> bool {
     let here = std::process::id();
     // Without waiting: a thread that is about to answer does not live in the child.

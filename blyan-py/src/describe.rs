@@ -687,10 +687,14 @@ impl Failure {
                 ("ForkedError", "forked", vec![("process", Field::Int(u64::from(process)))]),
                 format!("the {what} was opened by process {process}: open it again in this one"),
             ),
+            Self::ForkedInCall(process) => (
+                ("ForkedError", "forked", vec![("process", Field::Int(u64::from(process)))]),
+                format!("this call forked: process {process} goes on with it"),
+            ),
             Self::TrainedBefore(process) => (
                 ("ForkedError", "forked", vec![("process", Field::Int(u64::from(process)))]),
                 format!(
-                    "process {process} trained before it was forked, and training has threads there: spawn this process"
+                    "process {process} began to train and forked: a process that trains too is started by spawn"
                 ),
             ),
             Self::Busy(message) => (("BusyError", "busy", vec![]), message.to_owned()),

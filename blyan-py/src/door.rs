@@ -158,14 +158,21 @@ where
     .map_err(|failure| failure.into_py(py))?;
     // One thread uses the receiver, this one; the lock is what the type system asks for.
     let receiver = Mutex::new(receiver);
-    let done = wait(py, watch, &cancel, &receiver);
-    if fork::here() == process {
-        // What the work sends after this is lost, and never waited for.
-        py.detach(|| drop(receiver));
-    } else {
-        std::mem::forget(receiver);
-    }
+    let done = wait(py, watch, &cancel, &receiver, process);
     logs::deliver(py);
+    if fork::here() != process {
+        std::mem::forget(receiver);
+        // Nor is a result that came in time this process's.
+        return match done {
+            Ok(done) => {
+                std::mem::forget(done);
+                Err(Failure::ForkedInCall(process).into_py(py))
+            }
+            Err(error) => Err(error),
+        };
+    }
+    // What the work sends after this is lost, and never waited for.
+    py.detach(|| drop(receiver));
     done?.map_err(|failure| failure.into_py(py))
 }
 
@@ -193,15 +200,11 @@ fn wait<T: Send, P: Report>(
     watch: &Watch<'_, '_>,
     cancel: &AtomicBool,
     messages: &Mutex<Receiver<Message<T, P>>>,
+    process: u32,
 ) -> PyResult<Result<T, Failure>> {
     let mut raised: Option<(PyErr, Option<Instant>)> = None;
-    let process = fork::here();
     let mut looked = Instant::now();
     loop {
-        // A callback forked, and its child came back here: what works is in the parent alone.
-        if fork::here() != process {
-            return Ok(Err(Failure::Forked("call", process)));
-        }
         let message = py.detach(|| lock(messages).recv_timeout(POLL));
         if looked.elapsed() >= POLL {
             looked = Instant::now();
@@ -214,6 +217,11 @@ fn wait<T: Send, P: Report>(
                 let waits = watch.patient && raised.is_none();
                 raised = Some((interrupt, (!waits).then(|| Instant::now() + GRACE)));
             }
+            // A handler forked, and this is its child: a result is its parent's.
+            if fork::here() != process {
+                std::mem::forget(message);
+                return forked(process, raised);
+            }
         }
         match message {
             Ok(Message::Report(report)) if raised.is_none() => {
@@ -225,6 +233,9 @@ fn wait<T: Send, P: Report>(
                     cancel.store(true, Ordering::Relaxed);
                     // The work was asked to end and is waited for, so that its caller finds it ended.
                     raised = Some((error, None));
+                }
+                if fork::here() != process {
+                    return forked(process, raised);
                 }
             }
             Ok(Message::Report(_)) | Err(RecvTimeoutError::Timeout) => {}
@@ -246,6 +257,11 @@ fn wait<T: Send, P: Report>(
             other => raised = other,
         }
     }
+}
+
+/// How a call ends in a process that Python code made by `fork` while it waited here: the work is in the parent alone.
+fn forked<T>(process: u32, raised: Option<(PyErr, Option<Instant>)>) -> PyResult<Result<T, Failure>> {
+    raised.map_or(Ok(Err(Failure::ForkedInCall(process))), |(error, _)| Err(error))
 }
 
 /// Locks; a panic under one of this crate's locks leaves nothing half done.

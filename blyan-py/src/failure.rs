@@ -25,7 +25,9 @@ pub(crate) enum Failure {
     Closed(&'static str),
     /// A handle that another process opened, and its id.
     Forked(&'static str, u32),
-    /// The process that trained first, of which this one is a fork.
+    /// The process in which a call works that forked.
+    ForkedInCall(u32),
+    /// The process that began to train first, of which this one is a fork.
     TrainedBefore(u32),
     /// A session or stream that is in use.
     Busy(&'static str),

@@ -6,8 +6,7 @@
 //!
 //! A lock that another thread holds in the moment of the fork is held in the child for ever. So one that
 //! a child may take is either taken with the interpreter's lock alone, which `fork` waits for, or is only
-//! tried, or is [`PerProcess`]. The same goes for a `Once`: its value is made with the interpreter's lock,
-//! or by threads that race.
+//! tried, or is [`PerProcess`]; and what Python's objects are made with is made without a lock.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

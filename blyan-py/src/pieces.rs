@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 
 use crate::door::{POLL, caught, lock, spawn};
 use crate::failure::Failure;
-use crate::logs;
+use crate::{fork, logs};
 
 /// Pieces that take no longer are made without a thread: an interrupt waits for one of them at most.
 const QUICK: Duration = Duration::from_millis(10);
@@ -62,7 +62,12 @@ fn receive<T: Send>(py: Python<'_>, cancel: &Cancel, receiver: &mut Receiver<T>)
     // The lock is what the type system asks for: one thread uses the receiver, this one.
     let receiver = Mutex::new(receiver);
     let mut looked = Instant::now();
+    let process = fork::here();
     loop {
+        // A signal's handler forked: what makes the pieces is in the parent.
+        if fork::here() != process {
+            return Err(Failure::ForkedInCall(process).into_py(py));
+        }
         let received = py.detach(|| lock(&receiver).recv_timeout(POLL));
         match received {
             Ok(received) => {

@@ -292,7 +292,8 @@ class ClosedError(BlyanError, ValueError):
 
 
 class ForkedError(BlyanError, RuntimeError):
-    """A handle of another process (``process``) was used after ``fork``: open it again."""
+    """What belongs to the process that ``fork`` was called in (``process``): a handle, which can be opened
+    again; a call that was under way; training, which its children cannot do if it began to."""
 
     process: int
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import MODEL
 
 import blyan
-from blyan import exceptions, learn
+from blyan import exceptions
 
 PROMPT = "In the beginning"
 
@@ -154,43 +154,55 @@ def test_a_fork_finds_no_lock_taken(place: Path) -> None:
                 thread.join()
 
 
-def test_a_callback_that_forks(place: Path) -> None:
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_callback_that_forks(place: Path, raises: bool) -> None:
     # The child comes back to a call whose work is done in its parent.
-    parent, children, error = os.getpid(), [], None
+    parent = os.getpid()
+    children: list[int] = []
+    found: BaseException | None = None
 
     def report(_: blyan.VerifyProgress) -> None:
         if not children:
             children.append(os.fork())
             if os.getpid() != parent:
                 signal.alarm(120)
+                if raises:
+                    sys.exit(3)
 
     with blyan.Chain(place, read_only=True) as chain:
         try:
             chain.verify(full=True, progress=report)
-        except exceptions.ForkedError as raised:
-            error = raised
+        except BaseException as raised:
+            found = raised
         finally:
             if os.getpid() != parent:
-                os._exit(0 if error is not None and error.process == parent else 1)
-    assert error is None and os.waitpid(children[0], 0)[1] == 0
+                own = isinstance(found, SystemExit) and found.code == 3
+                forked = isinstance(found, exceptions.ForkedError) and found.process == parent
+                os._exit(0 if (own if raises else forked) else 1)
+    assert found is None and os.waitpid(children[0], 0)[1] == 0
 
 
-def test_training_stays_in_the_process_that_trained(place: Path) -> None:
-    with blyan.Chain(place, read_only=True) as chain:
-        snapshot, tokens = chain.snapshot(), [1 + index % 7 for index in range(64)]
-
-        def train(chain: blyan.Chain) -> None:
-            learn.Trainer(chain, snapshot, tokens, ["layer0.expert1"], steps=1, batch=1, sequence=8).step()
-
-        train(chain)
-        here = os.getpid()
-
-        def child() -> None:
-            with blyan.Chain(place, read_only=True) as own, pytest.raises(exceptions.ForkedError) as error:
-                train(own)
-            assert error.value.process == here and "spawn" in str(error.value)
-
-        in_child(child)
+def test_training_stays_in_the_process_that_began_it(place: Path) -> None:
+    script = f"""
+import os, signal, blyan
+from blyan import exceptions
+signal.alarm(50)
+def train():
+    with blyan.Chain({str(place)!r}, read_only=True) as chain:
+        tokens = [1 + index % 7 for index in range(64)]
+        trainer = learn.Trainer(chain, chain.snapshot(), tokens, ["layer0.expert1"], steps=1, batch=1, sequence=8)
+        trainer.step()
+train()
+if os.fork() == 0:
+    signal.alarm(50)
+    try:
+        train()
+    except exceptions.ForkedError as error:
+        os._exit(0 if error.process == os.getppid() and "spawn" in str(error) else 1)
+    os._exit(2)
+assert os.wait()[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_a_child_that_ends_in_the_ordinary_way(place: Path) -> None:

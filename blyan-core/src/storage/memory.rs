@@ -31,7 +31,7 @@ struct State {
     payloads: HashMap<PayloadHash, Payload>,
 }
 
-/// Waits for a writer, but not for ever: in a process made by `fork` while it wrote, it is not there.
+/// Waits for a writer, but not for ever: in a process made by `fork` while one wrote or waited to, it is not there.
 fn read(state: &RwLock<State>) -> io::Result<RwLockReadGuard<'_, State>> {
     let start = Instant::now();
     loop {
@@ -39,8 +39,13 @@ fn read(state: &RwLock<State>) -> io::Result<RwLockReadGuard<'_, State>> {
             Ok(state) => return Ok(state),
             // No code panics while it holds the lock, so a poisoned state is still whole.
             Err(TryLockError::Poisoned(state)) => return Ok(state.into_inner()),
-            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_TIMEOUT => std::thread::yield_now(),
-            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_TIMEOUT => {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            Err(TryLockError::WouldBlock) => {
+                let reason = "the chain in memory was written to when this process was forked";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+            }
         }
     }
 }

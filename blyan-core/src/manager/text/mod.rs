@@ -138,8 +138,8 @@ impl Tokenizer {
         }
         caught(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refuse)?;
         tokenizer.with_padding(None);
-        // The first text makes constants of the tokenizer's library, which a fork in that moment would leave half made:
-        // here rather than later, beside whatever forks.
+        // A first text makes most of the constants of the tokenizer's library. Made later, by a thread beside one that
+        // forks, they could be left half made in the child, which would wait for them.
         let _ = caught(|| {
             tokenizer.encode_fast("a 1", false).and_then(|first| tokenizer.decode(first.get_ids(), false))
         });
