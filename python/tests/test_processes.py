@@ -185,7 +185,7 @@ def test_a_callback_that_forks(place: Path, raises: bool) -> None:
 def test_training_stays_in_the_process_that_began_it(place: Path) -> None:
     script = f"""
 import os, signal, blyan
-from blyan import exceptions
+from blyan import exceptions, learn
 signal.alarm(50)
 def train():
     with blyan.Chain({str(place)!r}, read_only=True) as chain:
