@@ -166,7 +166,7 @@ def test_a_stream_goes_on_after_an_interrupt(model: blyan.MoEModelManager, of: s
             raise KeyboardInterrupt
 
     old = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
     try:
         while True:
             try:
