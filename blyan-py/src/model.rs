@@ -426,6 +426,7 @@ impl MoEModelManager {
     /// Stores the counts of use and lets go of the model's threads and maps, once nothing uses them.
     fn close(&self) {
         let closed = lock(&self.handle.current).take();
+        // Not locked any more: this lets go of the interpreter.
         drop(closed);
     }
 
