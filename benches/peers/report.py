@@ -73,13 +73,15 @@ def typical(result: dict, metric: str) -> float:
     return median(near) if len(near) > 2 else result[metric]
 
 
-def best_read(results: dict, entry: dict, where: str | None = None) -> float | None:
-    """The fastest read of the probes taken around a figure, of whatever kind of memory, in GB/s, with the cores in
-    the same place; if they were not there then, of all probes."""
-    reads = [key for key in PROBES if key.startswith("read_")]
+def best_read(results: dict, entry: dict, where: str | None = None, payloads: bool = False) -> float | None:
+    """The fastest read of the probes taken around a figure, of whatever kind of memory or of the chain's payloads, in
+    GB/s, with the cores in the same place; if they were not there then, of all probes of the model and dtype."""
+    reads = [key for key in PROBES if key.startswith("read_") and ("payloads" in key) == payloads]
     cores = lambda probe, key: where is None or place(*probe.get(key.replace("read_", "cores_"), (None, None))) == where
     most = lambda probes: max((p[key] for p in probes for key in reads if p.get(key) and cores(p, key)), default=None)
-    return most(entry["probes"]) or most([probe for other in results.values() for probe in other["probes"]])
+    alike = lambda other: not payloads or (other["model"], other["dtype"]) == (entry["model"], entry["dtype"])
+    others = [probe for other in results.values() if alike(other) for probe in other["probes"]]
+    return most(entry["probes"]) or most(others)
 
 
 def best(entry: dict, key: str) -> float | None:
@@ -156,9 +158,10 @@ def compare(
         reached = mine / theirs
         met = reached <= wanted if less else reached >= wanted
         text = f"{number(mine)} against {number(theirs)}: {reached:.2f}×"
-        part = read(where, mine) if read else None
+        part, of_payloads = read(where, mine) if read else (None, None)
         of = f"{part:.2f} of the read" if part else ""
         of = f" at **{of}**" if part and part < most else f" at {of}" if part else ""
+        of += f", {of_payloads:.2f} of the payloads'" if of_payloads else ""
         row.found.append(name + (text if met else f"**{text}**") + of)
 
 
@@ -179,7 +182,11 @@ def targets(results: dict, model: str) -> list[str]:
         return rows[-1]
 
     def decoding(r: Row, found: dict | None, wanted: float, label: str = "", most: float = 0.0) -> None:
-        read = lambda where, rate: ratio(decode_gb_per_s(found["blyan"], rate), best_read(results, found, where))
+        def read(where: str | None, rate: float) -> tuple[float | None, float | None]:
+            reads = (best_read(results, found, where, payloads) for payloads in (False, True))
+            part, of_payloads = (ratio(decode_gb_per_s(found["blyan"], rate), fastest) for fastest in reads)
+            return part, of_payloads
+
         compare(r, found, "decode_tokens_per_s", wanted, label, read=read, most=most)
 
     short = entry("short", "int8", "llama.cpp")
@@ -259,6 +266,8 @@ def figures(results: dict, model: str) -> list[str]:
                 if metric == "decode_tokens_per_s" and (rate := decode_gb_per_s(entry["blyan"], median(mine))):
                     load, most = f"{number(rate)} GB/s", best_read(results, entry, where)
                     limit = f"{rate / most:.2f} of {number(most)}" if most else ""
+                    payloads = best_read(results, entry, where, payloads=True)
+                    limit += f", {rate / payloads:.2f} of {number(payloads)}" if payloads else ""
                 if metric == "prefill_tokens_per_s" and (rate := prefill_gops(entry, median(mine))):
                     load, peak = f"{number(rate)} GOP/s", peak_of(entry)
                     limit = f"{rate / peak:.2f} of {number(peak)}" if peak else ""
@@ -350,6 +359,9 @@ PROBES = {
     "read_file_huge": "read, mapped file, `MADV_HUGEPAGE`, warm",
     "read_file_huge_prefetch": "the same with software prefetch",
     "read_file_huge_two_runs": "the same as two runs side by side, with software prefetch",
+    "read_payloads": "read, the chain's payloads (6 GiB at most), `MADV_HUGEPAGE`, warm",
+    "read_payloads_prefetch": "the same with software prefetch",
+    "read_payloads_two_runs": "the same as two runs side by side, with software prefetch",
     "fma_f32_avx512_gflops": "FMA, f32, AVX-512, GFLOP/s",
     "fma_f32_avx2_gflops": "FMA, f32, AVX2, GFLOP/s",
     "vpmaddwd_gops": "int16 dot, `vpmaddwd`, AVX2, GOP/s",
@@ -478,7 +490,7 @@ def page(stored: dict) -> str:
         "- Behind a median: the least and the most of up to seven figures, of more what half of them lie between.",
         "- Decoding: bytes are those of the blocks that one token is computed with, with all of the keys and values "
         "before it, times tokens a second; the limit is the fastest read of any kind that the probes around the figure "
-        "found with the cores in the same place.",
+        "found with the cores in the same place; of 1 GiB, then of the chain's own payloads.",
         "- Prefill: operations are those of the matrix products without the head and without attention; the limit is "
         "`vpdpbusd` for int8 and int4, `vpmaddwd` on a CPU without it, `tdpbssd` for int8 on one with AMX, an f32 FMA for floats.",
         "- Every model is warmed up by 512 tokens first; blyan by three times as many at most, until no new block is touched. A peer's open "

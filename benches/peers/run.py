@@ -129,8 +129,9 @@ class Bench:
         if done.returncode:
             raise Failure("models.py " + " ".join(map(str, command[:3])) + " failed")
 
-    def probe(self) -> dict:
-        return self.run([self.bin / "probe", self.data, "--threads", self.options.threads])
+    def probe(self, chain: Path | Failure) -> dict:
+        payloads = ["--payloads", chain] if isinstance(chain, Path) else []
+        return self.run([self.bin / "probe", self.data, "--threads", self.options.threads, *payloads])
 
     # Models
 
@@ -245,7 +246,7 @@ class Bench:
                 sides[side]["error"] = str(place)
         if source is None or not case.peers:
             del sides["theirs"]
-        probes = [self.probe()]
+        probes = [self.probe(chain)]
         sizes = sum(size_bytes(path) for path in (chain, source) if isinstance(path, Path))
         both_fit = sizes < 0.7 * memory_bytes()
         # A case that is over at the first token has to find its pages in memory.
@@ -269,7 +270,7 @@ class Bench:
             if all("error" in side for side in sides.values()):
                 break
             if number == rounds - 1 or not case.discards_first:
-                probes.append(self.probe())
+                probes.append(self.probe(chain))
         commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
         entry = dict(
             model=model.name, case=case.name, dtype=pair.dtype, peer=pair.peer, peer_type=pair.peer_type,

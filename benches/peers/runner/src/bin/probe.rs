@@ -1,21 +1,24 @@
 //! Measures the limits of the machine, in the run whose figures are compared with them: one line of JSON.
 //!
 //! ```text
-//! probe FOLDER [--threads N] [--mib N]
+//! probe FOLDER [--threads N] [--mib N] [--payloads CHAIN]
 //! probe --cores                            how far its cores are from each other, and nothing else
 //! ```
 //!
-//! In FOLDER a file is written, mapped and removed. Each figure is the best of a few passes; GB are 10^9 bytes.
-//! What the CPU or the kernel does not have is null.
+//! In FOLDER a file is written, mapped and removed. The payloads of CHAIN are mapped and read as they are, one after the
+//! other: some machines read many GiB slower than one GiB again and again. Each figure is the best of a few passes; GB are
+//! 10^9 bytes. What the CPU or the kernel does not have is null.
 
 #![expect(unsafe_code, reason = "the limits are those of single instructions and of maps with advice")]
 
+use std::cmp::Reverse;
 use std::error::Error;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use lexopt::prelude::*;
@@ -61,16 +64,21 @@ impl How {
     }
 }
 
-/// Best of a few passes over `bytes` by all threads, each its part, in GB/s.
-fn read(bytes: &[u8], threads: usize, how: How) -> f64 {
-    let part = bytes.len().div_ceil(threads).next_multiple_of(64);
+/// Best of a few passes over all parts, in GB/s. A thread that has read a part takes the next one.
+fn read(parts: &[&[u8]], threads: usize, how: How) -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..PASSES {
+        let next = AtomicUsize::new(0);
+        let read = |_| {
+            while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                black_box(sum(part, how));
+            }
+        };
         let begun = Instant::now();
-        black_box(bytes.par_chunks(part).map(|part| sum(part, how)).reduce(|| 0, |a, b| a ^ b));
+        (0..threads).into_par_iter().with_max_len(1).for_each(read);
         best = best.min(begun.elapsed().as_secs_f64());
     }
-    bytes.len() as f64 / best / 1e9
+    parts.iter().map(|part| part.len()).sum::<usize>() as f64 / best / 1e9
 }
 
 /// Reads `bytes`, in whole turns, as fast as the widest loads go.
@@ -327,7 +335,8 @@ impl Map {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the map is readable, lives as long as `self`, and its file has no name, so nobody writes.
+        // SAFETY: the map is readable and lives as long as `self`; its file has no name, or is a payload, which has its
+        // name from its contents: nobody writes.
         unsafe { std::slice::from_raw_parts(self.start, self.len_bytes) }
     }
 
@@ -358,12 +367,14 @@ fn file_huge_kib() -> u64 {
 
 fn run() -> Outcome<Value> {
     let (mut folder, mut threads, mut mib) = (None, std::thread::available_parallelism()?.get(), 1024);
+    let mut payloads = None;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("threads") => threads = parser.value()?.parse()?,
             Long("cores") => return Ok(json!({ "cores_ns": cores_ns() })),
             Long("mib") => mib = parser.value()?.parse()?,
+            Long("payloads") => payloads = Some(PathBuf::from(parser.value()?).join("payloads")),
             Value(value) if folder.is_none() => folder = Some(PathBuf::from(value)),
             _ => return Err(argument.unexpected().into()),
         }
@@ -402,15 +413,57 @@ fn run() -> Outcome<Value> {
         }
         read_map(name, map.as_ref(), threads, &mut result);
     }
+    if let Some(payloads) = payloads {
+        let maps = map_payloads(&payloads)?;
+        let parts: Vec<&[u8]> = maps.iter().map(Map::bytes).collect();
+        if !parts.is_empty() {
+            // Those that are not in memory are read from the disk here.
+            read(&parts, threads, How::Plain);
+            read_parts("payloads", Some(&parts), threads, &mut result);
+        }
+    }
     peaks(threads, &mut result);
     Ok(result)
 }
 
+/// Bytes of payloads that are read, at most: those of several models are to stay in memory beside them.
+const MOST_PAYLOAD_BYTES: u64 = 6 << 30;
+
+/// The payloads of a chain in huge pages, large ones first, so that the last ones of a pass are small. Those that would be
+/// too much are left out, by their names and so by chance.
+fn map_payloads(folder: &Path) -> Outcome<Vec<Map>> {
+    let mut files = Vec::new();
+    for prefix in std::fs::read_dir(folder)? {
+        for file in std::fs::read_dir(prefix?.path())? {
+            let file = file?;
+            files.push((file.path(), file.metadata()?.len()));
+        }
+    }
+    files.sort();
+    let mut left = MOST_PAYLOAD_BYTES;
+    files.retain(|(_, len)| {
+        let fits = *len <= left && *len >= HUGE_PAGE_BYTES as u64;
+        left -= if fits { *len } else { 0 };
+        fits
+    });
+    files.sort_by_key(|(_, len)| Reverse(*len));
+    let maps =
+        files.iter().map(|(path, len)| Map::new(Some(&File::open(path)?), usize::try_from(*len)?, true));
+    maps.filter_map(Outcome::transpose).collect()
+}
+
 /// In each way, and how far the cores were before and after; null where there is no such map.
 fn read_map(name: &str, map: Option<&Map>, threads: usize, result: &mut Value) {
+    let bytes = map.map_or(&[][..], Map::bytes);
+    let part = bytes.len().div_ceil(threads).next_multiple_of(64).max(64);
+    let parts: Vec<&[u8]> = bytes.chunks(part).collect();
+    read_parts(name, map.map(|_| &parts[..]), threads, result);
+}
+
+fn read_parts(name: &str, parts: Option<&[&[u8]]>, threads: usize, result: &mut Value) {
     for (suffix, how) in How::ALL {
         let before = cores_ns();
-        result[format!("read_{name}{suffix}")] = json!(map.map(|map| read(map.bytes(), threads, how)));
+        result[format!("read_{name}{suffix}")] = json!(parts.map(|parts| read(parts, threads, how)));
         result[format!("cores_{name}{suffix}")] = json!([before, cores_ns()]);
     }
 }
