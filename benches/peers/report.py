@@ -75,12 +75,11 @@ def typical(result: dict, metric: str) -> float:
 
 def best_read(results: dict, entry: dict, where: str | None = None, payloads: bool = False) -> float | None:
     """The fastest read of the probes taken around a figure, of whatever kind of memory or of the chain's payloads, in
-    GB/s, with the cores in the same place; if they were not there then, of all probes of the model and dtype."""
+    GB/s, with the cores in the same place; if they were not there then, of memory, that of all probes."""
     reads = [key for key in PROBES if key.startswith("read_") and ("payloads" in key) == payloads]
     cores = lambda probe, key: where is None or place(*probe.get(key.replace("read_", "cores_"), (None, None))) == where
     most = lambda probes: max((p[key] for p in probes for key in reads if p.get(key) and cores(p, key)), default=None)
-    alike = lambda other: not payloads or (other["model"], other["dtype"]) == (entry["model"], entry["dtype"])
-    others = [probe for other in results.values() if alike(other) for probe in other["probes"]]
+    others = [] if payloads else [probe for other in results.values() for probe in other["probes"]]
     return most(entry["probes"]) or most(others)
 
 
