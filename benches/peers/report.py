@@ -75,7 +75,7 @@ def typical(result: dict, metric: str) -> float:
 
 def best_read(results: dict, entry: dict, where: str | None = None, payloads: bool = False) -> float | None:
     """The fastest read of the probes taken around a figure, of whatever kind of memory or of the chain's payloads, in
-    GB/s, with the cores in the same place; if they were not there then, of memory, that of all probes."""
+    GB/s, with the cores in the same place. If they were not there then: that of all probes, and of payloads none."""
     reads = [key for key in PROBES if key.startswith("read_") and ("payloads" in key) == payloads]
     cores = lambda probe, key: where is None or place(*probe.get(key.replace("read_", "cores_"), (None, None))) == where
     most = lambda probes: max((p[key] for p in probes for key in reads if p.get(key) and cores(p, key)), default=None)
@@ -160,7 +160,7 @@ def compare(
         part, of_payloads = read(where, mine) if read else (None, None)
         of = f"{part:.2f} of the read" if part else ""
         of = f" at **{of}**" if part and part < most else f" at {of}" if part else ""
-        of += f", {of_payloads:.2f} of the payloads'" if of_payloads else ""
+        of += f", {of_payloads:.2f} of the payloads' own read" if part and of_payloads else ""
         row.found.append(name + (text if met else f"**{text}**") + of)
 
 
@@ -266,7 +266,7 @@ def figures(results: dict, model: str) -> list[str]:
                     load, most = f"{number(rate)} GB/s", best_read(results, entry, where)
                     limit = f"{rate / most:.2f} of {number(most)}" if most else ""
                     payloads = best_read(results, entry, where, payloads=True)
-                    limit += f", {rate / payloads:.2f} of {number(payloads)}" if payloads else ""
+                    limit += f"; {rate / payloads:.2f} of {number(payloads)}" if limit and payloads else ""
                 if metric == "prefill_tokens_per_s" and (rate := prefill_gops(entry, median(mine))):
                     load, peak = f"{number(rate)} GOP/s", peak_of(entry)
                     limit = f"{rate / peak:.2f} of {number(peak)}" if peak else ""
@@ -489,7 +489,8 @@ def page(stored: dict) -> str:
         "- Behind a median: the least and the most of up to seven figures, of more what half of them lie between.",
         "- Decoding: bytes are those of the blocks that one token is computed with, with all of the keys and values "
         "before it, times tokens a second; the limit is the fastest read of any kind that the probes around the figure "
-        "found with the cores in the same place; of 1 GiB, then of the chain's own payloads.",
+        "found with the cores in the same place. Behind it, where it was measured, the same of the fastest read of the "
+        "chain's own payloads: what a model of many GB can be read at, one GiB again and again need not show.",
         "- Prefill: operations are those of the matrix products without the head and without attention; the limit is "
         "`vpdpbusd` for int8 and int4, `vpmaddwd` on a CPU without it, `tdpbssd` for int8 on one with AMX, an f32 FMA for floats.",
         "- Every model is warmed up by 512 tokens first; blyan by three times as many at most, until no new block is touched. A peer's open "

@@ -50,8 +50,8 @@ impl<'a> Matmul<'a, '_> {
 }
 
 /// Which of some rows comes at a place in the order of two runs, see [`Simd::reads_two_runs`]. The rows are taken in parts, and
-/// of a part one of the first run, one of the second, and so on. The first run has two rows more than the second, which come
-/// last: rows are often half a page, and so the runs do not come to the end of a page at the same time.
+/// of a part one of the first run, one of the second, and so on. The first run has two or three rows more than the second,
+/// which come last: so runs of rows that are half a page, or a quarter, do not come to the end of a page at the same time.
 #[inline(always)]
 fn row_in_two_runs(place: usize, rows: usize, row_bytes: usize) -> usize {
     let part = (RUNS_BYTES / row_bytes.max(1)).max(FEWEST_ROWS_OF_RUNS);
@@ -211,10 +211,11 @@ enum Ask {
 /// single one, a core that reads row by row sees by itself what comes next, and such requests only slow it down.
 const AHEAD_BYTES: usize = 4096;
 
-/// The same of each of two runs.
+/// The same of each of two runs. Of what was tried with rows of 2048 bytes, on the Intel CPU of docs/benchmarks.md, the fastest;
+/// 2560 to 3072 were within 4 %.
 const AHEAD_IN_RUN_BYTES: usize = 2816;
 
-/// Bytes of rows that two runs share: memory gives runs that are near each other faster.
+/// Bytes of rows that two runs share: memory gives runs that are near each other faster. There, 192 to 768 KiB were the fastest.
 const RUNS_BYTES: usize = 384 << 10;
 
 /// Rows that two runs share at least.
@@ -555,7 +556,7 @@ mod tests {
         let order =
             |rows| -> Vec<usize> { (0..rows).map(|place| row_in_two_runs(place, rows, 48 << 10)).collect() };
         assert_eq!(order(8), [0, 5, 1, 6, 2, 7, 3, 4]);
-        // A part is as many rows; what is left is one of its own.
+        // A part has eight rows; those that are left are one of their own.
         assert_eq!(order(13), [0, 5, 1, 6, 2, 7, 3, 4, 8, 12, 9, 10, 11]);
     }
 }

@@ -6,12 +6,11 @@
 //! ```
 //!
 //! In FOLDER a file is written, mapped and removed. The payloads of CHAIN are mapped and read as they are, one after the
-//! other: some machines read many GiB slower than one GiB again and again. Each figure is the best of a few passes; GB are
-//! 10^9 bytes. What the CPU or the kernel does not have is null.
+//! other, if they are as many bytes: many GiB may be read slower than one GiB again and again. Each figure is the best of a
+//! few passes; GB are 10^9 bytes. What the CPU or the kernel does not have is null.
 
 #![expect(unsafe_code, reason = "the limits are those of single instructions and of maps with advice")]
 
-use std::cmp::Reverse;
 use std::error::Error;
 use std::fs::File;
 use std::hint::black_box;
@@ -34,12 +33,18 @@ const PASSES: usize = 4;
 /// Bytes that are read at once.
 const TURN_BYTES: usize = 512;
 
+/// Bytes that two runs share.
+const RUNS_BYTES: usize = 384 << 10;
+
+const PAGE_BYTES: usize = 4096;
+
 /// How memory is read, and how far ahead a software prefetch asks.
 #[derive(Clone, Copy)]
 enum How {
     Plain,
     Prefetch,
-    /// Two halves in turns, each asked for ahead.
+    /// Two runs in turns, each asked for ahead, near each other and not at the end of a page at the same time, as the
+    /// library's kernels read on some CPUs.
     TwoRuns,
 }
 
@@ -51,15 +56,18 @@ impl How {
         match self {
             Self::Plain => None,
             Self::Prefetch => Some(6 << 10),
-            Self::TwoRuns => Some(2 << 10),
+            Self::TwoRuns => Some(2816),
         }
     }
 
-    /// What is read side by side.
-    fn runs(self, bytes: &[u8]) -> (&[u8], &[u8]) {
+    /// What is read side by side of a part.
+    fn runs(self, part: &[u8]) -> (&[u8], &[u8]) {
         match self {
-            Self::Plain | Self::Prefetch => (bytes, &[]),
-            Self::TwoRuns => bytes.split_at(bytes.len() / 2 / TURN_BYTES * TURN_BYTES),
+            Self::Plain | Self::Prefetch => (part, &[]),
+            // Half a page beyond the half of whole pages.
+            Self::TwoRuns => {
+                part.split_at((part.len() / 2 / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES / 2).min(part.len()))
+            }
         }
     }
 }
@@ -107,18 +115,21 @@ mod x86_64 {
 
     use blyan_core::kernels::Isa;
 
-    use super::{How, TURN_BYTES};
+    use super::{How, RUNS_BYTES, TURN_BYTES};
 
     /// Runs `add` with each turn's bytes.
     #[inline(always)]
     fn in_turns(how: How, bytes: &[u8], add: &mut impl FnMut(&[u8])) {
-        let (first, second) = how.runs(bytes);
-        let mut second = second.chunks_exact(TURN_BYTES);
-        for lines in first.chunks_exact(TURN_BYTES) {
-            add(lines);
-            if let Some(lines) = second.next() {
+        for part in bytes.chunks(RUNS_BYTES) {
+            let (first, second) = how.runs(part);
+            let mut second = second.chunks_exact(TURN_BYTES);
+            for lines in first.chunks_exact(TURN_BYTES) {
                 add(lines);
+                if let Some(lines) = second.next() {
+                    add(lines);
+                }
             }
+            second.for_each(&mut *add);
         }
     }
 
@@ -335,8 +346,8 @@ impl Map {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the map is readable and lives as long as `self`; its file has no name, or is a payload, which has its
-        // name from its contents: nobody writes.
+        // SAFETY: the map is readable and lives as long as `self`; its file has no name, or is a payload, which is never
+        // written again: the chain is the benchmark's own.
         unsafe { std::slice::from_raw_parts(self.start, self.len_bytes) }
     }
 
@@ -415,10 +426,12 @@ fn run() -> Outcome<Value> {
     }
     if let Some(payloads) = payloads {
         let maps = map_payloads(&payloads)?;
-        let parts: Vec<&[u8]> = maps.iter().map(Map::bytes).collect();
-        if !parts.is_empty() {
+        // Pieces, so that no thread reads a large one while the others have nothing left.
+        let parts: Vec<&[u8]> = maps.iter().flat_map(|map| map.bytes().chunks(4 * HUGE_PAGE_BYTES)).collect();
+        // Of fewer bytes a cache would hold much of what the pass before has read.
+        if parts.iter().map(|part| part.len()).sum::<usize>() >= len {
             // Those that are not in memory are read from the disk here.
-            read(&parts, threads, How::Plain);
+            parts.iter().for_each(|part| drop(black_box(sum(part, How::Plain))));
             read_parts("payloads", Some(&parts), threads, &mut result);
         }
     }
@@ -429,24 +442,25 @@ fn run() -> Outcome<Value> {
 /// Bytes of payloads that are read, at most: those of several models are to stay in memory beside them.
 const MOST_PAYLOAD_BYTES: u64 = 6 << 30;
 
-/// The payloads of a chain in huge pages, large ones first, so that the last ones of a pass are small. Those that would be
-/// too much are left out, by their names and so by chance.
+/// The payloads of a chain in huge pages. Those that would be too much are left out, by their names and so by chance.
 fn map_payloads(folder: &Path) -> Outcome<Vec<Map>> {
     let mut files = Vec::new();
     for prefix in std::fs::read_dir(folder)? {
-        for file in std::fs::read_dir(prefix?.path())? {
-            let file = file?;
-            files.push((file.path(), file.metadata()?.len()));
+        let prefix = prefix?;
+        if prefix.file_type()?.is_dir() {
+            for file in std::fs::read_dir(prefix.path())? {
+                let file = file?;
+                files.push((file.path(), file.metadata()?.len()));
+            }
         }
     }
     files.sort();
     let mut left = MOST_PAYLOAD_BYTES;
     files.retain(|(_, len)| {
-        let fits = *len <= left && *len >= HUGE_PAGE_BYTES as u64;
+        let fits = (1..=left).contains(len);
         left -= if fits { *len } else { 0 };
         fits
     });
-    files.sort_by_key(|(_, len)| Reverse(*len));
     let maps =
         files.iter().map(|(path, len)| Map::new(Some(&File::open(path)?), usize::try_from(*len)?, true));
     maps.filter_map(Outcome::transpose).collect()
