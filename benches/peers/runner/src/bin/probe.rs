@@ -431,7 +431,7 @@ fn run() -> Outcome<Value> {
         // Of fewer bytes a cache would hold much of what the pass before has read.
         if parts.iter().map(|part| part.len()).sum::<usize>() >= len {
             // Those that are not in memory are read from the disk here.
-            parts.iter().for_each(|part| drop(black_box(sum(part, How::Plain))));
+            parts.iter().for_each(|part| _ = black_box(sum(part, How::Plain)));
             read_parts("payloads", Some(&parts), threads, &mut result);
         }
     }
