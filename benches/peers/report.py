@@ -182,9 +182,9 @@ def targets(results: dict, model: str) -> list[str]:
 
     def decoding(r: Row, found: dict | None, wanted: float, label: str = "", most: float = 0.0) -> None:
         def read(where: str | None, rate: float) -> tuple[float | None, float | None]:
-            reads = (best_read(results, found, where, payloads) for payloads in (False, True))
-            part, of_payloads = (ratio(decode_gb_per_s(found["blyan"], rate), fastest) for fastest in reads)
-            return part, of_payloads
+            reached = decode_gb_per_s(found["blyan"], rate)
+            fastest, of_payloads = (best_read(results, found, where, payloads) for payloads in (False, True))
+            return ratio(reached, fastest), ratio(reached, of_payloads)
 
         compare(r, found, "decode_tokens_per_s", wanted, label, read=read, most=most)
 
