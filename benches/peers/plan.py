@@ -1,6 +1,6 @@
 """Owns what is measured: models, pairs of blyan and a peer, cases. Plain Python, read by the entry and the report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shapes import SHAPES, Shape
@@ -23,6 +23,11 @@ class Case:
 
     def rounds(self, wanted: int | None) -> int:
         return wanted or self.turns
+
+    def once(self) -> "Case":
+        """One turn, which repeats nothing."""
+        at = self.words.index("--repeat") + 1 if "--repeat" in self.words else len(self.words)
+        return replace(self, words=(*self.words[:at], *("1" for _ in self.words[at:])), turns=1)
 
 
 # What a peer's variants are compared by, and whether more or less is better.
@@ -51,6 +56,8 @@ CASES = {
     )
 }
 SPEED = ("short", "ctx512", "ctx4096", "batch16")
+# A minute each even in the small shape, so not in the short mode.
+SLOW_WITH_TORCH = ("ctx4096", "batch16")
 
 
 @dataclass(frozen=True)

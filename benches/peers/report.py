@@ -390,7 +390,9 @@ def probes(results: dict) -> list[str]:
         if not found and any(key in probe for probe in taken):
             lines.append(f"| {what} | | not to be had here | | |")
     distances = [ns for probe in taken for key in probe if key.startswith("cores_") for ns in probe[key] if ns]
-    lines += ["", f"{len(taken)} probes, taken before, between and after the rounds of every case."]
+    once = {str(probe) for probe in taken}
+    when = "before, between and after the rounds of every case" if len(once) == len(taken) else "once for some cases together"
+    lines += ["", f"{len(once)} probes, taken {when}."]
     if distances:
         apart = sum(ns >= NEAR_NS for ns in distances) / len(distances)
         near, far = ([ns for ns in distances if (ns >= NEAR_NS) == wanted] for wanted in (False, True))
@@ -439,8 +441,8 @@ def page(stored: dict) -> str:
         "*apart*. What was timed while they moved is left out.",
         "",
         "```console",
-        "$ python3 benches/peers/run.py --short    # the small shape, minutes",
-        "$ python3 benches/peers/run.py --full     # all of it",
+        "$ python3 benches/peers/run.py --short    # the small shape, each case once",
+        "$ python3 benches/peers/run.py --full     # all of it, several turns",
         "```",
         "",
         "| | |",
@@ -506,7 +508,7 @@ def page(stored: dict) -> str:
 
 def write(stored: dict, docs: Path) -> None:
     """Replaces what is between the markers and nothing else."""
-    text = docs.read_text()
+    text = docs.read_text() if docs.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

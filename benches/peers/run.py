@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Measures blyan beside its peers on this machine and writes docs/benchmarks.md: see README.md.
+"""Measures blyan beside its peers on this machine and writes docs/benchmarks.md, or where that is another machine's
+target/peers/benchmarks.md: see README.md.
 
-    python3 benches/peers/run.py --short            the small shape, minutes
-    python3 benches/peers/run.py --full             OLMoE-1B-7B's shape too, pair by pair
+    python3 benches/peers/run.py --short            the small shape, each case once: below five minutes
+    python3 benches/peers/run.py --full             several turns, OLMoE-1B-7B's shape and small models too
 
-Plain Python; what the peers need goes into a venv under target/peers. Results are merged into
-docs/benchmarks.json under the name of what was measured, so a long run can be made in parts, and any of them again.
+Plain Python; what the peers need goes into a venv under target/peers. Results are merged into the JSON file beside the
+page under the name of what was measured, so a long run can be made in parts, and any of them again.
 """
 
 import argparse
@@ -17,10 +18,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import report
-from plan import CASES, METRICS, MODELS, Case, Model, Pair
+from plan import CASES, METRICS, MODELS, SLOW_WITH_TORCH, Case, Model, Pair
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -48,15 +50,22 @@ class Bench:
         self.bin = TARGET / "build" / "release"
         self.python = options.venv / "bin" / "python"
         self.store = options.docs.with_suffix(".json")
-        self.results = self.load()
+        self.results = load(self.store)
         self.made: list[Path] = []
         self.cores = set(sorted(os.sched_getaffinity(0))[: options.threads])
         # The variants of a peer that were the fastest, by what they were tried for.
         self.fastest: dict[tuple, list[tuple[str, ...]]] = {}
+        # The last probe, by the chain that it was asked for.
+        self.probed: dict[str, dict] = {}
 
     # Setting up
 
     def prepare(self) -> None:
+        here = machine(self.options.threads)
+        if is_of_another(self.results, here):
+            stored = self.results["machine"]
+            sys.exit(f"{self.store} is of {stored['cpu']}, this is {here['cpu']}: give another page")
+        self.results["machine"] = here
         TARGET.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(parents=True, exist_ok=True)
         if not self.python.exists():
@@ -75,11 +84,6 @@ class Bench:
         if not self.options.no_candle:
             build += ["--features", "candle"]
         subprocess.run(build, check=True)
-        here = machine(self.options.threads)
-        stored = self.results.get("machine", here)
-        if (stored["cpu"], stored["cores"]) != (here["cpu"], here["cores"]):
-            sys.exit(f"{self.store} is of {stored['cpu']}, this is {here['cpu']}: move it away to begin a new page")
-        self.results["machine"] = here
         self.results["versions"] = self.versions()
 
     def versions(self) -> dict:
@@ -130,8 +134,16 @@ class Bench:
             raise Failure("models.py " + " ".join(map(str, command[:3])) + " failed")
 
     def probe(self, chain: Path | Failure) -> dict:
-        payloads = ["--payloads", chain] if isinstance(chain, Path) else []
-        return self.run([self.bin / "probe", self.data, "--threads", self.options.threads, *payloads])
+        """The machine's limits now; in the short mode as they were for the chain's first case."""
+        if not (self.options.short and str(chain) in self.probed):
+            payloads = ["--payloads", chain] if isinstance(chain, Path) else []
+            command = [self.bin / "probe", self.data, "--threads", self.options.threads, *payloads]
+            try:
+                self.probed[str(chain)] = self.run(command)
+            except Failure as failure:
+                say(f"  no limits of the machine: {failure}")
+                self.probed[str(chain)] = {}
+        return self.probed[str(chain)]
 
     # Models
 
@@ -151,7 +163,7 @@ class Bench:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         finally:
-            self.drop_folder(model)
+            self.make_room(lambda: self.drop_folder(model))
         partial.rename(chain)
         # Written pages are small ones; read again, they may be huge.
         evict([chain])
@@ -189,6 +201,11 @@ class Bench:
         path = self.data / f"{model.name}-config.json"
         self.tool("config", model.name, path)
         return path
+
+    def make_room(self, remove: Callable[[], None]) -> None:
+        """In the middle of a model; what the short mode makes is small, and used again."""
+        if not self.options.short:
+            remove()
 
     def clean(self, keep: list[Path]) -> None:
         """Removes the models that this run made, so that the next pair has room."""
@@ -280,13 +297,10 @@ class Bench:
         report.compare_logits(entry)
         self.save(key, entry)
 
-    def load(self) -> dict:
-        return json.loads(self.store.read_text()) if self.store.exists() else {}
-
     def save(self, key: str, entry: dict) -> None:
         """Merges one result into what is stored by now."""
         facts = dict(machine=self.results["machine"], versions=self.results["versions"])
-        self.results = self.load() | facts
+        self.results = load(self.store) | facts
         self.results.setdefault("results", {})[key] = entry
         partial = self.store.with_suffix(".part")
         partial.write_text(one_line_each(self.results))
@@ -308,7 +322,7 @@ class Bench:
             source = failure
         for case in cases:
             self.measure(model, pair, case, chain, source)
-        self.clean(keep)
+        self.make_room(lambda: self.clean(keep))
 
     def measure_all(self) -> None:
         o = self.options
@@ -318,6 +332,8 @@ class Bench:
             pairs = [pair for pair in pairs if not o.dtypes or pair.dtype in o.dtypes]
             for number, pair in enumerate(pairs):
                 wanted = [CASES[name] for name in pair.cases if not o.only or name in o.only]
+                if o.short:
+                    wanted = [case.once() for case in wanted if not (pair.peer == "torch" and case.name in SLOW_WITH_TORCH)]
                 if not wanted:
                     continue
                 # What the next pair of the model measures too stays.
@@ -339,6 +355,24 @@ def machine(threads: int) -> dict:
         cores=os.cpu_count(), threads=threads, memory_gib=round(memory_bytes() / 2**30, 1),
         system=f"{platform.system()} {platform.release()}, {platform.machine()}",
     )  # fmt: skip
+
+
+def is_of_another(results: dict, here: dict) -> bool:
+    """Whether what is stored was measured on another machine, whose figures say nothing beside these."""
+    stored = results.get("machine", here)
+    return (stored["cpu"], stored["cores"]) != (here["cpu"], here["cores"])
+
+
+def page(threads: int) -> Path:
+    """The repository's page on the machine that it is of, else one that is this machine's own."""
+    docs = ROOT / "docs" / "benchmarks.md"
+    if is_of_another(load(docs.with_suffix(".json")), machine(threads)):
+        return TARGET / "benchmarks.md"
+    return docs
+
+
+def load(store: Path) -> dict:
+    return json.loads(store.read_text()) if store.exists() else {}
 
 
 def busy_share() -> float:
@@ -391,8 +425,8 @@ def one_line_each(stored: dict) -> str:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="the small shape and the small models")
-    parser.add_argument("--full", action="store_true", help="OLMoE-1B-7B's shape as well")
+    parser.add_argument("--short", action="store_true", help="each case once, without what takes torch longest")
+    parser.add_argument("--full", action="store_true", help="small models and OLMoE-1B-7B's shape as well as the small one")
     words = lambda text: text.split(",")
     parser.add_argument("--models", type=words, help=f"of {','.join(MODELS)}")
     parser.add_argument("--only", type=words, help=f"cases: of {','.join(CASES)}")
@@ -405,12 +439,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--venv", type=Path, default=TARGET / "venv", help="a venv to use")
     parser.add_argument("--data", type=Path, default=TARGET / "models", help="where models are made")
     parser.add_argument("--keep", action="store_true", help="keep the models")
-    parser.add_argument("--report-only", action="store_true", help="write docs/benchmarks.md from docs/benchmarks.json")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the page to write into")
+    parser.add_argument("--report-only", action="store_true", help="write the page from the figures beside it")
+    parser.add_argument(
+        "--docs", type=Path,
+        help="the page to write into; docs/benchmarks.md, or target/peers/benchmarks.md on another machine than its own",
+    )  # fmt: skip
     o = parser.parse_args()
+    # What is written again is what there is, whichever machine it is of.
+    o.docs = o.docs or (ROOT / "docs" / "benchmarks.md" if o.report_only else page(o.threads))
     if o.models is None:
-        small = ["small", "tiny-kjv-moe", "smollm2"]
-        o.models = [*small, "olmoe"] if o.full else small
+        o.models = ["small", "tiny-kjv-moe", "smollm2", "olmoe"] if o.full else ["small"]
     unknown = [name for name in o.models if name not in MODELS] + [name for name in o.only or [] if name not in CASES]
     if unknown:
         parser.error("unknown: " + ", ".join(unknown))
