@@ -117,3 +117,5 @@ MODELS = {
         Model("smollm2", SMALL_PAIRS, folder="target/smollm2/models/dense", how_to_get="`cargo xtask smollm2` makes it"),
     )
 }
+# What the short mode measures.
+SHORT_MODELS = ["small"]

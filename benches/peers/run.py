@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import report
-from plan import CASES, METRICS, MODELS, SLOW_WITH_TORCH, Case, Model, Pair
+from plan import CASES, METRICS, MODELS, SHORT_MODELS, SLOW_WITH_TORCH, Case, Model, Pair
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -163,7 +163,7 @@ class Bench:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         finally:
-            self.make_room(lambda: self.drop_folder(model))
+            self.make_room(model, lambda: self.drop_folder(model))
         partial.rename(chain)
         # Written pages are small ones; read again, they may be huge.
         evict([chain])
@@ -202,9 +202,9 @@ class Bench:
         self.tool("config", model.name, path)
         return path
 
-    def make_room(self, remove: Callable[[], None]) -> None:
-        """In the middle of a model; what the short mode makes is small, and used again."""
-        if not self.options.short:
+    def make_room(self, model: Model, remove: Callable[[], None]) -> None:
+        """In the middle of a model; the short mode keeps its own to the end, which is small and used again."""
+        if not (self.options.short and model.name in SHORT_MODELS):
             remove()
 
     def clean(self, keep: list[Path]) -> None:
@@ -322,7 +322,7 @@ class Bench:
             source = failure
         for case in cases:
             self.measure(model, pair, case, chain, source)
-        self.make_room(lambda: self.clean(keep))
+        self.make_room(model, lambda: self.clean(keep))
 
     def measure_all(self) -> None:
         o = self.options
@@ -448,11 +448,11 @@ def options() -> argparse.Namespace:
     # What is written again is what there is, whichever machine it is of.
     o.docs = o.docs or (ROOT / "docs" / "benchmarks.md" if o.report_only else page(o.threads))
     if o.models is None:
-        o.models = ["small", "tiny-kjv-moe", "smollm2", "olmoe"] if o.full else ["small"]
+        o.models = ["small", "tiny-kjv-moe", "smollm2", "olmoe"] if o.full else SHORT_MODELS
     unknown = [name for name in o.models if name not in MODELS] + [name for name in o.only or [] if name not in CASES]
     if unknown:
         parser.error("unknown: " + ", ".join(unknown))
-    if not (o.short or o.full or o.report_only or o.only):
+    if (o.short and o.full) or not (o.short or o.full or o.report_only or o.only):
         parser.error("give --short or --full")
     o.data = o.data.resolve()
     o.venv = o.venv.resolve()
