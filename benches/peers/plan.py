@@ -25,9 +25,9 @@ class Case:
         return wanted or self.turns
 
     def once(self) -> "Case":
-        """One turn, which repeats nothing."""
-        at = self.words.index("--repeat") + 1 if "--repeat" in self.words else len(self.words)
-        return replace(self, words=(*self.words[:at], *("1" for _ in self.words[at:])), turns=1)
+        """One turn, and one sequence in it."""
+        words = (*self.words[:-1], "1") if self.words[0] == "sequence" else self.words
+        return replace(self, words=words, turns=1)
 
 
 # What a peer's variants are compared by, and whether more or less is better.

@@ -4,7 +4,7 @@ import statistics
 import textwrap
 from pathlib import Path
 
-from plan import CASES, MODELS
+from plan import CASES, MODELS, SLOW_WITH_TORCH
 from shapes import SHAPES
 
 BEGIN, END = "<!-- peers:begin -->", "<!-- peers:end -->"
@@ -375,7 +375,9 @@ PROBES = {
 
 
 def probes(results: dict) -> list[str]:
-    taken = [probe for entry in results.values() for probe in entry["probes"]]
+    all_of_them = [probe for entry in results.values() for probe in entry["probes"] if probe]
+    # The short mode stores one with each of some cases.
+    taken = list({str(probe): probe for probe in all_of_them}.values())
     lines = ["| limit | cores | median | least | most |", "|---|---|---:|---:|---:|"]
     for key, what in PROBES.items():
         found: dict[str | None, list[float]] = {}
@@ -390,9 +392,9 @@ def probes(results: dict) -> list[str]:
         if not found and any(key in probe for probe in taken):
             lines.append(f"| {what} | | not to be had here | | |")
     distances = [ns for probe in taken for key in probe if key.startswith("cores_") for ns in probe[key] if ns]
-    once = {str(probe) for probe in taken}
-    when = "before, between and after the rounds of every case" if len(once) == len(taken) else "once for some cases together"
-    lines += ["", f"{len(once)} probes, taken {when}."]
+    shared = len(taken) < len(all_of_them)
+    when = "once for the cases of a dtype" if shared else "before, between and after the rounds of every case"
+    lines += ["", f"{len(taken)} probes, taken {when}."]
     if distances:
         apart = sum(ns >= NEAR_NS for ns in distances) / len(distances)
         near, far = ([ns for ns in distances if (ns >= NEAR_NS) == wanted] for wanted in (False, True))
@@ -430,6 +432,14 @@ def page(stored: dict) -> str:
     model = "olmoe" if any(entry["model"] == "olmoe" for entry in results.values()) else "small"
     times = sorted(entry["time"] for entry in results.values())
     lines = ["## Beside its peers", ""]
+    cases = CASES.values()
+    if stored.get("short"):
+        cases = [case.once() for case in cases]
+        lines += [
+            "The short mode: each case once, with the machine's limits as they were before the first case of a dtype, and "
+            f"with torch no {' nor '.join(SLOW_WITH_TORCH)}.",
+            "",
+        ]
     lines += [
         "Synthetic models with random weights in real shapes, blyan and each peer in turns, every case in a process of "
         "its own and pinned to as many cores as it has threads; medians, with their spread behind them. Each "
@@ -487,7 +497,7 @@ def page(stored: dict) -> str:
         "",
         "### How to read it",
         "",
-        *(f"- `{case.name}`: {case.what}; `{' '.join(case.words)}`" for case in CASES.values()),
+        *(f"- `{case.name}`: {case.what}; `{' '.join(case.words)}`" for case in cases),
         "- Behind a median: the least and the most of up to seven figures, of more what half of them lie between.",
         "- Decoding: bytes are those of the blocks that one token is computed with, with all of the keys and values "
         "before it, times tokens a second; the limit is the fastest read of any kind that the probes around the figure "
@@ -506,11 +516,17 @@ def page(stored: dict) -> str:
     return "\n".join(map(wrapped, lines)) + "\n"
 
 
-def write(stored: dict, docs: Path) -> None:
-    """Replaces what is between the markers and nothing else."""
+def around(docs: Path) -> tuple[str, str]:
+    """What a page has before and after the markers; a new page has nothing."""
     text = docs.read_text() if docs.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise SystemExit(f"{docs} lacks the markers {BEGIN} and {END}")
+    return before, after
+
+
+def write(stored: dict, docs: Path) -> None:
+    """Replaces what is between the markers and nothing else."""
+    before, after = around(docs)
     docs.write_text(f"{before}{BEGIN}\n{page(stored)}{END}{after}")

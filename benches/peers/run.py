@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""Measures blyan beside its peers on this machine and writes docs/benchmarks.md, or where that is another machine's
-target/peers/benchmarks.md: see README.md.
+"""Measures blyan beside its peers on this machine and writes a page of it: see README.md.
 
-    python3 benches/peers/run.py --short            the small shape, each case once: below five minutes
+    python3 benches/peers/run.py --short            the small shape, each case once: some five minutes
     python3 benches/peers/run.py --full             several turns, OLMoE-1B-7B's shape and small models too
 
 Plain Python; what the peers need goes into a venv under target/peers. Results are merged into the JSON file beside the
@@ -63,8 +62,10 @@ class Bench:
     def prepare(self) -> None:
         here = machine(self.options.threads)
         if is_of_another(self.results, here):
-            stored = self.results["machine"]
-            sys.exit(f"{self.store} is of {stored['cpu']}, this is {here['cpu']}: give another page")
+            name = lambda of: f"{of['cpu']} with {of['cores']} cores"
+            sys.exit(f"{self.store} is of {name(self.results['machine'])}, this is {name(here)}: move it away, or give --docs")
+        self.options.docs.parent.mkdir(parents=True, exist_ok=True)
+        report.around(self.options.docs)
         self.results["machine"] = here
         TARGET.mkdir(parents=True, exist_ok=True)
         self.data.mkdir(parents=True, exist_ok=True)
@@ -300,6 +301,7 @@ class Bench:
     def save(self, key: str, entry: dict) -> None:
         """Merges one result into what is stored by now."""
         facts = dict(machine=self.results["machine"], versions=self.results["versions"])
+        facts |= dict(short=True) if self.options.short else {}
         self.results = load(self.store) | facts
         self.results.setdefault("results", {})[key] = entry
         partial = self.store.with_suffix(".part")
@@ -330,19 +332,21 @@ class Bench:
         for model in (MODELS[name] for name in o.models):
             pairs = [pair for pair in model.pairs if not left_out.get(pair.peer)]
             pairs = [pair for pair in pairs if not o.dtypes or pair.dtype in o.dtypes]
-            for number, pair in enumerate(pairs):
-                wanted = [CASES[name] for name in pair.cases if not o.only or name in o.only]
-                if o.short:
-                    wanted = [case.once() for case in wanted if not (pair.peer == "torch" and case.name in SLOW_WITH_TORCH)]
-                if not wanted:
-                    continue
-                # What the next pair of the model measures too stays.
-                following = pairs[number + 1 : number + 2]
-                keep = [self.data / f"{model.name}-{after.dtype}" for after in following]
-                keep += [self.data / f"{model.name}-{after.peer_type}.gguf" for after in following if after.peer]
-                self.measure_pair(model, pair, wanted, keep)
-            self.clean([])
-            self.drop_folder(model)
+            try:
+                for number, pair in enumerate(pairs):
+                    wanted = [CASES[name] for name in pair.cases if not o.only or name in o.only]
+                    if o.short:
+                        wanted = [case.once() for case in wanted if not (pair.peer == "torch" and case.name in SLOW_WITH_TORCH)]
+                    if not wanted:
+                        continue
+                    # What the next pair of the model measures too stays.
+                    following = pairs[number + 1 : number + 2]
+                    keep = [self.data / f"{model.name}-{after.dtype}" for after in following]
+                    keep += [self.data / f"{model.name}-{after.peer_type}.gguf" for after in following if after.peer]
+                    self.measure_pair(model, pair, wanted, keep)
+            finally:
+                self.clean([])
+                self.drop_folder(model)
 
 
 def machine(threads: int) -> dict:
@@ -363,9 +367,12 @@ def is_of_another(results: dict, here: dict) -> bool:
     return (stored["cpu"], stored["cores"]) != (here["cpu"], here["cores"])
 
 
-def page(threads: int) -> Path:
-    """The repository's page on the machine that it is of, else one that is this machine's own."""
+def page(short: bool, threads: int) -> Path:
+    """The repository's page on the machine that it is of, else one that is this machine's own. What the short mode
+    measures once never takes the place of what was measured several times."""
     docs = ROOT / "docs" / "benchmarks.md"
+    if short:
+        return TARGET / "short.md"
     if is_of_another(load(docs.with_suffix(".json")), machine(threads)):
         return TARGET / "benchmarks.md"
     return docs
@@ -442,11 +449,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--report-only", action="store_true", help="write the page from the figures beside it")
     parser.add_argument(
         "--docs", type=Path,
-        help="the page to write into; docs/benchmarks.md, or target/peers/benchmarks.md on another machine than its own",
+        help="the page to write into; target/peers/short.md in the short mode, else docs/benchmarks.md, or on another "
+        "machine than its own target/peers/benchmarks.md",
     )  # fmt: skip
     o = parser.parse_args()
-    # What is written again is what there is, whichever machine it is of.
-    o.docs = o.docs or (ROOT / "docs" / "benchmarks.md" if o.report_only else page(o.threads))
+    o.docs = o.docs or page(o.short, o.threads)
     if o.models is None:
         o.models = ["small", "tiny-kjv-moe", "smollm2", "olmoe"] if o.full else SHORT_MODELS
     unknown = [name for name in o.models if name not in MODELS] + [name for name in o.only or [] if name not in CASES]
@@ -465,6 +472,10 @@ def main() -> None:
     if not o.report_only:
         bench.prepare()
         bench.measure_all()
+        # With the digits that are stored, as it is written again.
+        bench.results = load(bench.store)
+    elif not bench.results:
+        sys.exit(f"{bench.store} is not there")
     report.write(bench.results, o.docs)
     say(f"wrote {o.docs}")
 
