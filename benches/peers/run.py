@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import report
@@ -164,7 +163,8 @@ class Bench:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         finally:
-            self.make_room(model, lambda: self.drop_folder(model))
+            if not self.keeps_to_the_end(model):
+                self.drop_folder(model)
         partial.rename(chain)
         # Written pages are small ones; read again, they may be huge.
         evict([chain])
@@ -203,10 +203,9 @@ class Bench:
         self.tool("config", model.name, path)
         return path
 
-    def make_room(self, model: Model, remove: Callable[[], None]) -> None:
-        """In the middle of a model; the short mode keeps its own to the end, which is small and used again."""
-        if not (self.options.short and model.name in SHORT_MODELS):
-            remove()
+    def keeps_to_the_end(self, model: Model) -> bool:
+        """Whether what is made of a model stays until all its pairs are measured: it is small, and used again."""
+        return self.options.short and model.name in SHORT_MODELS
 
     def clean(self, keep: list[Path]) -> None:
         """Removes the models that this run made, so that the next pair has room."""
@@ -324,7 +323,8 @@ class Bench:
             source = failure
         for case in cases:
             self.measure(model, pair, case, chain, source)
-        self.make_room(model, lambda: self.clean(keep))
+        if not self.keeps_to_the_end(model):
+            self.clean(keep)
 
     def measure_all(self) -> None:
         o = self.options
