@@ -65,7 +65,8 @@ impl PayloadStore {
     }
 
     /// As [`Self::get`], but a file that `record` knows, unchanged since its hash matched, is not
-    /// hashed again; one that is hashed is put on record.
+    /// hashed again; one that is hashed is put on record. What is had on trust is this caller's
+    /// alone: [`Self::get`] never gives it to others.
     pub(crate) fn get_recorded(
         &self,
         payload: &PayloadHash,
@@ -79,13 +80,17 @@ impl PayloadStore {
         // The file is looked at before it is opened and again afterwards, so that what is known is
         // known of the file that was opened.
         let before = identity()?;
-        if let Some(before) = before.filter(|before| record.knows(payload, before)) {
+        let known = before.is_some_and(|before| record.knows(payload, &before));
+        if known {
             let bytes = self.read(payload, len_bytes)?;
-            if identity()? == Some(before) {
-                return Ok(self.keep(payload, bytes));
+            if identity()? == before {
+                return Ok(bytes);
             }
         }
-        let bytes = self.get(payload, len_bytes)?;
+        // Hashed even if a map was verified before: that may be of a file that is not there any more.
+        let bytes = self.read(payload, len_bytes)?;
+        check_hash(payload, &bytes)?;
+        let bytes = self.keep(payload, bytes);
         if let Some(before) = before.filter(|before| identity().is_ok_and(|now| now == Some(*before))) {
             record.add(payload, before);
         }
