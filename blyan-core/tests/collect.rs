@@ -10,7 +10,7 @@ use crate::checkpoints::{fixture, import_into};
 use crate::support::{Failure, Rng, SimDisk};
 use blyan_core::chain::{ChainError, CollectOptions, CollectReport, Validators};
 use blyan_core::format::Change;
-use blyan_core::manager::{ManagerOptions, MoEModelManager, Snapshot, release};
+use blyan_core::manager::{ManagerError, ManagerOptions, MoEModelManager, Snapshot, release, rollback};
 use blyan_core::storage::Access;
 use blyan_core::{
     BlockHash, BlockKind, Chain, ChainId, Draft, Parent, ParentRole, PayloadHash, VerifyOptions,
@@ -290,4 +290,41 @@ fn a_block_that_is_needed_again_is_not_deleted() {
         let report = chain.verify(&VerifyOptions::full()).unwrap();
         assert!(report.is_ok() && report.collected.is_empty() == there);
     }
+}
+
+#[test]
+fn a_model_whose_weights_were_collected_takes_no_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    let first = import_into(&chain, &fixture("olmoe"), None);
+    let base = Snapshot::of_model(&chain, &first).unwrap();
+    let old = base.slots()[&"layer0.expert1".parse().unwrap()];
+    let bytes = chain.payload(&old.block).unwrap().to_vec();
+    let next = next_expert(&chain, old.block);
+    let second = base.with_block(&chain, &next).unwrap().publish(&chain).unwrap();
+    assert_eq!(collect(&chain).blocks, [old.block]);
+
+    let len = chain.len().unwrap();
+    match rollback(&chain, &second, &first, "it was worse").unwrap_err() {
+        ManagerError::Chain(ChainError::PayloadCollected { block, payload }) => {
+            assert_eq!((block, payload), (old.block, old.payload));
+        }
+        error => panic!("{error:?}"),
+    }
+    assert_eq!(chain.len().unwrap(), len, "nothing was appended");
+    assert_eq!(collect(&chain).blocks, [], "what runs is still the newest");
+
+    // Its content brings it back.
+    let header = chain.get(&old.block).unwrap().header().clone();
+    let draft = Draft {
+        lane: header.lane,
+        kind: header.kind,
+        name: header.name,
+        version: header.version,
+        parents: header.parents,
+        payload: bytes,
+        media_type: header.payload.media_type,
+    };
+    assert_eq!(chain.append(draft).unwrap(), old.block);
+    rollback(&chain, &second, &first, "it was worse").unwrap();
 }

@@ -197,6 +197,27 @@ impl Chain {
         Ok(plan)
     }
 
+    /// Refuses weights whose payload was collected and has not come back.
+    pub(crate) fn refuse_collected(
+        &self,
+        weights: impl IntoIterator<Item = (BlockHash, PayloadHash)>,
+    ) -> Result<(), ChainError> {
+        let reader = self.reader()?;
+        for (block, payload) in weights {
+            // A collection that was interrupted left some of what it noted.
+            if reader.is_collected(&payload)? {
+                let found = self.0.medium.stream_payload(&payload);
+                if found
+                    .map_err(StorageError::io("open payload", PathBuf::from(payload.to_string())))?
+                    .is_none()
+                {
+                    return Err(ChainError::PayloadCollected { block, payload });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The payloads of every block.
     pub(super) fn named_payloads(&self) -> Result<HashSet<PayloadHash>, ChainError> {
         self.topological_order().map(|block| Ok(block?.header().payload.hash)).collect()

@@ -36,7 +36,8 @@ pub fn lineage(chain: &Chain, block: &BlockHash) -> Result<Vec<Block>, ManagerEr
 ///
 /// # Errors
 ///
-/// [`ManagerError::NotInHistory`]; [`ManagerError`] from the chain, for a reason that is none.
+/// [`ManagerError::NotInHistory`]; [`ManagerError`] from the chain, for a reason that is none, and for an older model
+/// whose weights were collected.
 pub fn rollback(
     chain: &Chain,
     current: &BlockHash,

@@ -201,7 +201,8 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// [`ManagerError`] from the chain.
+    /// [`ManagerError`] from the chain; [`ChainError::PayloadCollected`](crate::ChainError::PayloadCollected) for weights that
+    /// were collected.
     pub fn publish(&self, chain: &Chain) -> Result<BlockHash, ManagerError> {
         match self.unchanged(chain)? {
             Some(model) => Ok(model),
@@ -248,6 +249,8 @@ impl Snapshot {
     }
 
     pub(super) fn draft(&self, chain: &Chain) -> Result<Draft, ManagerError> {
+        // A model that cannot run would take the place of one that can, whose weights the next collection takes.
+        chain.refuse_collected(self.slots.values().map(|pinned| (pinned.block, pinned.payload)))?;
         let mut version = Version::new(1, 0, 0);
         if let Some(base) = &self.base {
             version = self.change(chain, base)?.next(&chain.get(base)?.header().version);
