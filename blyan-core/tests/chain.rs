@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use blyan_core::chain::{
     ChainError, Draft, ParentView, SignatureRecord, ValidationError, Validator, Validators,
 };
-use blyan_core::storage::{Access, DirMedium, MemoryMedium, StorageError};
+use blyan_core::storage::{Access, DirMedium, Medium, MemoryMedium, StorageError};
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, Parent, ParentRole, PayloadHash, VerifyOptions};
 
 fn in_dir(dir: impl AsRef<Path>, access: Access) -> Result<Chain, ChainError> {
@@ -410,6 +410,24 @@ fn another_process_cannot_write_but_follows_every_commit() {
     assert_eq!(hear(&mut out), "22");
     drop(ask);
     assert!(reader.wait().unwrap().success());
+}
+
+#[test]
+fn a_payload_that_cannot_be_written_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    let medium = DirMedium::new(dir.path());
+    let payload = PayloadHash::of(b"weights");
+    let name = payload.to_string();
+    // A folder cannot be replaced by a file.
+    std::fs::create_dir_all(dir.path().join("payloads").join(&name[..2]).join(&name)).unwrap();
+    medium.write_temporary("1-1", b"weights").unwrap();
+    assert!(medium.publish("1-1", &payload).is_err());
+    assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    // A name that another has is not that one's end.
+    medium.write_temporary("1-2", b"weights").unwrap();
+    assert!(medium.write_temporary("1-2", b"others").is_err());
+    assert_eq!(std::fs::read(dir.path().join("tmp/1-2")).unwrap(), b"weights");
 }
 
 #[test]

@@ -137,7 +137,7 @@ impl Writer {
         let (payload, new_payload) = if tables::is_inline(&header) {
             (draft.payload, true)
         } else {
-            (Vec::new(), self.store_file(&header.payload, draft.payload, true)?)
+            (Vec::new(), self.store_file(&header.payload, draft.payload)?)
         };
         let height = parents.iter().map(|parent| parent.height().saturating_add(1)).max().unwrap_or(0);
         let number = self.next_number;
@@ -257,7 +257,7 @@ impl Writer {
     fn repair_payload(&mut self, stored: &Stored, bytes: Vec<u8>) -> Result<bool, ChainError> {
         let block = &stored.block;
         if !tables::is_inline(block.header()) {
-            return self.store_file(&block.header().payload, bytes, false);
+            return self.store_file(&block.header().payload, bytes);
         }
         if stored.inline_payload().is_ok() {
             return Ok(false);
@@ -272,12 +272,7 @@ impl Writer {
     }
 
     /// Makes sure that a payload file is there and intact; tells whether it had to be written.
-    fn store_file(
-        &mut self,
-        payload: &PayloadRef,
-        bytes: Vec<u8>,
-        new_block: bool,
-    ) -> Result<bool, ChainError> {
+    fn store_file(&mut self, payload: &PayloadRef, bytes: Vec<u8>) -> Result<bool, ChainError> {
         if self.intact.contains(&payload.hash) {
             return Ok(false);
         }
@@ -289,9 +284,7 @@ impl Writer {
             self.written.push(payload.hash);
         } else {
             self.payloads.keep(bytes);
-            if new_block {
-                self.payloads.rely_on(payload.hash);
-            }
+            self.payloads.rely_on(payload.hash);
         }
         if self.has_collected {
             let payload = &payload.hash;

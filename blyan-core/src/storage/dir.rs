@@ -59,6 +59,15 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
+/// A file that came to nothing goes at once: it may be large, and the disk full.
+fn removed_unless(done: io::Result<()>, temporary: &Path) -> io::Result<()> {
+    if done.is_err() {
+        // What cannot be removed is when the chain is opened for writing next.
+        let _ = fs::remove_file(temporary);
+    }
+    done
+}
+
 fn create_dir_durably(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
@@ -131,21 +140,20 @@ impl Medium for DirMedium {
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o444);
-        let mut file = options.open(self.temporary_path(name))?;
-        file.write_all(bytes)?;
-        file.sync_all()
+        let path = self.temporary_path(name);
+        let mut file = options.open(&path)?;
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        removed_unless(written, &path)
     }
 
     fn publish(&self, temporary: &str, payload: &PayloadHash) -> io::Result<()> {
         let (from, to) = (self.temporary_path(temporary), self.payload_path(payload));
         match fs::rename(&from, &to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(folder) = to.parent() {
-                    create_dir_durably(folder)?;
-                }
-                fs::rename(&from, &to)
+                let folder = to.parent().map_or(Ok(()), create_dir_durably);
+                removed_unless(folder.and_then(|()| fs::rename(&from, &to)), &from)
             }
-            other => other,
+            other => removed_unless(other, &from),
         }
     }
 

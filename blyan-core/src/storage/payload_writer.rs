@@ -82,27 +82,33 @@ impl Shared {
     fn run(&self) {
         let mut queue = lock(&self.queue);
         loop {
-            if let Some((payload, bytes)) = queue.waiting.pop_front() {
-                let failed = queue.failure.is_some();
-                drop(queue);
-                // After a failure the transaction is lost; what is still queued need not be written.
-                let result = if failed { Ok(()) } else { write_payload(&*self.medium, &payload, &bytes) };
-                queue = lock(&self.queue);
-                queue.bytes_in_flight -= bytes.len();
-                queue.keep(bytes);
-                queue.files_in_flight -= 1;
-                if let Err(error) = result {
-                    queue.failure.get_or_insert(error);
-                }
-                self.done.notify_all();
-            } else if queue.closed {
+            queue = self.write_waiting(queue);
+            if queue.closed {
                 return;
-            } else {
-                queue.idle_threads += 1;
-                queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
-                queue.idle_threads -= 1;
             }
+            queue.idle_threads += 1;
+            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle_threads -= 1;
         }
+    }
+
+    /// Writes what waits; the queue is not locked meanwhile.
+    fn write_waiting<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        while let Some((payload, bytes)) = queue.waiting.pop_front() {
+            let failed = queue.failure.is_some();
+            drop(queue);
+            // After a failure the transaction is lost; what is still queued need not be written.
+            let result = if failed { Ok(()) } else { write_payload(&*self.medium, &payload, &bytes) };
+            queue = lock(&self.queue);
+            queue.bytes_in_flight -= bytes.len();
+            queue.keep(bytes);
+            queue.files_in_flight -= 1;
+            if let Err(error) = result {
+                queue.failure.get_or_insert(error);
+            }
+            self.done.notify_all();
+        }
+        queue
     }
 }
 
@@ -145,21 +151,17 @@ impl PayloadWriter {
             let spawned = thread.spawn(move || shared.run());
             match spawned {
                 Ok(handle) => self.threads.push(handle),
-                // One thread is enough; without any, nothing would ever be written.
-                Err(_) if !self.threads.is_empty() => {}
-                Err(source) => {
-                    return Err(StorageError::Io {
-                        action: "start a thread for",
-                        path: "payloads".into(),
-                        source,
-                    });
+                // One thread is enough; without any, nothing else would ever write it.
+                Err(_) if self.threads.is_empty() => {
+                    drop(self.shared.write_waiting(lock(&self.shared.queue)));
                 }
+                Err(_) => {}
             }
         }
         Ok(())
     }
 
-    /// An existing file that a new block relies on: its name must be durable too.
+    /// An existing file that a block relies on: its name must be durable too, as who wrote it may have been killed before it was.
     pub(crate) fn rely_on(&mut self, payload: PayloadHash) {
         self.unsynced.push(payload);
     }
