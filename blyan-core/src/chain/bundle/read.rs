@@ -230,7 +230,12 @@ struct Planned {
 }
 
 /// Sorts the blocks so that parents come first, and checks that all they need is there.
-fn plan(chain: &Chain, contents: &Contents, source: &mut dyn Source) -> Result<Vec<Planned>, ChainError> {
+fn plan(
+    chain: &Chain,
+    contents: &Contents,
+    source: &mut dyn Source,
+    options: &UnbundleOptions<'_>,
+) -> Result<Vec<Planned>, ChainError> {
     let numbers: HashMap<BlockHash, usize> =
         contents.blocks.iter().enumerate().map(|(number, (hash, _))| (*hash, number)).collect();
     let reader = chain.reader()?;
@@ -239,7 +244,10 @@ fn plan(chain: &Chain, contents: &Contents, source: &mut dyn Source) -> Result<V
     let mut edges: Vec<(u32, u32)> = Vec::new();
     let mut waits_for = vec![0_u32; contents.blocks.len()];
     let mut planned = Vec::with_capacity(contents.blocks.len());
+    // Many blocks may name one large file, which is hashed once.
+    let mut intact: HashMap<(PayloadHash, u64), bool> = HashMap::new();
     for (number, (hash, place)) in contents.blocks.iter().enumerate() {
+        check_cancelled(options.cancel)?;
         let header = read_header(*place, hash, source)?;
         for parent in &header.parents {
             if let Some(parent) = numbers.get(&parent.hash) {
@@ -264,8 +272,17 @@ fn plan(chain: &Chain, contents: &Contents, source: &mut dyn Source) -> Result<V
                 }
             }
             None => {
-                let stored = !tables::is_inline(&header)
-                    && chain.payloads().is_intact(&header.payload.hash, header.payload.len_bytes)?;
+                let stored = !tables::is_inline(&header) && {
+                    let file = (header.payload.hash, header.payload.len_bytes);
+                    match intact.get(&file) {
+                        Some(&intact) => intact,
+                        None => {
+                            let found = chain.payloads().is_intact(&file.0, file.1)?;
+                            intact.insert(file, found);
+                            found
+                        }
+                    }
+                };
                 if !stored && reader.find(hash)?.is_none() {
                     let payload = header.payload.hash;
                     return Err(BundleError::MissingPayload { block: *hash, payload }.into());
@@ -424,7 +441,7 @@ impl Chain {
     ) -> Result<UnbundleReport, ChainError> {
         // Begun first: nobody collects a payload that was found in the chain.
         let mut writer = self.writer()?;
-        let plan = plan(self, contents, source)?;
+        let plan = plan(self, contents, source, options)?;
         let done = match append(&mut writer, self, &plan, contents, source, options) {
             Ok(done) => done,
             Err(error) => {
