@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::checkpoints::{fixture, import_into, imported, open, tiny_kjv};
-use blyan_core::Chain;
 use blyan_core::manager::chat::ChatRequest;
 use blyan_core::manager::{
     FinishReason, GenerateOptions, ManagerError, ManagerOptions, MoEModelManager, SharedSession,
 };
+use blyan_core::{BlockKind, Chain, ChainId};
 
 fn options(max_tokens: usize) -> GenerateOptions {
     GenerateOptions { max_tokens: Some(max_tokens), ..GenerateOptions::default() }
@@ -298,4 +298,31 @@ fn a_shared_session_is_had_by_one_at_a_time_and_comes_back() {
     let pieces: Vec<u32> = generation.map(|piece| piece.unwrap().token).collect();
     assert_eq!(pieces, expected[1..]);
     assert_eq!(shared.with(|session| session.tokens().len()).unwrap(), 9);
+}
+
+#[test]
+fn a_session_that_fails_midway_is_as_it_was_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    import_into(&chain, &tiny_kjv(), None);
+    let experts = chain.blocks(ChainId::Parameter).map(Result::unwrap);
+    let experts = experts.filter(|block| block.header().kind == BlockKind::EXPERT);
+    let (mut failed, mut midway) = (0, 0);
+    for block in experts {
+        let name = block.header().payload.hash.to_string();
+        let path = dir.path().join("payloads").join(&name[..2]).join(&name);
+        let hidden = path.with_extension("hidden");
+        std::fs::rename(&path, &hidden).unwrap();
+        let chain = Chain::open_read_only(dir.path()).unwrap();
+        let model = open(&chain, |_| ());
+        let mut session = model.session();
+        if session.generate("And God said", &options(8)).is_err() {
+            failed += 1;
+            assert!(session.tokens().is_empty());
+            let mut stream = session.stream("And God said", &options(8)).unwrap();
+            midway += usize::from(stream.by_ref().take_while(Result::is_ok).count() > 0);
+        }
+        std::fs::rename(&hidden, &path).unwrap();
+    }
+    assert!(failed > 0 && midway > 0, "{failed} experts were needed, {midway} of them not at first");
 }

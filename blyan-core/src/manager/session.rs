@@ -169,14 +169,20 @@ impl Session {
         prompt: impl Into<Prompt>,
         options: &GenerateOptions,
     ) -> Result<Generation, ManagerError> {
-        self.stream(prompt, options)?.complete()
+        let len = self.history.len();
+        let made = self.stream(prompt, options)?.complete();
+        if made.is_err() {
+            // The tokens before the one that failed went in.
+            self.truncate(len);
+        }
+        made
     }
 
     /// As [`Session::generate`], piece by piece.
     ///
     /// # Errors
     ///
-    /// As [`Session::generate`]; what fails later comes out of the stream.
+    /// As [`Session::generate`]; what fails later comes out of the stream, and what it gave before stays in the session.
     pub fn stream(
         &mut self,
         prompt: impl Into<Prompt>,
