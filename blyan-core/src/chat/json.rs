@@ -61,7 +61,9 @@ fn write_value(out: &mut String, value: &Value, style: &Style<'_>, depth: usize)
         return Err(Error::new(ErrorKind::BadSerialization, "the value is nested too deeply"));
     }
     // As it grows: a small value that holds another many times is endless when written out.
-    let text_len = value.as_str().map_or(0, str::len) + style.indent.as_ref().map_or(0, |i| i.len() * depth);
+    let indent_len = style.indent.as_ref().map_or(0, |i| i.len() * depth);
+    let separators_len = style.item_separator.len() + style.key_separator.len();
+    let text_len = value.as_str().map_or(0, str::len) + indent_len + separators_len;
     style.state.consume_fuel(1 + text_len as u64 / 64)?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
@@ -87,6 +89,7 @@ fn write_value(out: &mut String, value: &Value, style: &Style<'_>, depth: usize)
             let mut entries = Vec::new();
             for key in value.try_iter()? {
                 let item = value.get_item(&key)?;
+                style.state.consume_fuel(key.as_str().map_or(0, str::len) as u64 / 64)?;
                 entries.push((key_text(&key)?, item));
             }
             if style.sort_keys {
@@ -147,24 +150,29 @@ pub(super) fn string(state: &State<'_, '_>, value: &Value) -> Result<Value, Erro
 }
 
 /// Charges for everything in a list or map before the engine writes it out, which it would only
-/// charge for when done: too late for a small value that holds another many times.
-fn pay_for(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+/// charge for when done: too late for a small value that holds another many times. Returns the charge.
+pub(super) fn pay_for(state: &State<'_, '_>, value: &Value) -> Result<u64, Error> {
+    let mut paid = 0;
     match value.kind() {
-        ValueKind::Seq => {
-            for item in value.try_iter()? {
-                state.consume_fuel(1)?;
-                pay_for(state, &item)?;
-            }
-        }
         ValueKind::Map => {
             for key in value.try_iter()? {
                 state.consume_fuel(2)?;
-                pay_for(state, &value.get_item(&key)?)?;
+                paid += 2 + pay_for(state, &key)? + pay_for(state, &value.get_item(&key)?)?;
             }
         }
-        _ => state.consume_fuel(value.as_str().map_or(0, str::len) as u64 / 64)?,
+        // The engine writes out what is in an iterable if it knows how much that is.
+        kind if kind == ValueKind::Seq || (kind == ValueKind::Iterable && value.len().is_some()) => {
+            for item in value.try_iter()? {
+                state.consume_fuel(1)?;
+                paid += 1 + pay_for(state, &item)?;
+            }
+        }
+        _ => {
+            paid = value.as_str().map_or(0, str::len) as u64 / 64;
+            state.consume_fuel(paid)?;
+        }
     }
-    Ok(())
+    Ok(paid)
 }
 
 /// Integers in full; floats as Python's `repr`: the shortest digits that read back equal, with an

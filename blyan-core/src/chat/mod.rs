@@ -23,7 +23,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
+use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
@@ -47,6 +47,10 @@ const MAX_FUEL: u64 = 1_000_000;
 /// fuel lasts, at up to 400 bytes a level: in a stack of usual size that would abort the process.
 /// Only what is used of it takes memory.
 const STACK_BYTES: usize = 512 << 20;
+
+/// Fuel for a field that `format` fills, besides its width and arguments: the longest number has some
+/// 400 bytes.
+const FIELD_FUEL: u64 = 8;
 
 /// Special tokens that a template can name, as transformers 5 passes them.
 const SPECIAL_TOKENS: [&str; 7] =
@@ -378,7 +382,7 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     Ok(environment)
 }
 
-/// Python's methods, as far as they may make texts much longer than their arguments paid for by fuel.
+/// Python's methods. Fuel pays for the texts they read, and beforehand for what they may make of them.
 fn method(
     state: &mut State<'_, '_>,
     value: &Value,
@@ -387,24 +391,70 @@ fn method(
 ) -> Result<Value, minijinja::Error> {
     if let Some(text) = value.as_str() {
         let bytes = |value: &Value| value.as_str().map_or(0, str::len);
-        let len_bytes = match (method, args) {
+        let made = match (method, args) {
             ("replace", [old, new, ..]) => {
                 let matches = old.as_str().map_or(0, |old| text.matches(old).count());
-                matches.saturating_mul(bytes(new)).saturating_add(text.len())
+                matches.saturating_mul(bytes(new))
             }
             ("join", [list]) => {
                 let mut sum = 0_usize;
                 for item in list.try_iter()? {
                     state.consume_fuel(1)?;
-                    sum = sum.saturating_add(bytes(&item)).saturating_add(text.len());
+                    json::pay_for(state, &item)?;
+                    sum = sum.saturating_add(text.len());
                 }
                 sum
             }
-            _ => text.len(),
+            ("format", _) => {
+                // Any field may be any argument.
+                let mut field = FIELD_FUEL;
+                for arg in args {
+                    field += 1 + json::pay_for(state, arg)?;
+                }
+                let fields = text.matches('{').count() as u64;
+                // A character has up to 4 bytes.
+                state.consume_fuel(fields.saturating_mul(field).saturating_add(widths(text) / 16))?;
+                0
+            }
+            // Each piece is a value.
+            ("split", _) => {
+                let pieces = match args.first().and_then(Value::as_str) {
+                    Some(separator) => text.matches(separator).count(),
+                    None => text.split_whitespace().count(),
+                };
+                pieces.saturating_mul(64)
+            }
+            ("splitlines", _) => text.lines().count().saturating_mul(64),
+            // These look up each character among those given.
+            ("strip" | "lstrip" | "rstrip", [chars, ..]) => text.len().saturating_mul(bytes(chars)),
+            ("startswith" | "endswith", [list])
+                if matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) =>
+            {
+                let mut sum = 0_usize;
+                for item in list.try_iter()? {
+                    state.consume_fuel(1)?;
+                    sum = sum.saturating_add(bytes(&item));
+                }
+                sum
+            }
+            _ => 0,
         };
-        state.consume_fuel(len_bytes as u64 / 64)?;
+        let read = args.iter().map(bytes).fold(text.len(), usize::saturating_add);
+        state.consume_fuel(made.saturating_add(read) as u64 / 64)?;
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+}
+
+/// The sum of the widths and precisions in a text for `format`: of the numbers in what may end a field,
+/// some of which may be none. One over 65,535 counts as more than any fuel: the engine panics on some.
+fn widths(text: &str) -> u64 {
+    let ends_field = |c: char| c.is_ascii_digit() || ".,_bdeEfFgGoxXcs".contains(c);
+    let fields = text.split_inclusive('}').filter_map(|part| part.strip_suffix('}'));
+    let ends = fields.filter_map(|field| field.rsplit(|c: char| !ends_field(c)).next());
+    ends.flat_map(|end| end.split(|c: char| !c.is_ascii_digit()))
+        .filter(|digits| !digits.is_empty())
+        .map(|digits| digits.parse::<u16>().map_or(u64::MAX, u64::from))
+        .fold(0, u64::saturating_add)
 }
 
 fn minijinja_error(reason: impl Into<std::borrow::Cow<'static, str>>) -> minijinja::Error {

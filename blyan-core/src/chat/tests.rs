@@ -67,14 +67,60 @@ fn endless_and_greedy_templates_run_out_of_fuel() {
         "{% set ns = namespace(x='x') %}{% for i in range(1000) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
         "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x.replace('x', 'xx') %}{% endfor %}",
         "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x.join([ns.x, ns.x]) %}{% endfor %}",
+        // A width aborted the process, a precision took all memory.
+        "{{ '{:>1000000000000000}'.format('x') }}",
+        "{{ '{:.9999999999f}'.format(1.5) }}",
+        "{{ '{:.70000f}'.format(1) }}",
+        "{{ '{:}>99999999}'.format('x') }}",
+        "{{ '{:09999999,}'.format(1) }}",
+        "{{ '{n:>99999999,.3f}'.format(n=1.5) }}",
+        "{{ '{:>99999999999999999999999999}'.format('x') }}",
+        "{{ ('{0:>60000}' * 10000).format('x') }}",
+        "{% set x = 'x' * 1000000 %}{{ ('{0}' * 1000).format(x) }}",
+        "{% set x = 'x' * 1000000 %}{{ ('{x[a]}' * 1000).format(x={'a': x}) }}",
+        "{{ ('{0:f}' * 100000).format(1e300) }}",
+        "{{ ('a,' * 1000000).split(',') }}",
+        "{{ ('a ' * 1000000).split() }}",
+        "{{ ('\\n' * 1000000).splitlines() }}",
+        "{{ ('b' * 1000000).strip('a' * 1000000) }}",
+        // Keys and separators count like values.
+        "{% set d = {'k' * 1000000: 1} %}{{ [d] * 1000 }}",
+        "{% set d = {'k' * 1000000: 1} %}{{ ([d] * 1000)|tojson }}",
+        "{{ ([1] * 1000)|tojson(separators=['k' * 1000000, ':']) }}",
     ] {
         assert_eq!(render(template, &hello()), Err(ChatError::OutOfFuel), "{template}");
     }
     // A list that holds one list twice, that holds one list twice …: small, but not when written out.
     let doubled =
         "{% set ns = namespace(x=[]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}";
-    for end in ["{{ ns.x|tojson }}", "{{ ns.x|tojson(indent=60) }}", "{{ ns.x }}", "{{ ns.x|string }}"] {
+    for end in [
+        "{{ ns.x|tojson }}",
+        "{{ ns.x|tojson(indent=60) }}",
+        "{{ ns.x }}",
+        "{{ ns.x|string }}",
+        "{{ ''.join([ns.x]) }}",
+        "{{ '{}'.format(ns.x) }}",
+        "{{ '{x}'.format(x=ns.x) }}",
+        "{% set d = {'a': ns.x} %}{{ d.values() }}",
+    ] {
         assert_eq!(render(&(doubled.to_owned() + end), &hello()), Err(ChatError::OutOfFuel), "{end}");
+    }
+}
+
+/// Expected values are Python's.
+#[test]
+fn methods_of_texts_do_what_python_s_do() {
+    for (template, expected) in [
+        ("{{ '{} {}'.format(bos_token, messages[0].content) }}", "<s> Hello"),
+        ("{{ '{0}-{0:>4}|{n:05.1f}|{m[a]:^3}'.format('x', n=2.5, m={'a': 7}) }}", "x-   x|002.5| 7 "),
+        ("{{ 'on 20260301: {}, then 99999999'.format('x') }}", "on 20260301: x, then 99999999"),
+        ("{{ '{:>300}'.format('x')|length }}", "300"),
+        ("{{ ', '.join(['a', 1, 'b']) }}", "a, 1, b"),
+        ("{{ 'a b  c'.split()|length }}{{ 'a,b,c'.split(',', 1)[1] }}", "3b,c"),
+        ("{{ 'a\\nb\\n'.splitlines()|length }}{{ '-+x+'.strip('+-') }}", "2x"),
+        ("{{ 'abc'.startswith(['x', 'ab']) }} {{ 'abc'.endswith('b') }}", "True False"),
+    ] {
+        assert_eq!(render(template, &hello()).as_deref(), Ok(expected), "{template}");
     }
 }
 
