@@ -103,6 +103,20 @@ fn weight_files() {
     assert_error!(with_weights(&file("{}", 0)), ImportError::MissingTensors { names } if names.len() == 29);
 }
 
+/// Each missing name was once looked up among all the others, for minutes, and the text had 12 MB.
+#[test]
+fn a_config_of_many_layers_without_tensors_is_refused_at_once() {
+    let mut checkpoint = Checkpoint::of("llama");
+    checkpoint.config.insert("num_hidden_layers".to_owned(), json!(49_998));
+    let dir = checkpoint.write();
+    fs::write(dir.path().join("model.safetensors"), file("{}", 0)).unwrap();
+    let chain = Chain::in_memory().unwrap();
+    let error = import::checkpoint(&chain, dir.path(), &ImportOptions::default()).unwrap_err();
+    assert!(error.to_string().len() < 4096);
+    assert_error!(error, ImportError::MissingTensors { names } if names.len() == 9 * 49_998 + 2);
+    assert!(chain.is_empty().unwrap());
+}
+
 #[test]
 fn tensors() {
     let change = |edit: &dyn Fn(&mut Checkpoint)| {

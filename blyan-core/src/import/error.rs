@@ -11,6 +11,12 @@ use crate::format::{ManifestError, SpecError};
 use crate::hash::BlockHash;
 use crate::tensor::TensorError;
 
+/// Most names that the text of an error lists; its field has all.
+const MAX_LISTED: usize = 10;
+
+/// Most characters of each.
+const MAX_NAME_CHARS: usize = 200;
+
 /// A folder or GGUF file that cannot be imported. Nothing was appended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -146,7 +152,7 @@ pub enum ImportError {
         name: String,
     },
     /// Files that the index names are not there.
-    #[error("model.safetensors.index.json names files that are missing: {}", names.join(", "))]
+    #[error("model.safetensors.index.json names files that are missing: {}", listed(names))]
     MissingShards {
         /// All of their names.
         names: Vec<String>,
@@ -170,13 +176,13 @@ pub enum ImportError {
         source: TensorError,
     },
     /// Tensors that the config promises are not there.
-    #[error("the checkpoint lacks {} tensors: {}", names.len(), names.join(", "))]
+    #[error("the checkpoint lacks {} tensors: {}", names.len(), listed(names))]
     MissingTensors {
         /// All of their names.
         names: Vec<String>,
     },
     /// Tensors that no part of the model uses: leaving them out may change what it computes.
-    #[error("the checkpoint has {} tensors that the model does not use: {}", names.len(), names.join(", "))]
+    #[error("the checkpoint has {} tensors that the model does not use: {}", names.len(), listed(names))]
     UnexpectedTensors {
         /// All of their names.
         names: Vec<String>,
@@ -210,6 +216,19 @@ pub enum ImportError {
     /// The caller asked to stop.
     #[error("the import was cancelled; nothing was appended")]
     Cancelled,
+}
+
+/// The first of some names, and how many more there are.
+fn listed(names: &[String]) -> String {
+    let shortened = |name: &String| match name.char_indices().nth(MAX_NAME_CHARS) {
+        Some((at, _)) => format!("{}…", name.get(..at).unwrap_or_default()),
+        None => name.clone(),
+    };
+    let first = names.iter().take(MAX_LISTED).map(shortened).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_LISTED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
 }
 
 /// A model that cannot be exported.
@@ -286,5 +305,24 @@ impl From<ChainError> for ImportError {
 impl From<ChainError> for ExportError {
     fn from(error: ChainError) -> Self {
         Self::Chain(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_list_the_first_names_and_count_the_rest() {
+        let names = |count: usize| (0..count).map(|n| format!("t{n}")).collect::<Vec<_>>();
+        let text = ImportError::MissingTensors { names: names(2) }.to_string();
+        assert_eq!(text, "the checkpoint lacks 2 tensors: t0, t1");
+        let ten = "t0, t1, t2, t3, t4, t5, t6, t7, t8, t9";
+        let text = ImportError::UnexpectedTensors { names: names(10) }.to_string();
+        assert_eq!(text, format!("the checkpoint has 10 tensors that the model does not use: {ten}"));
+        let text = ImportError::MissingTensors { names: names(12_345) }.to_string();
+        assert_eq!(text, format!("the checkpoint lacks 12345 tensors: {ten} and 12335 more"));
+        let text = ImportError::MissingShards { names: vec!["é".repeat(1 << 20); 1000] }.to_string();
+        assert!(text.len() < 8 << 10 && text.ends_with("… and 990 more"), "{}", text.len());
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn plan(
     if own_head {
         slots.push(Slot::Head);
     }
-    let mut planner = Planner { spec, weights, dtype, used: BTreeSet::new(), missing: Vec::new() };
+    let mut planner = Planner { spec, weights, dtype, used: BTreeSet::new(), missing: Missing::default() };
     let mut blocks = Vec::with_capacity(slots.len());
     let mut found = Vec::new();
     for slot in slots {
@@ -89,7 +89,15 @@ struct Planner<'a> {
     weights: &'a Weights,
     dtype: Option<DType>,
     used: BTreeSet<String>,
-    missing: Vec<String>,
+    missing: Missing,
+}
+
+/// Names of tensors that were not found, each once, in the order in which they were looked for.
+#[derive(Default)]
+struct Missing {
+    names: Vec<String>,
+    /// The same: a config may promise half a million.
+    known: BTreeSet<String>,
 }
 
 impl<'a> Planner<'a> {
@@ -113,16 +121,16 @@ impl<'a> Planner<'a> {
             return Some(Source { located, stacked: Some(stacked) });
         }
         let missing = naming.expected(self.spec, slot, tensor.name);
-        if !self.missing.contains(&missing) {
-            self.missing.push(missing);
+        if self.missing.known.insert(missing.clone()) {
+            self.missing.names.push(missing);
         }
         None
     }
 
     /// Checks that everything was found and nothing is left over.
     fn complete(&mut self) -> Result<(), ImportError> {
-        if !self.missing.is_empty() {
-            return Err(ImportError::MissingTensors { names: std::mem::take(&mut self.missing) });
+        if !self.missing.names.is_empty() {
+            return Err(ImportError::MissingTensors { names: std::mem::take(&mut self.missing.names) });
         }
         let naming = self.weights.naming();
         let (embedding, head) = naming.ends();

@@ -101,6 +101,12 @@ pub(super) fn read(
     {
         return Err(keys.unsupported("hidden_act", value, "expected silu"));
     }
+    // False turns attention bidirectional, so it is no feature that is off.
+    if let Some(value) = keys.get("is_causal")
+        && *value != Value::Bool(true)
+    {
+        return Err(keys.unsupported("is_causal", value, "expected true"));
+    }
     same_dtype(&keys)?;
 
     let layers = keys.required_count("num_hidden_layers")?;
@@ -145,6 +151,8 @@ struct Defaults {
     rope_theta: f64,
     /// Of `num_key_value_heads`; `None` means as many as query heads.
     num_key_value_heads: Option<usize>,
+    /// Of `sliding_window`; `None` means none.
+    sliding_window: Option<usize>,
     bos: Option<u32>,
     eos: Option<u32>,
     pad: Option<u32>,
@@ -156,6 +164,7 @@ fn defaults(architecture: Architecture) -> Defaults {
         rms_norm_eps: 1e-6,
         rope_theta: 1e4,
         num_key_value_heads: None,
+        sliding_window: None,
         bos: None,
         eos: None,
         pad: None,
@@ -166,6 +175,7 @@ fn defaults(architecture: Architecture) -> Defaults {
             rms_norm_eps: 1e-5,
             rope_theta: 1e6,
             num_key_value_heads: Some(8),
+            sliding_window: None,
             bos: Some(1),
             eos: Some(2),
             pad: None,
@@ -177,9 +187,15 @@ fn defaults(architecture: Architecture) -> Defaults {
             pad: Some(1),
             ..qwen
         },
-        Architecture::Qwen2Moe => Defaults { num_key_value_heads: Some(16), ..qwen },
-        Architecture::Qwen3Moe => Defaults { num_key_value_heads: Some(4), ..qwen },
-        Architecture::Qwen3 | Architecture::Qwen2 => Defaults { num_key_value_heads: Some(32), ..qwen },
+        Architecture::Qwen2Moe => {
+            Defaults { num_key_value_heads: Some(16), sliding_window: Some(4096), ..qwen }
+        }
+        Architecture::Qwen3Moe => {
+            Defaults { num_key_value_heads: Some(4), sliding_window: Some(4096), ..qwen }
+        }
+        Architecture::Qwen3 | Architecture::Qwen2 => {
+            Defaults { num_key_value_heads: Some(32), sliding_window: Some(4096), ..qwen }
+        }
         Architecture::Llama => Defaults { max_position_embeddings: 2048, bos: Some(1), eos: Some(2), ..qwen },
     }
 }
@@ -283,6 +299,8 @@ fn windows(
         }
         match (keys.count("sliding_window")?, value) {
             (Some(0), Some(value)) => Err(keys.invalid("sliding_window", value, "at least 1, or null")),
+            // Null means none, absent means the class's default.
+            (None, None) => Ok(defaults(architecture).sliding_window),
             (window, _) => Ok(window),
         }
     };

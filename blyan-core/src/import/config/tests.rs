@@ -179,6 +179,40 @@ fn windows_follow_each_architecture() {
     );
 }
 
+/// An absent window was taken for null, which gave every layer full attention.
+#[test]
+fn an_absent_window_is_the_class_s_and_a_null_one_is_none() {
+    let types = json!(["sliding_attention", "full_attention", "full_attention"]);
+    for (name, keys, first) in [
+        ("qwen2_odd", json!({"max_window_layers": 1}), 1),
+        ("qwen3", json!({"max_window_layers": 1}), 1),
+        ("qwen3_moe", json!({}), 0),
+    ] {
+        let config = without(&fixture(name), &["layer_types", "sliding_window"]);
+        let config = with(&with(&config, json!({"use_sliding_window": true})), keys);
+        let windows = |config: &Config| -> Vec<Option<usize>> {
+            spec(config).unwrap().layers.iter().map(|layer| layer.sliding_window).collect()
+        };
+        let absent = windows(&config);
+        assert!(absent.len() > first, "{name}");
+        let expected = |layer: usize| (layer >= first).then_some(4096);
+        assert!(absent.iter().enumerate().all(|(layer, window)| *window == expected(layer)), "{name}");
+        let null = windows(&with(&config, json!({"sliding_window": null})));
+        assert!(null.iter().all(Option::is_none), "{name}");
+        let off = windows(&with(&config, json!({"use_sliding_window": false})));
+        assert!(off.iter().all(Option::is_none), "{name}");
+    }
+    let config = without(&fixture("qwen2_moe"), &["layer_types", "sliding_window"]);
+    let config = with(&config, json!({"use_sliding_window": true}));
+    let error = spec(&config).unwrap_err();
+    assert!(matches!(error, ImportError::Unsupported { key, .. } if key == "use_sliding_window"));
+    let layers = spec(&with(&config, json!({"layer_types": types}))).unwrap().layers;
+    let windows: Vec<Option<usize>> = layers.iter().map(|layer| layer.sliding_window).collect();
+    assert_eq!(windows, [Some(4096), None, None]);
+    let null = spec(&with(&config, json!({"sliding_window": null}))).unwrap().layers;
+    assert!(null.iter().all(|layer| layer.sliding_window.is_none()));
+}
+
 #[test]
 fn absent_keys_have_their_class_s_defaults() {
     let minimal = |name: &str, keys: &[&str]| spec(&without(&fixture(name), keys)).unwrap();
@@ -277,6 +311,8 @@ fn harmless_keys_are_harmless() {
         json!({"something_new": false, "another": null, "quantization_config": null}),
         json!({"norm_topk_prob": true, "hidden_act": "swish", "partial_rotary_factor": 1}),
         json!({"pad_token_id": -1, "num_experts": 8}),
+        json!({"is_causal": true}),
+        json!({"is_causal": null}),
     ] {
         assert_eq!(spec(&with(&config, keys.clone())).unwrap(), expected, "{keys}");
     }
@@ -311,6 +347,9 @@ fn arithmetic_that_is_not_supported_is_refused_by_name() {
         ("mixtral", json!({"norm_topk_prob": false}), "norm_topk_prob"),
         ("mixtral", json!({"attention_bias": true}), "attention_bias"),
         ("mixtral", json!({"clip_qkv": 1.0}), "clip_qkv"),
+        ("mixtral", json!({"is_causal": false}), "is_causal"),
+        ("qwen2_odd", json!({"is_causal": false}), "is_causal"),
+        ("llama", json!({"is_causal": 1}), "is_causal"),
         ("mixtral", json!({"sliding_window": 0}), "sliding_window"),
         ("mixtral", json!({"layer_types": sliding}), "layer_types"),
         ("mixtral", json!({"auto_map": {"AutoModel": "x.Y"}}), "auto_map"),

@@ -39,7 +39,7 @@ pub(super) fn read(
         return Err(metadata.unsupported(&key, &Value::Text((*text).to_owned()), reason));
     }
     if let Some(vocabulary) = vocabulary {
-        texts.push((Slot::Tokenizer, vocabulary.to_json()));
+        texts.push((Slot::Tokenizer, vocabulary.to_json()?));
         let config = tokenizer_config(vocabulary, &templates, context);
         texts.push((Slot::TokenizerConfig, pretty(config)));
         if let [(name, template)] = templates.as_slice()

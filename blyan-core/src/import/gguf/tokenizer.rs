@@ -31,6 +31,13 @@ const ENDS: [&str; 9] = [
 /// unless told to.
 const MAX_PIECE_CHARS: usize = 512;
 
+/// Most bytes of merges that scores may stand for, as many as a tokenizer.json may have when it is
+/// opened. The 262,144 pieces of the largest published vocabularies make some 100 MB.
+const MAX_MERGES_BYTES: usize = 256 << 20;
+
+/// What counts for each merge besides its letters: it takes some memory until it is written.
+const MERGE_BYTES: usize = 128;
+
 /// What a token is, under SentencePiece's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -258,7 +265,11 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// The bytes of `tokenizer.json`.
-    pub(super) fn to_json(&self) -> Vec<u8> {
+    ///
+    /// # Errors
+    ///
+    /// [`GgufError::Tokenizer`] if scores stand for more merges than any tokenizer has.
+    pub(super) fn to_json(&self) -> Result<Vec<u8>, GgufError> {
         let added: Vec<Json> =
             (0..).zip(self.tokens).filter_map(|(id, token)| self.added(id, token)).collect();
         let vocab = (0..).zip(self.tokens).filter(|(id, token)| !self.is_padding(*id, token));
@@ -267,7 +278,7 @@ impl<'a> Vocabulary<'a> {
         let (merges, ignore_merges) = match &self.model {
             Model::Gpt2 { merges, pre } => (pairs(merges), pre.ignore_merges),
             Model::SentencePiece { scores: Some(scores), merges, .. } if merges.is_empty() => {
-                (pairs(&self.merges_of_scores(scores)), false)
+                (pairs(&self.merges_of_scores(scores)?), false)
             }
             Model::SentencePiece { merges, .. } => (pairs(merges), false),
         };
@@ -306,7 +317,7 @@ impl<'a> Vocabulary<'a> {
                 "merges": merges,
             },
         });
-        tokenizer.to_string().into_bytes()
+        Ok(tokenizer.to_string().into_bytes())
     }
 
     /// Tokens that are found in a text before anything else is done to it.
@@ -355,7 +366,7 @@ impl<'a> Vocabulary<'a> {
     /// The merges that scores stand for: every way to put a piece together from two others, the best
     /// piece first; of one piece, and of pieces with equal scores, the longest left part first, then the
     /// longest right part. What SentencePiece never makes of text takes no part.
-    fn merges_of_scores(&self, scores: &[f64]) -> Vec<(&'a str, &'a str)> {
+    fn merges_of_scores(&self, scores: &[f64]) -> Result<Vec<(&'a str, &'a str)>, GgufError> {
         let made = |id: &usize| matches!(self.kind(*id), Kind::Normal | Kind::Unused);
         let ids: BTreeMap<&str, usize> = self
             .tokens
@@ -365,6 +376,7 @@ impl<'a> Vocabulary<'a> {
             .map(|(id, t)| (t.as_str(), id))
             .collect();
         let mut merges = Vec::new();
+        let mut len_bytes = 0_usize;
         for (id, token) in self.tokens.iter().enumerate().filter(|(id, _)| made(id)) {
             let chars = token.chars().count();
             if chars > MAX_PIECE_CHARS {
@@ -377,12 +389,20 @@ impl<'a> Vocabulary<'a> {
                     ways.push((*left_id, *right_id, left_chars, (left, right)));
                 }
             }
+            // A piece can be as many merges as it has letters: a small file would fill the memory.
+            len_bytes = len_bytes.saturating_add(ways.len().saturating_mul(token.len() + MERGE_BYTES));
+            if len_bytes > MAX_MERGES_BYTES {
+                let reason = format!(
+                    "the scores stand for more than {MAX_MERGES_BYTES} bytes of merges: no tokenizer has as many"
+                );
+                return Err(error(reason));
+            }
             ways.sort_by_key(|&(left, right, ..)| (left, right));
             let score = scores.get(id).copied().unwrap_or_default();
             merges.extend(ways.into_iter().map(|(_, _, left, pair)| (score, left, chars - left, pair)));
         }
         merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
-        merges.into_iter().map(|(.., pair)| pair).collect()
+        Ok(merges.into_iter().map(|(.., pair)| pair).collect())
     }
 }
 
@@ -433,4 +453,34 @@ fn parts<'a>(merge: &'a str, ids: &BTreeMap<&str, u32>) -> Result<(&'a str, &'a 
         [a, b].iter().all(|part| ids.contains_key(**part)) && ids.contains_key(format!("{a}{b}").as_str())
     });
     known.ok_or_else(|| error(format!("merge {} does not make a token of two", shortened(merge))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every a…ab…b with up to `side` of each letter.
+    fn tokens(side: usize) -> Vec<String> {
+        let row = |a: usize| (0..=side).map(move |b| "a".repeat(a) + &"b".repeat(b));
+        (0..=side).flat_map(row).filter(|token| !token.is_empty()).collect()
+    }
+
+    fn to_json(tokens: &[String]) -> Result<Vec<u8>, GgufError> {
+        let scores = Some(vec![0.0; tokens.len()]);
+        let vocabulary = Vocabulary {
+            tokens,
+            kinds: vec![Kind::Normal; tokens.len()],
+            model: Model::SentencePiece { scores, merges: Vec::new(), add_space_prefix: true },
+            special: Special::default(),
+        };
+        vocabulary.to_json()
+    }
+
+    /// A file of tens of megabytes made tens of gigabytes of merges.
+    #[test]
+    fn scores_that_stand_for_too_many_merges_are_refused() {
+        let small: Json = serde_json::from_slice(&to_json(&tokens(1)).unwrap()).unwrap();
+        assert_eq!(small["model"]["merges"], json!([["a", "b"]]));
+        assert!(matches!(to_json(&tokens(128)), Err(GgufError::Tokenizer { .. })));
+    }
 }
