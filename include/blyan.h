@@ -3324,8 +3324,8 @@ blyan_status blyan_tensors_find(const blyan_tensors *tensors,
                                 blyan_tensor *tensor,
                                 size_t size);
 
-// The scales of the quantized tensor of a name, (rows, 1) of F32; `BLYAN_STATUS_NOT_FOUND` for a float
-// tensor. `size` is `sizeof *scale`.
+// The scales of the quantized tensor of a name: (rows, 1) of F32, for I4 (rows, cols / 32) of BF16.
+// `BLYAN_STATUS_NOT_FOUND` for a float tensor. `size` is `sizeof *scale`.
 blyan_status blyan_tensors_scale(const blyan_tensors *tensors,
                                  const char *name,
                                  size_t name_len,

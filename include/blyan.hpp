@@ -2,7 +2,8 @@
 //
 // The rules are those of blyan.h. Every class owns one handle, moves, and does not copy. What fails throws
 // blyan::error. Views (tensor, payload::bytes) live as long as the object that they were asked of.
-// Callbacks may throw: the exception comes out of the call that they were in.
+// Callbacks may throw: the exception comes out of the call that they were in. Only that of
+// set_log_callback may not: it is in no call of the program, and its type says noexcept.
 //
 // Growth, deltas and evidence are in blyan_evolve.hpp, training in blyan_learn.hpp: this includes both.
 
@@ -228,8 +229,11 @@ inline void check_version()
         throw std::runtime_error("libblyan is of another version than blyan.h");
 }
 
-// Sets the callback that hears log messages; see blyan.h.
-inline void set_log_callback(blyan_log_fn callback, void *user, std::int32_t level)
+// As blyan_log_fn. It is called from any thread of the library, where nobody could catch what it throws.
+using log_fn = void (*)(void *user, std::int32_t level, blyan_str target, blyan_str message) noexcept;
+
+// Sets the callback that hears log messages; see blyan.h. What may throw does not compile.
+inline void set_log_callback(log_fn callback, void *user, std::int32_t level)
 {
     detail::check(blyan_set_log_callback(callback, user, level));
 }
@@ -425,13 +429,13 @@ struct tensor : blyan_tensor {
     std::string_view label() const { return detail::view(name); }
     span<const std::size_t> shape() const { return {dims, rank}; }
     span<const std::byte> bytes() const { return {static_cast<const std::byte *>(data), nbytes}; }
-    // The elements as T, whose size must be that of the dtype.
+    // The elements as T, whose size must be that of the dtype; of I4 the bytes, each of which holds two.
     template <class T>
     span<const T> as() const
     {
         static_assert(std::is_trivially_copyable<T>::value, "elements are plain bytes");
-        static const std::size_t sizes[] = {0, 4, 2, 2, 1, 1};
-        if (dtype < 1 || dtype > 5 || sizes[dtype] != sizeof(T) ||
+        static const std::size_t sizes[] = {0, 4, 2, 2, 1, 1, 1};
+        if (dtype < BLYAN_DTYPE_F32 || dtype > BLYAN_DTYPE_I4 || sizes[dtype] != sizeof(T) ||
             reinterpret_cast<std::uintptr_t>(data) % alignof(T) != 0)
             throw error(BLYAN_STATUS_INVALID_ARGUMENT, "the tensor has elements of another size", std::nullopt);
         return {static_cast<const T *>(data), nbytes / sizeof(T)};
@@ -589,12 +593,12 @@ struct streamed {
     Stream &stream;
     std::exception_ptr thrown;
 
+    // `work` says whether the stream is as it should be.
     template <class Work>
     std::int32_t run(Work work) noexcept
     {
         try {
-            work();
-            if (stream.bad())
+            if (!work())
                 throw std::ios_base::failure("the stream of a bundle failed");
             return 0;
         } catch (...) {
@@ -613,7 +617,9 @@ inline std::int32_t write_bytes(void *user, const void *data, std::size_t len) n
 {
     auto *self = static_cast<streamed<std::ostream> *>(user);
     return self->run([&] {
+        // One that could not be opened takes nothing, and is not bad.
         self->stream.write(static_cast<const char *>(data), static_cast<std::streamsize>(len));
+        return !self->stream.fail();
     });
 }
 inline std::int32_t read_bytes(void *user, void *data, std::size_t capacity, std::size_t *len) noexcept
@@ -623,6 +629,7 @@ inline std::int32_t read_bytes(void *user, void *data, std::size_t capacity, std
         // Its end is no failure.
         *len = static_cast<std::size_t>(self->stream.rdbuf()->sgetn(static_cast<char *>(data),
                                                                     static_cast<std::streamsize>(capacity)));
+        return !self->stream.bad();
     });
 }
 

@@ -327,7 +327,8 @@ unsafe fn unbundle(
         progress: Some(&tell),
         cancel: Some(watch.cancel()),
     };
-    take(chain.to_write()?, &options).map_err(|error| watch.blame(error))
+    let (chain, _writing) = (chain.to_write()?, chain.writing());
+    take(chain, &options).map_err(|error| watch.blame(error))
 }
 
 /// Takes a bundle in as one transaction, after everything in it was checked; nothing is appended if it is

@@ -22,8 +22,23 @@ use crate::text::{EMPTY, Text, blyan_str};
 pub struct blyan_chain {
     pub(crate) chain: Chain,
     dir: Text,
-    /// The thread that holds a `blyan_writer`: another transaction of its own would wait for ever.
-    writing: Arc<Mutex<Option<ThreadId>>>,
+    /// The threads that have a transaction.
+    writing: Arc<Mutex<Vec<ThreadId>>>,
+}
+
+/// A thread's mark that it has a transaction: another one of its own would wait for ever.
+pub(crate) struct Writing {
+    threads: Arc<Mutex<Vec<ThreadId>>>,
+    thread: ThreadId,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = threads.iter().position(|thread| *thread == self.thread) {
+            threads.swap_remove(at);
+        }
+    }
 }
 
 impl blyan_chain {
@@ -34,16 +49,18 @@ impl blyan_chain {
 
     /// The chain, if this thread may wait for a transaction of it.
     pub(crate) fn to_write(&self) -> Outcome<&Chain> {
-        let writing = *self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if writing == Some(std::thread::current().id()) {
+        let threads = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.contains(&std::thread::current().id()) {
             return Err(Failure::busy("chain's writer"));
         }
         Ok(&self.chain)
     }
 
-    /// Whose transaction is open.
-    pub(crate) fn writing(&self) -> Arc<Mutex<Option<ThreadId>>> {
-        Arc::clone(&self.writing)
+    /// Marks this thread: it begins a transaction, or a call that tells its callback while it has one.
+    pub(crate) fn writing(&self) -> Writing {
+        let thread = std::thread::current().id();
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Writing { threads: Arc::clone(&self.writing), thread }
     }
 }
 

@@ -141,7 +141,10 @@ pub unsafe extern "C" fn blyan_import_checkpoint(
             progress: Some(&tell),
             cancel: Some(watch.cancel()),
         };
-        let chain = if import.dry_run { &chain.chain } else { chain.to_write()? };
+        let (chain, _writing) = match import.dry_run {
+            true => (&chain.chain, None),
+            false => (chain.to_write()?, Some(chain.writing())),
+        };
         let imported = import::checkpoint(chain, dir, &import).map_err(|error| watch.blame(error))?;
         let ignored_files = imported.ignored_files.iter().map(|file| Text::new(file.as_str())).collect();
         report.set(blyan_import_report { report: imported, ignored_files });

@@ -192,8 +192,8 @@ pub unsafe extern "C" fn blyan_tensors_find(
     })
 }
 
-/// The scales of the quantized tensor of a name, (rows, 1) of F32; `BLYAN_STATUS_NOT_FOUND` for a float
-/// tensor. `size` is `sizeof *scale`.
+/// The scales of the quantized tensor of a name: (rows, 1) of F32, for I4 (rows, cols / 32) of BF16.
+/// `BLYAN_STATUS_NOT_FOUND` for a float tensor. `size` is `sizeof *scale`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_tensors_scale(
     tensors: *const blyan_tensors,

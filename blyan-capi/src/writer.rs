@@ -2,13 +2,12 @@
 
 #![expect(unsafe_code, reason = "exported symbols and pointers of the caller")]
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::ThreadId;
+use std::sync::Mutex;
 
 use blyan_core::Writer;
 
 use crate::block::{blyan_draft, draft_of};
-use crate::chain::blyan_chain;
+use crate::chain::{Writing, blyan_chain};
 use crate::edge::{free, lock, new_handle, out, read};
 use crate::error::{Failure, Outcome, blyan_status, edge};
 use crate::hash::blyan_hash;
@@ -18,29 +17,12 @@ use crate::signature::blyan_signature;
 /// it remains.
 pub struct blyan_writer(Mutex<Open>);
 
-struct Open {
-    /// None once it is committed.
-    writer: Option<Writer>,
-    writing: Arc<Mutex<Option<ThreadId>>>,
-}
+/// None once it is committed.
+struct Open(Option<(Writer, Writing)>);
 
 impl Open {
     fn writer(&mut self) -> Outcome<&mut Writer> {
-        self.writer.as_mut().ok_or_else(committed)
-    }
-
-    /// Ends the transaction, so that others can begin.
-    fn take(&mut self) -> Option<Writer> {
-        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.writer.take()
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if self.writer.is_some() {
-            drop(self.take());
-        }
+        self.0.as_mut().map(|(writer, _)| writer).ok_or_else(committed)
     }
 }
 
@@ -71,9 +53,7 @@ pub unsafe extern "C" fn blyan_chain_writer(
         // SAFETY: the caller's pointers, as the header asks.
         let (writer, chain) = unsafe { (new_handle(writer, "writer")?, read(chain, "chain")?) };
         let begun = chain.to_write()?.writer()?;
-        let writing = chain.writing();
-        *writing.lock().unwrap_or_else(PoisonError::into_inner) = Some(std::thread::current().id());
-        writer.set(blyan_writer(Mutex::new(Open { writer: Some(begun), writing })));
+        writer.set(blyan_writer(Mutex::new(Open(Some((begun, chain.writing()))))));
         Ok(())
     })
 }
@@ -138,8 +118,8 @@ pub unsafe extern "C" fn blyan_writer_commit(writer: *const blyan_writer) -> bly
     edge(|| {
         // SAFETY: the caller's pointer, as the header asks.
         let writer = unsafe { read(writer, "writer") }?;
-        let open = lock(&writer.0, "writer")?.take();
-        Ok(open.ok_or_else(committed)?.commit()?)
+        let (writer, _writing) = lock(&writer.0, "writer")?.0.take().ok_or_else(committed)?;
+        Ok(writer.commit()?)
     })
 }
 

@@ -15,11 +15,15 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <type_traits>
 #include <unordered_set>
 
 namespace {
 
 struct mine {};
+
+static_assert(!std::is_invocable_v<decltype(blyan::set_log_callback) &, blyan_log_fn, void *, std::int32_t>,
+              "a log callback that may throw");
 
 void callbacks_throw(blyan::chain &chain, const blyan::model &model, const char *folder)
 {
@@ -216,6 +220,35 @@ void blocks(blyan::chain &chain, const std::string &folder)
     EXPECT(second.dir() == folder + "/chain" && second.is_writable());
 }
 
+// Two elements a byte, and a scale for each 32 columns of a row.
+void four_bits()
+{
+    const std::vector<std::uint8_t> values(64, 0x9a);
+    const std::vector<std::uint16_t> ones(4, 0x3f80);
+    const std::size_t value_dims[] = {2, 64}, scale_dims[] = {2, 2};
+    blyan_tensor weight{}, scale{};
+    weight.name = {"w", 1};
+    weight.data = values.data();
+    weight.nbytes = values.size();
+    weight.dims = value_dims;
+    weight.rank = 2;
+    weight.dtype = BLYAN_DTYPE_I4;
+    scale.name = {"w_scale", 7};
+    scale.data = ones.data();
+    scale.nbytes = ones.size() * sizeof ones[0];
+    scale.dims = scale_dims;
+    scale.rank = 2;
+    scale.dtype = BLYAN_DTYPE_BF16;
+    const blyan::payload payload = blyan::write_tensors({weight, scale});
+    const blyan::tensors tensors = blyan::tensors::parse(payload.bytes());
+    const blyan::tensor found = tensors["w"], scales = tensors.scale("w");
+    const blyan::span<const std::uint8_t> bytes = found.as<std::uint8_t>();
+    EXPECT(std::equal(bytes.begin(), bytes.end(), values.begin(), values.end()));
+    EXPECT(status_of([&] { found.as<std::uint16_t>(); }) == BLYAN_STATUS_INVALID_ARGUMENT);
+    EXPECT(tensors.to_f32("w").size() == 128 && tensors.to_f32("w")[0] == 2 && tensors.to_f32("w")[1] == 1);
+    EXPECT(scales.dtype == BLYAN_DTYPE_BF16 && scales.shape().size() == 2 && scales.shape()[1] == 2);
+}
+
 // Twice an expert's weights: a change that is published, released and rolled back.
 void change_an_expert(blyan::chain &chain)
 {
@@ -297,13 +330,17 @@ void streams(const blyan::chain &chain)
     EXPECT(status_of([&] { other.unbundle(cut); }) == BLYAN_STATUS_BUNDLE);
     std::ostringstream broken;
     broken.setstate(std::ios_base::badbit);
-    bool caught = false;
-    try {
-        chain.bundle(broken);
-    } catch (const std::ios_base::failure &) {
-        caught = true;
+    std::ofstream unopened("no such folder/bundle", std::ios_base::binary);
+    EXPECT(unopened.fail() && !unopened.bad());
+    for (std::ostream *failed : std::vector<std::ostream *>{&broken, &unopened}) {
+        bool caught = false;
+        try {
+            chain.bundle(*failed);
+        } catch (const std::ios_base::failure &) {
+            caught = true;
+        }
+        EXPECT(caught);
     }
-    EXPECT(caught);
     blyan::bundle_options stopping;
     stopping.on_progress = [](const blyan::progress &) { return false; };
     EXPECT(status_of([&] { chain.bundle(stream, stopping); }) == BLYAN_STATUS_STOPPED);
@@ -425,6 +462,8 @@ int main(int argc, char **argv)
     try {
         blyan::check_version();
         EXPECT(std::string(blyan::version()).find('.') != std::string::npos);
+        blyan::set_log_callback([](void *, std::int32_t, blyan_str, blyan_str) noexcept {}, nullptr,
+                                BLYAN_LOG_LEVEL_TRACE);
         blyan::set_log_callback(nullptr, nullptr, 0);
         blyan::chain chain = blyan::chain::in_memory();
         EXPECT(!chain.import_checkpoint(argv[1]).ignored_files.empty());
@@ -435,6 +474,7 @@ int main(int argc, char **argv)
             usage(model);
         }
         special_tokens(argv[1], argv[2]);
+        four_bits();
         blocks(chain, argv[2]);
         change_an_expert(chain);
         history(chain, argv[2]);

@@ -6,6 +6,7 @@ struct calls {
     int stop_at;
     blyan_session *session;
     blyan_status inner;
+    const blyan_chain *importing;
 };
 
 static int on_progress(void *user, const blyan_progress *progress)
@@ -14,6 +15,12 @@ static int on_progress(void *user, const blyan_progress *progress)
 
     EXPECT_TRUE(progress->blocks <= progress->total_blocks);
     EXPECT_TRUE(progress->bytes <= progress->total_bytes);
+    if (calls->importing != NULL) {
+        /* The import that we are told of has a transaction, which we cannot wait for. */
+        blyan_writer *writer;
+        calls->inner = blyan_chain_writer(calls->importing, &writer);
+        EXPECT_TRUE(writer == NULL);
+    }
     return ++calls->count == calls->stop_at ? -1 : 0;
 }
 
@@ -40,7 +47,7 @@ void stop_in_the_middle(const char *folder, const char *empty)
     blyan_verify_options verify;
     blyan_verify_report *verified;
     blyan_cancel *cancel;
-    struct calls calls = {0, 3, NULL, BLYAN_STATUS_OK};
+    struct calls calls = {0, 3, NULL, BLYAN_STATUS_OK, NULL};
     uint64_t len;
     blyan_hash model;
     blyan_snapshot *snapshot;
@@ -62,7 +69,16 @@ void stop_in_the_middle(const char *folder, const char *empty)
     blyan_cancel_set(cancel, false);
     EXPECT_TRUE(!blyan_cancel_is_set(cancel));
     calls.stop_at = -1;
+    calls.importing = chain;
     EXPECT(OK, blyan_import_checkpoint(chain, folder, BLYAN_NUL, &import, NULL));
+    EXPECT_TRUE(calls.inner == BLYAN_STATUS_BUSY);
+    calls.importing = NULL;
+    calls.inner = BLYAN_STATUS_OK;
+    {
+        blyan_writer *writer;
+        EXPECT(OK, blyan_chain_writer(chain, &writer));
+        blyan_writer_free(writer);
+    }
 
     EXPECT(OK, blyan_verify_options_init(&verify, sizeof verify));
     verify.on_progress = on_progress;
@@ -111,7 +127,7 @@ void stop_generating(const blyan_model *model)
     blyan_session *short_lived;
     blyan_tokens *tokens;
     blyan_cancel *cancel;
-    struct calls calls = {0, 2, NULL, BLYAN_STATUS_OK};
+    struct calls calls = {0, 2, NULL, BLYAN_STATUS_OK, NULL};
     blyan_str stop[2] = {{"\xc3\x28", 2}, {"", 0}};
 
     EXPECT(OK, blyan_generate_options_init(&options, sizeof options));

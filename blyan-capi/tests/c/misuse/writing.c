@@ -55,7 +55,15 @@ void write_twice(void)
     pthread_join(thread, NULL);
     EXPECT(OK, blyan_chain_len(chain, &len));
     EXPECT_TRUE(len == 2);
+
+    /* One that ended does not end the next: this thread must not come to wait for itself. */
+    EXPECT(OK, blyan_chain_writer(chain, &second));
+    EXPECT(INVALID_ARGUMENT, blyan_writer_commit(writer));
+    EXPECT(BUSY, blyan_chain_append(chain, &draft, &hash));
     blyan_writer_free(writer);
+    EXPECT(BUSY, blyan_chain_append(chain, &draft, &hash));
+    blyan_writer_free(second);
+    EXPECT(OK, blyan_chain_append(chain, &draft, &hash));
 
     /* One that is not committed leaves nothing. */
     draft.payload_len = 2;
