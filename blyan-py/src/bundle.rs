@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use blyan_core::chain::{BundleOptions, CollectOptions, UnbundleOptions};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyBlockingIOError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBool, PyBytes, PyString};
 
 use crate::args::{BlockArg, Count};
 use crate::chain::ChainHandle;
@@ -29,7 +29,8 @@ impl Place {
         let is_path = given.is_instance_of::<PyString>() || given.hasattr("__fspath__")?;
         if !is_path && given.hasattr(method)? {
             let call = given.getattr(method)?.unbind();
-            return Ok(Self::Stream(Stream { call, raised: Arc::default() }));
+            let raw = given.is_instance(&given.py().import("io")?.getattr("RawIOBase")?)?;
+            return Ok(Self::Stream(Stream { call, raw, raised: Arc::default() }));
         }
         if !is_path {
             let name = given.get_type().name()?;
@@ -53,6 +54,8 @@ type Raised = Arc<Mutex<Option<PyErr>>>;
 /// A Python file: its `read` or `write`.
 struct Stream {
     call: Py<PyAny>,
+    /// Whether it is an `io.RawIOBase`, whose `write` returns None if it would have to wait.
+    raw: bool,
     raised: Raised,
 }
 
@@ -67,11 +70,20 @@ impl Stream {
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let raw = self.raw;
         self.call(|write| {
             let written = write.call1((PyBytes::new(write.py(), bytes),))?;
-            // A stream that does not block says nothing, or how much it took.
-            let written = written.extract::<Option<usize>>()?;
-            Ok(written.map_or(bytes.len(), |written| written.min(bytes.len())))
+            if written.is_instance_of::<PyBool>() {
+                return Err(PyTypeError::new_err("write() gave a bool: expected a number of bytes or None"));
+            }
+            match written.extract::<Option<usize>>()? {
+                Some(written) => Ok(written.min(bytes.len())),
+                None if raw => Err(PyBlockingIOError::new_err(
+                    "the stream would have to wait: give one that blocks, or a buffer",
+                )),
+                // Other writers that say nothing took everything.
+                None => Ok(bytes.len()),
+            }
         })
     }
 
@@ -150,7 +162,7 @@ pub(crate) fn unbundle<'py>(
     progress: Option<Bound<'py, PyAny>>,
     cancel: Option<Py<CancelToken>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let chain = handle.to_append(py)?;
+    let (chain, _telling) = handle.to_append_and_tell(py)?;
     let place = Place::of(from, "read")?;
     let raised = place.raised();
     let progress = Progress::open(py, progress, "unbundle")?;

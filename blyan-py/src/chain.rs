@@ -9,7 +9,7 @@ use blyan_core::format::ChainId;
 use blyan_core::hash::PayloadHash;
 use blyan_core::storage::DirMedium;
 use blyan_core::{Chain as CoreChain, VerifyOptions};
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyException, PyKeyError};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
@@ -44,8 +44,25 @@ pub(crate) struct ChainHandle {
     users: Mutex<Vec<Weak<dyn Close>>>,
     /// The open transaction, and the thread that began it.
     writer: Mutex<Option<(ThreadId, Weak<Slot<core::Writer>>)>>,
+    /// Threads whose callbacks are told by a call that has a transaction.
+    told: Mutex<Vec<ThreadId>>,
     dir: Option<PathBuf>,
     writable: bool,
+}
+
+/// A call that tells its thread's callback while it has a transaction.
+pub(crate) struct Telling<'a> {
+    told: &'a Mutex<Vec<ThreadId>>,
+    thread: ThreadId,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        let mut told = lock(self.told);
+        if let Some(at) = told.iter().position(|thread| *thread == self.thread) {
+            told.swap_remove(at);
+        }
+    }
 }
 
 impl ChainHandle {
@@ -53,7 +70,8 @@ impl ChainHandle {
         let dir = chain.dir().map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
         let writable = chain.is_writable();
         let open = Local::new(RwLock::new(Some(chain)));
-        Arc::new(Self { open, users: Mutex::default(), writer: Mutex::default(), dir, writable })
+        let (users, writer, told) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { open, users, writer, told, dir, writable })
     }
 
     pub(crate) fn dir(&self) -> Option<&PathBuf> {
@@ -74,13 +92,28 @@ impl ChainHandle {
     pub(crate) fn to_append(&self, py: Python<'_>) -> PyResult<CoreChain> {
         let chain = self.get(py)?;
         let writer = lock(&self.writer);
-        let own = writer.as_ref().filter(|(thread, _)| *thread == std::thread::current().id());
+        let thread = std::thread::current().id();
+        let own = writer.as_ref().filter(|(owner, _)| *owner == thread);
         let slot = own.and_then(|(_, slot)| slot.upgrade());
         if slot.is_some_and(|slot| lock(&slot).is_some()) {
             let message = "this thread has an open writer on the chain: commit it first, or append to it";
             return Err(Failure::Busy(message).into_py(py));
         }
+        if lock(&self.told).contains(&thread) {
+            let message =
+                "the call that this callback is told by appends to the chain: append when it has returned";
+            return Err(Failure::Busy(message).into_py(py));
+        }
         Ok(chain)
+    }
+
+    /// As [`Self::to_append`], for a call that tells a callback while it appends: until what is returned beside the chain
+    /// is dropped, the callback cannot append, too.
+    pub(crate) fn to_append_and_tell(&self, py: Python<'_>) -> PyResult<(CoreChain, Telling<'_>)> {
+        let chain = self.to_append(py)?;
+        let thread = std::thread::current().id();
+        lock(&self.told).push(thread);
+        Ok((chain, Telling { told: &self.told, thread }))
     }
 
     /// Keeps something that holds the chain open, until it is closed.
@@ -429,7 +462,9 @@ impl Chain {
     }
 
     /// Writes blocks, their payloads and their signatures as one bundle: into a file, which is there as a
-    /// whole or not at all, or a binary stream with `write`.
+    /// whole or not at all, or a binary stream with `write`, which returns how many bytes it took, or None
+    /// for all of them. None of an `io.RawIOBase` means that it took none, as it would have to wait: that
+    /// raises `BlockingIOError`.
     ///
     /// `blocks` are all of the chain if None; `ancestors` says whether their ancestors belong to it. To
     /// send what another chain lacks, give its tips as `known`: they, their ancestors and the payloads of
@@ -504,18 +539,23 @@ impl Chain {
         Ok((py.import("blyan._pickle")?.getattr("chain")?, (path,)))
     }
 
-    fn __repr__(&self, py: Python<'_>) -> String {
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let place = match &self.handle.dir {
             Some(dir) => format!("Chain({:?}", dir.display().to_string()),
             None => "Chain.in_memory(".to_owned(),
         };
         let mode = if self.handle.writable || self.handle.dir.is_none() { "" } else { ", read_only=True" };
         let state = match self.handle.chain() {
-            Ok(chain) => run(py, move || chain.len()).map_or(String::new(), |len| format!(" {len} blocks")),
+            Ok(chain) => match run(py, move || chain.len()) {
+                Ok(len) => format!(" {len} blocks"),
+                Err(error) if error.is_instance_of::<PyException>(py) => String::new(),
+                // An interrupt says nothing of the chain.
+                Err(interrupt) => return Err(interrupt),
+            },
             Err(Failure::Closed(_)) => " closed".to_owned(),
             Err(_) => " of another process".to_owned(),
         };
-        format!("<{place}{mode}){state}>")
+        Ok(format!("<{place}{mode}){state}>"))
     }
 
     fn _repr_html_<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {

@@ -44,7 +44,10 @@ pub(crate) fn import_checkpoint<'py>(
     cancel: Option<Py<CancelToken>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let handle = &chain.get().handle;
-    let target = if dry_run { handle.get(py)? } else { handle.to_append(py)? };
+    let (target, _telling) = match dry_run {
+        true => (handle.get(py)?, None),
+        false => handle.to_append_and_tell(py).map(|(chain, telling)| (chain, Some(telling)))?,
+    };
     let progress = Progress::open(py, progress, "import")?;
     let cancel = cancel.map(|token| token.get().flag());
     let watch = Watch { callback: progress.callback(), cancel, ..Watch::default() };

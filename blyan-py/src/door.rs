@@ -44,7 +44,10 @@ pub(crate) fn run<T: Send, E: Into<Failure>>(
     work: impl FnOnce() -> Result<T, E> + Send,
 ) -> PyResult<T> {
     let done = py.detach(|| caught(|| fork::with_threads(|| work().map_err(Into::into))?));
-    logs::deliver(py);
+    if let Err(interrupt) = logs::deliver(py) {
+        py.detach(|| drop(done));
+        return Err(interrupt);
+    }
     done.map_err(|failure| failure.into_py(py))
 }
 
@@ -159,21 +162,26 @@ where
     // One thread uses the receiver, this one; the lock is what the type system asks for.
     let receiver = Mutex::new(receiver);
     let done = wait(py, watch, &cancel, &receiver, process);
-    logs::deliver(py);
+    let heard = logs::deliver(py);
     if fork::here() != process {
         std::mem::forget(receiver);
         // Nor is a result that came in time this process's.
         return match done {
             Ok(done) => {
                 std::mem::forget(done);
-                Err(Failure::ForkedInCall(process).into_py(py))
+                Err(heard.err().unwrap_or_else(|| Failure::ForkedInCall(process).into_py(py)))
             }
             Err(error) => Err(error),
         };
     }
     // What the work sends after this is lost, and never waited for.
     py.detach(|| drop(receiver));
-    done?.map_err(|failure| failure.into_py(py))
+    let done = done?;
+    if let Err(interrupt) = heard {
+        py.detach(|| drop(done));
+        return Err(interrupt);
+    }
+    done.map_err(|failure| failure.into_py(py))
 }
 
 fn reporter<T: Send + 'static, P: Send + 'static>(
@@ -208,11 +216,12 @@ fn wait<T: Send, P: Report>(
         let message = py.detach(|| lock(messages).recv_timeout(POLL));
         if looked.elapsed() >= POLL {
             looked = Instant::now();
-            logs::deliver(py);
+            let heard = logs::deliver(py);
             if watch.cancel.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
                 cancel.store(true, Ordering::Relaxed);
             }
-            if let Err(interrupt) = py.check_signals() {
+            // Python code runs in both, and a signal may be heard in either.
+            if let Err(interrupt) = heard.and_then(|()| py.check_signals()) {
                 cancel.store(true, Ordering::Relaxed);
                 let waits = watch.patient && raised.is_none();
                 raised = Some((interrupt, (!waits).then(|| Instant::now() + GRACE)));

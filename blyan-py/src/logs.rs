@@ -9,6 +9,7 @@ use std::fmt::{self, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -109,17 +110,36 @@ pub(crate) fn listen() {
 }
 
 /// Hands what was written down to Python's `logging`.
-pub(crate) fn deliver(py: Python<'_>) {
+///
+/// # Errors
+///
+/// What came up meanwhile and is no `Exception`, such as `KeyboardInterrupt`: it is the caller's. The next
+/// call hands over the rest.
+pub(crate) fn deliver(py: Python<'_>) -> PyResult<()> {
     if !WAITING.swap(false, Ordering::AcqRel) {
-        return;
+        return Ok(());
     }
-    let entries = std::mem::take(&mut *lock(PENDING.get()));
-    for entry in entries {
+    let mut entries = std::mem::take(&mut *lock(PENDING.get()));
+    while let Some(entry) = entries.pop_front() {
         if let Err(error) = log(py, &entry) {
+            if !error.is_instance_of::<PyException>(py) {
+                put_back(entries);
+                return Err(error);
+            }
             // A handler that raises must not turn a call that worked into one that failed.
             error.write_unraisable(py, None);
         }
     }
+    Ok(())
+}
+
+/// Puts events before those that came meanwhile.
+fn put_back(mut entries: VecDeque<Entry>) {
+    let mut pending = lock(PENDING.get());
+    entries.append(&mut pending);
+    entries.truncate(MAX_PENDING);
+    *pending = entries;
+    WAITING.store(true, Ordering::Release);
 }
 
 fn log(py: Python<'_>, entry: &Entry) -> PyResult<()> {
@@ -130,6 +150,6 @@ fn log(py: Python<'_>, entry: &Entry) -> PyResult<()> {
 
 /// Hands over what was logged since the last call; `logging` is flushed before the program ends.
 #[pyfunction]
-pub(crate) fn deliver_logs(py: Python<'_>) {
-    deliver(py);
+pub(crate) fn deliver_logs(py: Python<'_>) -> PyResult<()> {
+    deliver(py)
 }

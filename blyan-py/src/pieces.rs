@@ -70,10 +70,7 @@ fn receive<T: Send>(py: Python<'_>, cancel: &Cancel, receiver: &mut Receiver<T>)
         }
         let received = py.detach(|| lock(&receiver).recv_timeout(POLL));
         match received {
-            Ok(received) => {
-                logs::deliver(py);
-                return Ok(Some(received));
-            }
+            Ok(received) => return Ok(Some(received)),
             Err(RecvTimeoutError::Disconnected) => return Ok(None),
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -113,6 +110,8 @@ struct Arrival {
 pub(crate) struct Maker {
     place: Place,
     cancel: Cancel,
+    /// The reply of a call that was interrupted as it handed over what was logged.
+    kept: Option<Reply>,
 }
 
 impl Drop for Maker {
@@ -127,7 +126,7 @@ fn next(stream: &mut CoreStream<'static>) -> Result<Option<Piece>, Failure> {
 
 impl Maker {
     pub(crate) fn new(start: Start, cancel: Cancel) -> Self {
-        Self { place: Place::Start(start), cancel }
+        Self { place: Place::Start(start), cancel, kept: None }
     }
 
     /// The reply to a request; an interrupted call leaves it to the next one. `None` if there is no stream
@@ -136,6 +135,18 @@ impl Maker {
         self.cancel.hear();
         // A loop that is not Python's, such as that of `list`, looks for no signals.
         py.check_signals()?;
+        let reply = match self.kept.take() {
+            Some(kept) => Some(kept),
+            None => self.reply(py, request)?,
+        };
+        if let Err(interrupt) = logs::deliver(py) {
+            self.kept = reply;
+            return Err(interrupt);
+        }
+        Ok(reply)
+    }
+
+    fn reply(&mut self, py: Python<'_>, request: Request) -> PyResult<Option<Reply>> {
         match (request, &mut self.place) {
             (_, Place::Gone) => Ok(None),
             // Also the piece of a call that was interrupted; who asks to finish asks again.
@@ -144,7 +155,6 @@ impl Maker {
                 let begun = Instant::now();
                 let piece = py.detach(|| next(stream));
                 *took = begun.elapsed();
-                logs::deliver(py);
                 Ok(Some(Reply::Piece(piece)))
             }
             (Request::Next, _) => {
@@ -160,7 +170,6 @@ impl Maker {
                         Place::Away(_) | Place::Gone => Err(ManagerError::StreamFailed.into()),
                     })
                 });
-                logs::deliver(py);
                 Ok(Some(Reply::Finished(Box::new(generation))))
             }
         }

@@ -130,7 +130,8 @@ pub(crate) fn signature<'py>(py: Python<'py>, record: &SignatureRecord) -> PyRes
 
 pub(crate) fn verify_report<'py>(py: Python<'py>, report: &VerifyReport) -> PyResult<Bound<'py, PyAny>> {
     let bad = list(py, &report.bad, bad_block)?;
-    make(py, "VerifyReport", (report.blocks, report.payload_bytes, bad))
+    let collected = list(py, &report.collected, block_hash)?;
+    make(py, "VerifyReport", (report.blocks, report.payload_bytes, bad, collected))
 }
 
 fn bad_block<'py>(py: Python<'py>, bad: &BadBlock) -> PyResult<Bound<'py, PyAny>> {

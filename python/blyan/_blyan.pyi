@@ -173,7 +173,7 @@ _Prompt: TypeAlias = str | Sequence[int]
 _Message: TypeAlias = Mapping[str, Any]
 
 class _Writes(Protocol):
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: bytes, /) -> int | None: ...
 
 class _Reads(Protocol):
     def read(self, size: int, /) -> bytes: ...
@@ -327,7 +327,9 @@ class Chain:
         cancel: CancelToken | None = None,
     ) -> BundleReport:
         """Writes blocks, their payloads and their signatures as one bundle: into a file, which is there as a
-        whole or not at all, or a binary stream with `write`.
+        whole or not at all, or a binary stream with `write`, which returns how many bytes it took, or None
+        for all of them. None of an `io.RawIOBase` means that it took none, as it would have to wait: that
+        raises `BlockingIOError`.
 
         `blocks` are all of the chain if None; `ancestors` says whether their ancestors belong to it. To
         send what another chain lacks, give its tips as `known`: they, their ancestors and the payloads of
@@ -548,7 +550,7 @@ class TensorView(Buffer):
     def name(self) -> str:
         """Its name in the block, such as "gate_proj.weight"."""
     @property
-    def dtype(self) -> Literal["F32", "BF16", "F16", "F8_E4M3", "I8"]:
+    def dtype(self) -> Literal["F32", "BF16", "F16", "F8_E4M3", "I8", "I4"]:
         """Element type: "F32", "BF16", "F16", "F8_E4M3", "I8" or "I4"."""
     @property
     def shape(self) -> tuple[int, ...]:

@@ -223,6 +223,8 @@ class VerifyReport:
     """Bytes of payload files hashed, each file once."""
     bad: list[BadBlock]
     """Every bad block and reason; one block may be bad in several ways."""
+    collected: list[BlockHash] = field(default_factory=list)
+    """Blocks whose payload was collected, so missing on purpose. Told by a full verification only."""
 
     @property
     def ok(self) -> bool:

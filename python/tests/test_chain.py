@@ -312,6 +312,17 @@ def test_cancelling(copy: blyan.Chain) -> None:
         assert len(other) == 0
 
 
+def test_a_callback_of_what_appends_cannot_append(empty: blyan.Chain) -> None:
+    def progress(_: object) -> None:
+        with pytest.raises(exceptions.BusyError):
+            empty.append(note(b"3"))
+
+    blyan.import_checkpoint(empty, MODEL, progress=progress)
+    assert len(empty) == 47
+    with empty.writer():
+        pass
+
+
 def test_a_callbacks_exception_comes_out_as_itself(empty: blyan.Chain, copy: blyan.Chain) -> None:
     class Mine(Exception):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -233,8 +234,34 @@ def test_streams_fail_as_themselves(copy: blyan.Chain, empty: blyan.Chain) -> No
             del self.bytes[: len(part)]
             return part
 
+    class Silent:
+        """Takes everything and says nothing."""
+
+        def __init__(self) -> None:
+            self.bytes = bytearray()
+
+        def write(self, data: bytes) -> None:
+            self.bytes += data
+
+    class Agreeing:
+        def write(self, data: bytes) -> bool:
+            return True
+
     with pytest.raises(BlockingIOError, match="full"):
         copy.bundle(Full())
+    silent = Silent()
+    copy.bundle(silent)
+    expected = io.BytesIO()
+    copy.bundle(expected)
+    assert bytes(silent.bytes) == expected.getvalue()
+    with pytest.raises(TypeError, match="bool"):
+        copy.bundle(Agreeing())
+    # A raw file that does not block says nothing when it took nothing.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(reader, "rb"), open(writer, "wb", buffering=0) as pipe:
+        with pytest.raises(BlockingIOError, match="wait"):
+            copy.bundle(pipe)
     with pytest.raises(TypeError):
         copy.bundle(7)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
@@ -261,9 +288,12 @@ def test_collection_leaves_the_blocks(copy: blyan.Chain) -> None:
     with pytest.raises(exceptions.PayloadCollectedError) as gone:
         copy.block(candidate).payload  # noqa: B018
     assert (gone.value.block, gone.value.payload) == (candidate.hash, candidate.payload_hash)
-    assert copy.verify(full=True).ok
+    report = copy.verify(full=True)
+    assert report.ok and report.collected == [candidate.hash] and copy.verify().collected == []
+    assert isinstance(report.collected[0], blyan.BlockHash) and pickle.loads(pickle.dumps(report)) == report
     assert copy.unbundle(io.BytesIO(backup.getvalue())).payload_bytes_new == candidate.payload_bytes
     assert len(bytes(copy.block(candidate).payload)) == candidate.payload_bytes
+    assert copy.verify(full=True).collected == []
     assert pickle.loads(pickle.dumps(planned)) == planned
     with pytest.raises(KeyError):
         copy.collect(roots=["00" * 32], dry_run=True)

@@ -53,6 +53,26 @@ def test_a_log_handler_that_raises_breaks_nothing(copy: blyan.Chain) -> None:
         logging.getLogger("blyan").removeHandler(handler)
 
 
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_a_log_handler_is_heard(copy: blyan.Chain, raised: type[BaseException]) -> None:
+    assert copy.path is not None
+    (copy.path / "usage").mkdir()
+    (copy.path / "usage" / f"{copy.snapshot().base}.usage").write_bytes(b"junk")
+
+    class Interrupted(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise raised
+
+    handler = Interrupted()
+    logging.getLogger("blyan").addHandler(handler)
+    try:
+        with pytest.raises(raised):
+            blyan.MoEModelManager(copy)
+    finally:
+        logging.getLogger("blyan").removeHandler(handler)
+    assert len(blyan.MoEModelManager(copy).generate("x", max_tokens=1).tokens) == 1
+
+
 class _nothing:
     def __enter__(self) -> None:
         self.hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
