@@ -433,8 +433,8 @@ def evict(paths: list[Path]) -> None:
 
 def claim_free_memory(most_bytes: int) -> None:
     """Writes free memory and lets go of it. A host takes back what its guest does not use, and gives it again when a file
-    is read from the disk, in pages so small that reading them takes up to twice as long as other memory, for as long as the
-    file is cached. What was written just now is whole, and is what the kernel gives next."""
+    is read from the disk, in pages so small that the file is slower to read than other memory for as long as it is cached.
+    What was written just now is whole, and is what the kernel gives next."""
     free = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemFree:"))
     left = (1 << 30) + HUGE_PAGE_BYTES
     length = min(int(free.split()[1]) * 1024 - left, most_bytes) // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
