@@ -543,6 +543,38 @@ fn payloads_are_verified_from_within_a_busy_pool() {
     });
 }
 
+/// A callback on a thread of the pool held it up, and a thread that waited there was given work that called back.
+#[test]
+fn a_verification_calls_back_on_its_own_thread_and_may_be_used_there() {
+    let chain = in_memory().unwrap();
+    let root = chain.append(spec("{}")).unwrap();
+    for number in 0..64_u8 {
+        chain.append(expert(root, &format!("layer0.expert{number}"), &vec![number; 9 << 10])).unwrap();
+    }
+    let verify = || {
+        let here = std::thread::current().id();
+        let told = std::sync::Mutex::new(Vec::new());
+        let progress = |now: blyan_core::chain::VerifyProgress| {
+            assert_eq!(std::thread::current().id(), here);
+            // As if another thread used the chain while this one waits: both share the pool.
+            assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
+            told.lock().unwrap().push(now.payload_bytes);
+        };
+        let options = VerifyOptions { progress: Some(&progress), ..VerifyOptions::full() };
+        assert!(chain.verify(&options).unwrap().is_ok());
+        let told = told.into_inner().unwrap();
+        assert!(told.is_sorted() && told.last() == Some(&(64 * (9 << 10))), "{told:?}");
+    };
+    verify();
+    for threads in [1, 2] {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(verify);
+    }
+    let progress = |_| panic!("of the callback");
+    let options = VerifyOptions { progress: Some(&progress), ..VerifyOptions::full() };
+    let verify = std::panic::AssertUnwindSafe(|| chain.verify(&options));
+    assert!(std::panic::catch_unwind(verify).is_err());
+}
+
 /// A hash that shares its first eight bytes with a block's was once taken for that block, damaged.
 #[test]
 fn a_hash_that_starts_like_a_block_is_not_found() {

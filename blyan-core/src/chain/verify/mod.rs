@@ -8,6 +8,7 @@ mod payloads;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, Thread};
 
 use super::error::{ChainError, Damage};
 use super::{Chain, tables};
@@ -19,7 +20,7 @@ use audit::Audit;
 pub struct VerifyOptions<'a> {
     /// Whether to read every payload file, on all cores, or only the index.
     pub full: bool,
-    /// Called now and then, from any thread.
+    /// Called now and then, on the thread that verifies: it may use the chain, and the rayon pool, itself.
     pub progress: Option<&'a (dyn Fn(VerifyProgress) + Sync)>,
     /// Set to stop; the verification then ends with [`ChainError::Cancelled`].
     pub cancel: Option<&'a AtomicBool>,
@@ -96,9 +97,16 @@ impl VerifyReport {
     }
 }
 
-/// Tells progress and hears of cancellation, on whichever thread does the work.
+/// Counts on whichever thread does the work, and hears of cancellation there; tells progress on the thread that
+/// verifies alone. A callback that waits for the pool would otherwise hold one of its threads meanwhile, and a
+/// thread of the pool that waits may be given other work of the same verification.
 struct Watch<'a> {
     options: &'a VerifyOptions<'a>,
+    caller: Thread,
+    /// Whether the callback runs: not again from within.
+    telling: AtomicBool,
+    /// Set when the callback panicked.
+    given_up: AtomicBool,
     blocks: AtomicU64,
     total_blocks: AtomicU64,
     payload_bytes: AtomicU64,
@@ -109,6 +117,9 @@ impl<'a> Watch<'a> {
     fn new(options: &'a VerifyOptions<'a>) -> Self {
         Self {
             options,
+            caller: thread::current(),
+            telling: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             blocks: AtomicU64::new(0),
             total_blocks: AtomicU64::new(0),
             payload_bytes: AtomicU64::new(0),
@@ -116,22 +127,86 @@ impl<'a> Watch<'a> {
         }
     }
 
+    fn now(&self) -> VerifyProgress {
+        VerifyProgress {
+            blocks: self.blocks.load(Ordering::Relaxed),
+            total_blocks: self.total_blocks.load(Ordering::Relaxed),
+            payload_bytes: self.payload_bytes.load(Ordering::Relaxed),
+            total_payload_bytes: self.total_payload_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Tells progress, or lets the caller's thread know that there is some.
+    ///
     /// # Errors
     ///
     /// [`ChainError::Cancelled`] once the caller asked for it.
     fn step(&self) -> Result<(), ChainError> {
-        if self.options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+        let cancelled = self.options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+        if cancelled || self.given_up.load(Ordering::Relaxed) {
             return Err(ChainError::Cancelled);
         }
-        if let Some(progress) = self.options.progress {
-            progress(VerifyProgress {
-                blocks: self.blocks.load(Ordering::Relaxed),
-                total_blocks: self.total_blocks.load(Ordering::Relaxed),
-                payload_bytes: self.payload_bytes.load(Ordering::Relaxed),
-                total_payload_bytes: self.total_payload_bytes.load(Ordering::Relaxed),
-            });
+        let Some(progress) = self.options.progress else { return Ok(()) };
+        if thread::current().id() != self.caller.id() {
+            self.caller.unpark();
+        } else if !self.telling.swap(true, Ordering::Relaxed) {
+            let mut call = Call { watch: self, returned: false };
+            progress(self.now());
+            call.returned = true;
         }
         Ok(())
+    }
+
+    /// Does work on the current rayon pool, while this thread tells how far it is.
+    fn tell_during<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, ChainError> + Send,
+    ) -> Result<T, ChainError> {
+        // A thread of the pool does its part of the work, and tells in between.
+        if self.options.progress.is_none() || rayon::current_thread_index().is_some() {
+            return work();
+        }
+        let ended = AtomicBool::new(false);
+        let mut result = Err(ChainError::Cancelled);
+        rayon::in_place_scope(|scope| {
+            let (result, ended) = (&mut result, &ended);
+            scope.spawn(move |_| {
+                let _end = End { caller: &self.caller, ended };
+                *result = work();
+            });
+            while !ended.load(Ordering::Acquire) {
+                thread::park();
+                // The work hears of cancellation itself.
+                let _ = self.step();
+            }
+        });
+        result
+    }
+}
+
+/// A call of the callback, which may panic.
+struct Call<'w, 'a> {
+    watch: &'w Watch<'a>,
+    returned: bool,
+}
+
+impl Drop for Call<'_, '_> {
+    fn drop(&mut self) {
+        self.watch.telling.store(false, Ordering::Relaxed);
+        self.watch.given_up.fetch_or(!self.returned, Ordering::Relaxed);
+    }
+}
+
+/// Wakes the caller when the work has ended, be it by a panic, which rayon carries over.
+struct End<'w> {
+    caller: &'w Thread,
+    ended: &'w AtomicBool,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        self.caller.unpark();
     }
 }
 

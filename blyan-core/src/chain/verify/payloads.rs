@@ -34,15 +34,13 @@ impl Audit<'_> {
         let total = files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.len_bytes));
         self.watch.total_payload_bytes.store(total, Ordering::Relaxed);
         let watch = self.watch;
-        let failures: Vec<Option<StorageError>> = files
-            .par_iter()
-            .with_max_len(1)
-            .map(|file| match check_file(store, file, watch) {
-                Ok(()) => Ok(None),
-                Err(ChainError::Storage(error)) => Ok(Some(error)),
-                Err(error) => Err(error),
-            })
-            .collect::<Result<_, ChainError>>()?;
+        let check = |file: &PayloadFile| match check_file(store, file, watch) {
+            Ok(()) => Ok(None),
+            Err(ChainError::Storage(error)) => Ok(Some(error)),
+            Err(error) => Err(error),
+        };
+        let failures: Vec<Option<StorageError>> =
+            watch.tell_during(|| files.par_iter().with_max_len(1).map(check).collect())?;
         for (file, failure) in files.iter().zip(failures) {
             let Some(failure) = failure else { continue };
             if matches!(failure, StorageError::PayloadMissing { .. }) && self.is_collected(&file.payload)? {
