@@ -483,6 +483,30 @@ fn a_truncated_or_foreign_index_is_a_typed_error() {
     }
 }
 
+/// Opening one waits for somebody to write into it.
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_an_error() {
+    let original = original();
+    let pipe = |path: &Path| {
+        fs::remove_file(path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    {
+        let copy = original.copy();
+        let chain = open(copy.path()).unwrap();
+        let (hash, header, _) = original.blocks_with_files()[0];
+        pipe(&payload_path(copy.path(), header));
+        assert!(chain.payload(&hash).is_err());
+        assert_eq!(named(&verify(&chain)).into_iter().collect::<Vec<_>>(), [hash]);
+    }
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let copy = original.copy();
+        pipe(&copy.path().join("index.redb"));
+        assert!(matches!(in_dir(copy.path(), access), Err(ChainError::Storage(StorageError::Io { .. }))));
+    }
+}
+
 fn find_all(haystack: &[u8], needle: &[u8]) -> Vec<usize> {
     let first = needle[0];
     let starts = 0..haystack.len().saturating_sub(needle.len());

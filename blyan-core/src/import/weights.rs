@@ -13,16 +13,14 @@ use std::path::{Path, PathBuf};
 use super::error::ImportError;
 use super::gguf::Encoding;
 use super::names::Naming;
+use crate::storage::regular::read_regular;
 use crate::tensor::TensorError;
 use crate::tensor::header::TensorEntry;
 
-/// Opens a file for reading and tells its length. Only regular files: a pipe would wait for ever.
+/// Opens a regular file for reading and tells its length.
 pub(super) fn open_regular(path: &Path) -> Result<(File, u64), ImportError> {
     let io = |source| ImportError::Io { path: path.to_owned(), source };
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
-    }
-    let file = File::open(path).map_err(io)?;
+    let file = read_regular(path).map_err(io)?;
     let len_bytes = file.metadata().map_err(io)?.len();
     Ok((file, len_bytes))
 }

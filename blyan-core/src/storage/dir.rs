@@ -15,6 +15,7 @@ use redb::backends::FileBackend;
 
 use super::medium::{Access, Medium};
 use super::payload::Payload;
+use super::regular::{open_regular, read_regular};
 use super::trust::FileIdentity;
 use crate::hash::PayloadHash;
 
@@ -91,11 +92,11 @@ impl Medium for DirMedium {
     fn open_index(&self, access: Access) -> io::Result<Box<dyn StorageBackend>> {
         let path = self.dir.join(INDEX_FILE);
         let file = match access {
-            Access::ReadOnly => File::open(&path)?,
+            Access::ReadOnly => read_regular(&path)?,
             Access::ReadWrite => {
                 self.create_folders()?;
-                let file =
-                    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+                let mut options = OpenOptions::new();
+                let file = open_regular(&path, options.read(true).write(true).create(true).truncate(false))?;
                 // Even if all was there: who made it may have been killed before it was durable.
                 sync_folder(&self.dir)?;
                 file
@@ -105,7 +106,7 @@ impl Medium for DirMedium {
     }
 
     fn open_payload(&self, payload: &PayloadHash) -> io::Result<Option<Payload>> {
-        match File::open(self.payload_path(payload)) {
+        match read_regular(&self.payload_path(payload)) {
             Ok(file) => Payload::map(&file).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -128,7 +129,7 @@ impl Medium for DirMedium {
     }
 
     fn stream_payload(&self, payload: &PayloadHash) -> io::Result<Option<(u64, Box<dyn Read + Send>)>> {
-        match File::open(self.payload_path(payload)) {
+        match read_regular(&self.payload_path(payload)) {
             Ok(file) => Ok(Some((file.metadata()?.len(), Box::new(file)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

@@ -13,6 +13,7 @@ pub(crate) mod pages;
 pub(crate) mod payload;
 pub(crate) mod payload_store;
 pub(crate) mod payload_writer;
+pub(crate) mod regular;
 pub(crate) mod trust;
 
 pub use dir::DirMedium;

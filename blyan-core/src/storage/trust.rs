@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::StorageError;
+use super::regular::open_regular;
 use crate::hash::PayloadHash;
 
 /// Name of the record in a chain's directory.
@@ -47,7 +48,7 @@ impl TrustRecord {
     pub(crate) fn open(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join(FILE);
         let open = || {
-            let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+            let mut file = open_regular(&path, OpenOptions::new().read(true).append(true).create(true))?;
             let mut text = Vec::new();
             Read::by_ref(&mut file).take(MAX_BYTES).read_to_end(&mut text)?;
             Ok((parse(&String::from_utf8_lossy(&text)), file))

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use super::counts::ModelCounts;
 use crate::format::ParseSlotError;
 use crate::hash::BlockHash;
+use crate::storage::regular::{open_regular, read_regular};
 
 const MAGIC: &[u8; 8] = b"BLYANUSE";
 const VERSION: u16 = 1;
@@ -141,7 +142,7 @@ impl UsageFile {
     fn read(&self) -> Result<Result<ModelCounts, Damage>, UsageError> {
         let path = self.path("usage");
         let read = || -> io::Result<Result<ModelCounts, Damage>> {
-            let mut file = File::open(&path)?;
+            let mut file = read_regular(&path)?;
             if file.metadata()?.len() > MAX_FILE_BYTES {
                 return Ok(Err(Damage::TooLarge));
             }
@@ -183,8 +184,8 @@ impl UsageFile {
             |source| UsageError::Io { path, source }
         };
         fs::create_dir_all(&self.dir).map_err(error(&self.dir))?;
-        let options = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = options.map_err(error(&path))?;
+        let mut options = File::options();
+        let file = open_regular(&path, options.create(true).truncate(false).write(true)).map_err(error(&path))?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
