@@ -2,6 +2,7 @@
 //! be by themselves, before the chain is touched; then blocks are appended in an order in which parents
 //! come first, each by the ordinary append, all in one transaction.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -272,17 +273,12 @@ fn plan(
                 }
             }
             None => {
-                let stored = !tables::is_inline(&header) && {
-                    let file = (header.payload.hash, header.payload.len_bytes);
-                    match intact.get(&file) {
-                        Some(&intact) => intact,
-                        None => {
-                            let found = chain.payloads().is_intact(&file.0, file.1)?;
-                            intact.insert(file, found);
-                            found
-                        }
-                    }
-                };
+                let file = (header.payload.hash, header.payload.len_bytes);
+                let stored = !tables::is_inline(&header)
+                    && match intact.entry(file) {
+                        Entry::Occupied(known) => *known.get(),
+                        Entry::Vacant(entry) => *entry.insert(chain.payloads().is_intact(&file.0, file.1)?),
+                    };
                 if !stored && reader.find(hash)?.is_none() {
                     let payload = header.payload.hash;
                     return Err(BundleError::MissingPayload { block: *hash, payload }.into());
