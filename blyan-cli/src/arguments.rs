@@ -385,7 +385,10 @@ pub(crate) struct Diff {
     pub(crate) text: Option<PathBuf>,
 
     /// Tokens that a window of the text predicts, each beginning with an empty cache.
-    #[arg(long, value_name = "N", requires = "text", default_value_t = DEFAULT_WINDOW)]
+    #[arg(
+        long, value_name = "N", requires = "text", default_value_t = DEFAULT_WINDOW,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..)
+    )]
     pub(crate) window: usize,
 }
 

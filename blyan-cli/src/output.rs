@@ -39,7 +39,7 @@ impl Streams<'_> {
     }
 }
 
-fn output_error(error: io::Error) -> CliError {
+pub(crate) fn output_error(error: io::Error) -> CliError {
     match error.kind() {
         io::ErrorKind::BrokenPipe => CliError::BrokenPipe,
         _ => CliError::Output(error),

@@ -575,6 +575,38 @@ fn a_verification_calls_back_on_its_own_thread_and_may_be_used_there() {
     assert!(std::panic::catch_unwind(verify).is_err());
 }
 
+/// A root, and the blocks of a bundle, were gathered lane by lane, each from what was committed by then.
+#[test]
+fn roots_and_bundles_are_of_one_commit() {
+    let chain = in_memory().unwrap();
+    let first = chain.append(spec("{}")).unwrap();
+    let roots = std::sync::Mutex::new(vec![chain.root().unwrap()]);
+    let done = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..300 {
+                let mut writer = chain.writer().unwrap();
+                let parent = writer.append(spec(&format!("{{{number}}}"))).unwrap().hash;
+                writer.append(expert(parent, "layer0.expert0", &[1])).unwrap();
+                writer.append(expert(first, "layer0.expert1", format!("{number}").as_bytes())).unwrap();
+                // Others may see it before this thread does.
+                let mut roots = roots.lock().unwrap();
+                writer.commit().unwrap();
+                roots.push(chain.root().unwrap());
+            }
+            done.store(true, Ordering::Release);
+        });
+        let mut seen = Vec::new();
+        while !done.load(Ordering::Acquire) {
+            seen.push(chain.root().unwrap());
+            chain.bundle(&mut std::io::sink(), &blyan_core::chain::BundleOptions::default()).unwrap();
+        }
+        seen
+    });
+    let roots = roots.into_inner().unwrap();
+    assert!(seen.iter().all(|root| roots.contains(root)));
+}
+
 /// A hash that shares its first eight bytes with a block's was once taken for that block, damaged.
 #[test]
 fn a_hash_that_starts_like_a_block_is_not_found() {

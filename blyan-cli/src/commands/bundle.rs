@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use blyan_core::chain::{BundleOptions, BundleProgress, BundleReport, UnbundleOptions};
+use blyan_core::chain::{
+    BundleError, BundleOptions, BundleProgress, BundleReport, ChainError, UnbundleOptions,
+};
 use blyan_core::{BlockHash, Chain, ChainId};
 use serde_json::json;
 
@@ -10,7 +12,7 @@ use super::{Context, bytes};
 use crate::arguments::{Bundle, Unbundle};
 use crate::error::CliError;
 use crate::names;
-use crate::output::Progress;
+use crate::output::{Progress, output_error};
 
 pub(super) fn bundle(context: &mut Context<'_, '_>, arguments: &Bundle) -> Result<(), CliError> {
     let chain = names::open(context.chain)?;
@@ -35,8 +37,11 @@ pub(super) fn bundle(context: &mut Context<'_, '_>, arguments: &Bundle) -> Resul
     };
     if arguments.file == Path::new("-") {
         // The bundle is the output, so nothing else is.
-        chain.bundle(&mut *context.streams.out, &options)?;
-        return Ok(());
+        let written = chain.bundle(&mut *context.streams.out, &options);
+        return match written {
+            Err(ChainError::Bundle(BundleError::Io { source, .. })) => Err(output_error(source)),
+            written => Ok(written.map(|_| ())?),
+        };
     }
     let BundleReport { blocks, payloads, signatures, bytes: len } =
         chain.bundle_file(&arguments.file, &options)?;

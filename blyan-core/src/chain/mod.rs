@@ -166,8 +166,8 @@ impl Chain {
     /// [`ChainError::NotFound`], [`ChainError::Damaged`], [`ChainError::PayloadCollected`] or
     /// [`ChainError::Storage`].
     pub fn payload(&self, block: &BlockHash) -> Result<Payload, ChainError> {
-        let reader = self.reader()?;
-        reader.get(block)?.payload(&self.0.payloads).map_err(|error| reader.explain(error))
+        let stored = self.reader()?.get(block)?;
+        stored.payload(&self.0.payloads).map_err(|error| self.explain(error))
     }
 
     /// The payload of a block that was looked up, verified. Only one that lies in the index is
@@ -182,10 +182,16 @@ impl Chain {
         }
         let PayloadRef { hash, len_bytes, .. } = &block.header().payload;
         let found = self.payloads().get(hash, *len_bytes).map_err(reader::payload_error(&block.hash()));
-        found.map_err(|error| match self.reader() {
+        found.map_err(|error| self.explain(error))
+    }
+
+    /// Names the reason for a payload that is not there: by now, as a writer may have collected it since the block was
+    /// looked up.
+    fn explain(&self, error: ChainError) -> ChainError {
+        match self.reader() {
             Ok(reader) => reader.explain(error),
             Err(_) => error,
-        })
+        }
     }
 
     /// Begins a transaction, waiting for another one in this process to end.

@@ -65,6 +65,30 @@ fn kinds_of(reader: &Reader, lane: ChainId) -> Result<Vec<BlockKind>, StorageErr
     Ok(kinds)
 }
 
+fn tips_of(reader: &Reader, lane: ChainId) -> Result<Vec<BlockHash>, ChainError> {
+    let (first, last) = (tables::tip_key(lane, 0), tables::tip_key(lane, u64::MAX));
+    let mut tips = Vec::new();
+    for (key, ()) in reader.scan(tables::TIPS, first, last, |()| ())? {
+        let tip = reader.numbered(tables::last_number(&key), "tips")?;
+        if tip.header().lane != lane {
+            let reason = Damage::Entry { table: "tips" };
+            return Err(ChainError::Damaged { block: tip.hash(), reason });
+        }
+        tips.push(tip.hash());
+    }
+    tips.sort_unstable();
+    Ok(tips)
+}
+
+/// The tips of every lane at one moment.
+pub(super) fn all_tips(reader: &Reader) -> Result<Vec<BlockHash>, ChainError> {
+    let mut tips = Vec::new();
+    for lane in ChainId::ALL {
+        tips.extend(tips_of(reader, lane)?);
+    }
+    Ok(tips)
+}
+
 impl Blocks {
     fn new(chain: &Chain, lanes: &[ChainId], kind: Option<BlockKind>) -> Self {
         Self {
@@ -271,19 +295,7 @@ impl Chain {
     ///
     /// [`ChainError::Damaged`] or [`ChainError::Storage`].
     pub fn tips(&self, lane: ChainId) -> Result<Vec<BlockHash>, ChainError> {
-        let reader = self.reader()?;
-        let (first, last) = (tables::tip_key(lane, 0), tables::tip_key(lane, u64::MAX));
-        let mut tips = Vec::new();
-        for (key, ()) in reader.scan(tables::TIPS, first, last, |()| ())? {
-            let tip = reader.numbered(tables::last_number(&key), "tips")?;
-            if tip.header().lane != lane {
-                let reason = Damage::Entry { table: "tips" };
-                return Err(ChainError::Damaged { block: tip.hash(), reason });
-            }
-            tips.push(tip.hash());
-        }
-        tips.sort_unstable();
-        Ok(tips)
+        tips_of(&self.reader()?, lane)
     }
 
     /// Names the whole DAG: `derive_key("blyan chain root 1")` over the hashes of the tips of all
@@ -293,10 +305,7 @@ impl Chain {
     ///
     /// [`ChainError::Damaged`] or [`ChainError::Storage`].
     pub fn root(&self) -> Result<ChainRoot, ChainError> {
-        let mut tips = Vec::new();
-        for lane in ChainId::ALL {
-            tips.extend(self.tips(lane)?);
-        }
+        let mut tips = all_tips(&self.reader()?)?;
         tips.sort_unstable();
         let mut hasher = DomainHasher::chain_root();
         for tip in &tips {

@@ -80,7 +80,7 @@ impl ParentView for Parents<'_> {
         }
         let stored = self.writer.find(parent)?.ok_or(ChainError::NotFound { block: *parent })?;
         let payload = stored.payload(&self.writer.chain.0.payloads);
-        payload.map_err(|error| self.writer.explain(error))
+        payload.map_err(|error| self.writer.chain.explain(error))
     }
 }
 
@@ -202,14 +202,6 @@ impl Writer {
             self.chain.remove_payload(payload)?;
         }
         Ok(())
-    }
-
-    /// Names the reason for a payload that is not there.
-    fn explain(&self, error: ChainError) -> ChainError {
-        match self.chain.reader() {
-            Ok(reader) => reader.explain(error),
-            Err(_) => error,
-        }
     }
 
     /// Whether the block is in the chain or in this transaction.

@@ -16,7 +16,7 @@ mod error;
 mod read;
 mod write;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use error::BundleError;
@@ -118,6 +118,16 @@ fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<(), ChainError> {
 }
 
 /// A failure to read or write the stream; `path` is empty where it has none.
+/// Names the file in the failure of a stream that was one.
+fn of_file(path: &Path) -> impl FnOnce(ChainError) -> ChainError {
+    move |error| match error {
+        ChainError::Bundle(BundleError::Io { action, source, .. }) => {
+            stream_error(action, path.to_owned())(source)
+        }
+        error => error,
+    }
+}
+
 fn stream_error(action: &'static str, path: PathBuf) -> impl FnOnce(std::io::Error) -> ChainError {
     move |source| BundleError::Io { action, path, source }.into()
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     BLOCK, BundleError, BundleProgress, END, MAGIC, MAX_BUNDLE_BLOCKS, MAX_EDGES, PART_BYTES, PAYLOAD,
-    SIGNATURE, UnbundleOptions, UnbundleReport, VERSION, check_cancelled, stream_error,
+    SIGNATURE, UnbundleOptions, UnbundleReport, VERSION, check_cancelled, of_file, stream_error,
 };
 use crate::chain::block::Draft;
 use crate::chain::error::ChainError;
@@ -425,8 +425,8 @@ impl Chain {
             offset_bytes: 0,
             options,
         };
-        let contents = scanner.scan()?;
-        self.take_in(&contents, &mut file, options)
+        let contents = scanner.scan().map_err(of_file(path))?;
+        self.take_in(&contents, &mut file, options).map_err(of_file(path))
     }
 
     fn take_in(

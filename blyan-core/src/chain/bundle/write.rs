@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::{
     BLOCK, BundleError, BundleOptions, BundleProgress, BundleReport, END, MAGIC, MAX_BUNDLE_BLOCKS,
-    PART_BYTES, PAYLOAD, SIGNATURE, VERSION, check_cancelled, stream_error,
+    PART_BYTES, PAYLOAD, SIGNATURE, VERSION, check_cancelled, of_file, stream_error,
 };
 use crate::chain::error::{ChainError, Damage};
 use crate::chain::reader::{Reader, payload_error};
+use crate::chain::walk::all_tips;
 use crate::chain::{Chain, tables};
-use crate::format::{ChainId, Header, HeaderError, PayloadRef};
+use crate::format::{Header, HeaderError, PayloadRef};
 use crate::hash::{BlockHash, PayloadHash};
 use crate::storage::payload_store::check_hash;
 
@@ -109,13 +110,7 @@ impl Chain {
         let known = walk(&reader, &known, true, &HashMap::new(), &cancel)?;
         let (from, ancestors) = match &options.blocks {
             Some(blocks) => (blocks.clone(), options.ancestors),
-            None => {
-                let mut tips = Vec::new();
-                for lane in ChainId::ALL {
-                    tips.extend(self.tips(lane)?);
-                }
-                (tips, true)
-            }
+            None => (all_tips(&reader)?, true),
         };
         let blocks = walk(&reader, &from, ancestors, &known, &cancel)?;
         let total_blocks = blocks.len() as u64;
@@ -170,7 +165,7 @@ impl Chain {
                     check_hash(&payload, &bytes)?;
                     Ok(bytes)
                 });
-                bytes.map_err(payload_error(hash)).map_err(|error| reader.explain(error))?
+                bytes.map_err(payload_error(hash)).map_err(|error| self.explain(error))?
             };
             sink.put(&[PAYLOAD])?;
             sink.put(&len_bytes.to_le_bytes())?;
@@ -216,7 +211,7 @@ impl Chain {
         let error = || stream_error("write", path.to_owned());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(error())?;
-        let report = self.bundle(file.as_file_mut(), options)?;
+        let report = self.bundle(file.as_file_mut(), options).map_err(of_file(path))?;
         file.as_file().sync_all().map_err(error())?;
         file.persist(path).map_err(|failed| error()(failed.error))?;
         Ok(report)

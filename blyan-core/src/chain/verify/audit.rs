@@ -120,11 +120,6 @@ impl<'a> Audit<'a> {
         self.bad.push((block, reason));
     }
 
-    /// Whether a payload file is missing on purpose.
-    pub(super) fn is_collected(&self, payload: &PayloadHash) -> Result<bool, ChainError> {
-        Ok(self.reader.is_collected(payload)?)
-    }
-
     pub(super) fn note_collected(&mut self, block: BlockHash) {
         self.collected.push(block);
     }

@@ -234,7 +234,7 @@ impl Chain {
         audit.check_tables()?;
         audit.check_signatures()?;
         if options.full {
-            audit.check_payload_files(self.payloads())?;
+            audit.check_payload_files(self)?;
         }
         watch.step()?;
         Ok(audit.into_report())

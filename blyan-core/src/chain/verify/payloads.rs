@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::Watch;
 use super::audit::Audit;
+use crate::chain::Chain;
 use crate::chain::error::{ChainError, Damage};
 use crate::hash::{BlockHash, PayloadHash};
 use crate::storage::{PayloadStore, StorageError};
@@ -20,7 +21,8 @@ struct PayloadFile {
 
 impl Audit<'_> {
     /// Every payload file must be there and hash to its name.
-    pub(super) fn check_payload_files(&mut self, store: &PayloadStore) -> Result<(), ChainError> {
+    pub(super) fn check_payload_files(&mut self, chain: &Chain) -> Result<(), ChainError> {
+        let store = chain.payloads();
         let mut by_payload: HashMap<(PayloadHash, u64), Vec<BlockHash>> = HashMap::new();
         for (block, seen) in self.seen.iter().filter(|(_, seen)| !seen.inline) {
             by_payload.entry((seen.payload, seen.payload_len)).or_default().push(*block);
@@ -42,10 +44,19 @@ impl Audit<'_> {
         let failures: Vec<Option<StorageError>> =
             watch.tell_during(|| files.par_iter().with_max_len(1).map(check).collect())?;
         for (file, failure) in files.iter().zip(failures) {
-            let Some(failure) = failure else { continue };
-            if matches!(failure, StorageError::PayloadMissing { .. }) && self.is_collected(&file.payload)? {
-                file.blocks.iter().for_each(|block| self.note_collected(*block));
-                continue;
+            let Some(mut failure) = failure else { continue };
+            if matches!(failure, StorageError::PayloadMissing { .. }) {
+                // By now, as a writer may have collected it since this verification began.
+                if chain.reader()?.is_collected(&file.payload)? {
+                    file.blocks.iter().for_each(|block| self.note_collected(*block));
+                    continue;
+                }
+                // Or collected it and brought it back.
+                failure = match check_file(store, file, watch) {
+                    Ok(()) => continue,
+                    Err(ChainError::Storage(failure)) => failure,
+                    Err(error) => return Err(error),
+                };
             }
             for block in &file.blocks {
                 self.note(*block, Damage::Payload(same_failure(&failure)));
