@@ -158,7 +158,10 @@ pub enum ImportError {
         names: Vec<String>,
     },
     /// The index and a file disagree about a tensor.
-    #[error("tensor {tensor:?}: model.safetensors.index.json says {indexed:?}, it is found in {found:?}")]
+    #[error(
+        "tensor {tensor:?}: model.safetensors.index.json says {}, it is found in {}",
+        or_none(indexed.as_deref()), or_none(found.as_deref())
+    )]
     ShardMismatch {
         /// Name of the tensor.
         tensor: String,
@@ -216,6 +219,10 @@ pub enum ImportError {
     /// The caller asked to stop.
     #[error("the import was cancelled; nothing was appended")]
     Cancelled,
+}
+
+fn or_none(file: Option<&str>) -> &str {
+    file.unwrap_or("no file")
 }
 
 /// The first of some names, and how many more there are.

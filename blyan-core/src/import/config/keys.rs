@@ -9,7 +9,7 @@ use crate::import::error::ImportError;
 use crate::import::json::shortened;
 
 /// Largest number accepted where a count or size is expected.
-const MAX_COUNT: u64 = 1 << 24;
+pub(super) const MAX_COUNT: u64 = 1 << 24;
 
 /// An object of a JSON file that remembers which keys were asked for.
 pub(super) struct Keys<'a> {

@@ -12,7 +12,9 @@ use serde_json::{Map, Value};
 
 use self::keys::Keys;
 use super::error::ImportError;
-use crate::format::{Architecture, AttentionSpec, FeedForward, LayerSpec, ModelSpec, QkNorm, TokenSpec};
+use crate::format::{
+    Architecture, AttentionSpec, FeedForward, LayerSpec, ModelSpec, QkNorm, RopeScaling, TokenSpec,
+};
 
 pub(super) use self::write::{Details, config_json};
 
@@ -25,6 +27,7 @@ const MAX_LAYERS: usize = 1 << 16;
 /// generation_config.json states with more authority.
 fn is_harmless(key: &str) -> bool {
     const HARMLESS: &[&str] = &[
+        "_attn_implementation",
         "_attn_implementation_autoset",
         "_commit_hash",
         "_name_or_path",
@@ -43,6 +46,7 @@ fn is_harmless(key: &str) -> bool {
         "forced_eos_token_id",
         "id2label",
         "initializer_range",
+        "is_decoder",
         "is_llama_config",
         "label2id",
         "length_penalty",
@@ -78,6 +82,8 @@ fn is_harmless(key: &str) -> bool {
         "transformers.js_config",
         "transformers_version",
         "typical_p",
+        "unsloth_fixed",
+        "unsloth_version",
         "use_bfloat16",
         "use_cache",
     ];
@@ -101,11 +107,16 @@ pub(super) fn read(
     {
         return Err(keys.unsupported("hidden_act", value, "expected silu"));
     }
-    // False turns attention bidirectional, so it is no feature that is off.
-    if let Some(value) = keys.get("is_causal")
+    // False and null turn attention bidirectional, so it is no feature that is off.
+    if let Some(value) = keys.raw("is_causal")
         && *value != Value::Bool(true)
     {
         return Err(keys.unsupported("is_causal", value, "expected true"));
+    }
+    if let Some(value) = keys.get("pruned_heads")
+        && value.as_object().is_none_or(|heads| !heads.is_empty())
+    {
+        return Err(keys.unsupported("pruned_heads", value, "expected none"));
     }
     same_dtype(&keys)?;
 
@@ -120,6 +131,14 @@ pub(super) fn read(
     let windows = windows(&keys, architecture, layers)?;
     let feed_forwards = feed_forwards(&keys, architecture, layers)?;
     let rope = rope::read(&keys, defaults(architecture).rope_theta, max_position_embeddings, ignored)?;
+    // YaRN's factor says how far the context reaches; published configs often leave the first training's length.
+    let max_position_embeddings = match rope.scaling {
+        RopeScaling::Yarn { factor, original_max_position_embeddings: original, .. } => {
+            let reach = (original as f64 * factor).min(keys::MAX_COUNT as f64);
+            max_position_embeddings.max(reach as usize)
+        }
+        _ => max_position_embeddings,
+    };
     let spec = ModelSpec {
         spec_version: 1,
         architecture,
@@ -262,6 +281,10 @@ fn attention(keys: &Keys<'_>, architecture: Architecture) -> Result<AttentionSpe
         qkv_bias,
         output_bias,
         qk_norm: match architecture {
+            Architecture::Qwen3 | Architecture::Qwen3Moe if !keys.bool_or("use_qk_norm", true)? => {
+                let reason = "queries and keys are always normalised";
+                return Err(keys.unsupported("use_qk_norm", &Value::Bool(false), reason));
+            }
             Architecture::Olmoe => QkNorm::AllHeads,
             Architecture::Qwen3 | Architecture::Qwen3Moe => QkNorm::PerHead,
             _ => QkNorm::None,
@@ -407,7 +430,14 @@ fn feed_forwards(
             let norm_topk_prob = keys.bool_or("norm_topk_prob", false)?;
             let shared = match architecture {
                 Architecture::Qwen2Moe => Some(keys.required_count("shared_expert_intermediate_size")?),
-                _ => None,
+                // Qwen3-Coder's says that there is none.
+                _ => match keys.get("shared_expert_intermediate_size") {
+                    Some(value) if value.as_u64() != Some(0) => {
+                        let reason = "qwen3_moe has no shared expert";
+                        return Err(keys.unsupported("shared_expert_intermediate_size", value, reason));
+                    }
+                    _ => None,
+                },
             };
             // Not needed where no layer is dense, but never unknown.
             keys.raw("intermediate_size");

@@ -10,6 +10,7 @@ use super::keys::Keys;
 use crate::dtype::DType;
 use crate::format::{RopeScaling, RopeSpec};
 use crate::import::error::ImportError;
+use crate::import::json::shortened;
 use crate::kernels::math::ln_f64;
 
 /// Reads the rotary embedding. `default_theta` is the architecture's.
@@ -25,14 +26,15 @@ pub(super) fn read(
     let scaling = context.spelling("rope_scaling")?;
     let parameters = context.spelling("rope_parameters")?;
     if let (Some(a), Some(b)) = (&scaling, &parameters)
-        && a != b
+        && (a.scaling != b.scaling || a.theta.zip(b.theta).is_some_and(|(a, b)| a != b))
     {
-        let show = |rope: &Rope| format!("{rope:?}");
-        return Err(keys.conflict("rope_scaling", show(a), "rope_parameters", show(b)));
+        let show = |key| keys.get(key).map(shortened).unwrap_or_default();
+        let (a, b) = ("rope_scaling", "rope_parameters");
+        return Err(keys.conflict(a, show(a), b, show(b)));
     }
-    let Rope { theta: inner, scaling } =
-        parameters.or(scaling).unwrap_or(Rope { theta: None, scaling: RopeScaling::Default });
-    let rope_theta = inner.or(theta).unwrap_or(default_theta);
+    let stated = [&parameters, &scaling].into_iter().flatten().find_map(|rope| rope.theta);
+    let rope_theta = stated.or(theta).unwrap_or(default_theta);
+    let scaling = parameters.or(scaling).map_or(RopeScaling::Default, |rope| rope.scaling);
     Ok(RopeSpec { rope_theta, frequency_dtype: DType::F32, scaling })
 }
 
@@ -74,10 +76,7 @@ impl Context<'_> {
             let Some(value) = keys.get(layer_type) else { continue };
             let known = matches!(layer_type.as_str(), "full_attention" | "sliding_attention");
             let Some(inner) = value.as_object().filter(|_| known) else {
-                return Err(ImportError::UnknownKey {
-                    key: keys.path(layer_type),
-                    value: crate::import::json::shortened(value),
-                });
+                return Err(ImportError::UnknownKey { key: keys.path(layer_type), value: shortened(value) });
             };
             let rope = self.flat(&keys.child(layer_type, inner))?;
             match &common {
@@ -131,7 +130,8 @@ impl Context<'_> {
                 return Err(keys.unsupported(key, &other.into(), reason));
             }
         };
-        keys.refuse_unknown(|_| false, self.ignored)?;
+        // The first models with YaRN say so; it meant something to their own code's other scalings alone.
+        keys.refuse_unknown(|key| key == "finetuned", self.ignored)?;
         Ok(Rope { theta: theta.or(self.theta), scaling })
     }
 
@@ -171,7 +171,8 @@ impl Context<'_> {
             attention_factor,
             beta_slow: set("beta_slow")?.unwrap_or(1.0),
             beta_fast: set("beta_fast")?.unwrap_or(32.0),
-            truncate: keys.bool_or("truncate", true)?,
+            // Null is no, as it is in Python, and absent is yes.
+            truncate: keys.bool_or("truncate", keys.raw("truncate").is_none())?,
         })
     }
 }

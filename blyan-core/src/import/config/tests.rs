@@ -260,6 +260,11 @@ fn rope_in_every_spelling() {
         linear
     );
     assert_eq!(rope(json!({"rope_scaling": {}})).unwrap().scaling, RopeScaling::Default);
+    let old = json!({"type": "linear", "factor": 2});
+    assert_eq!(rope(json!({"rope_scaling": old, "rope_parameters": inner})).unwrap(), linear);
+    let error = rope(json!({"rope_scaling": {"type": "linear", "factor": 3}, "rope_parameters": inner}));
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains(r#"rope_scaling = {"type":"linear","factor":3}"#), "{text}");
 
     let yarn = |keys: Value| {
         let mut scaling = json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
@@ -288,6 +293,7 @@ fn rope_in_every_spelling() {
     assert_eq!(yarn(json!({"factor": 1.0})).0, 1.0);
     assert_eq!(yarn(json!({"beta_fast": 16, "truncate": false})).2, 16.0);
     assert!(!yarn(json!({"truncate": false})).4);
+    assert!(!yarn(json!({"truncate": null})).4 && yarn(json!({})).4);
     let beside = with(
         &base,
         json!({
@@ -298,6 +304,30 @@ fn rope_in_every_spelling() {
         spec(&beside).unwrap().rope.scaling,
         RopeScaling::Yarn { original_max_position_embeddings: 32, .. }
     ));
+}
+
+#[test]
+fn yarn_reaches_as_far_as_its_factor_says() {
+    let base = without(&fixture("llama"), &["rope_parameters"]);
+    let positions = |scaling: Value| {
+        spec(&with(&base, json!({"rope_scaling": scaling}))).unwrap().max_position_embeddings
+    };
+    assert_eq!(base["max_position_embeddings"], 256);
+    let yarn = |factor: f64, original: u64| {
+        positions(
+            json!({"type": "yarn", "factor": factor, "original_max_position_embeddings": original, "finetuned": true}),
+        )
+    };
+    assert_eq!((yarn(4.0, 256), yarn(4.0, 64), yarn(2.0, 64)), (1024, 256, 256));
+    assert_eq!(yarn(1e300, 256), 1 << 24);
+    assert_eq!(positions(json!({"type": "linear", "factor": 4.0})), 256);
+}
+
+#[test]
+fn qwen3_moe_may_say_what_it_has() {
+    let config = fixture("qwen3_moe");
+    let coder = with(&config, json!({"shared_expert_intermediate_size": 0, "use_qk_norm": true}));
+    assert_eq!(spec(&coder).unwrap(), spec(&config).unwrap());
 }
 
 #[test]
@@ -312,7 +342,8 @@ fn harmless_keys_are_harmless() {
         json!({"norm_topk_prob": true, "hidden_act": "swish", "partial_rotary_factor": 1}),
         json!({"pad_token_id": -1, "num_experts": 8}),
         json!({"is_causal": true}),
-        json!({"is_causal": null}),
+        json!({"unsloth_fixed": true, "unsloth_version": "2025.1", "_attn_implementation": "sdpa"}),
+        json!({"is_decoder": true, "pruned_heads": {}}),
     ] {
         assert_eq!(spec(&with(&config, keys.clone())).unwrap(), expected, "{keys}");
     }
@@ -350,6 +381,9 @@ fn arithmetic_that_is_not_supported_is_refused_by_name() {
         ("mixtral", json!({"is_causal": false}), "is_causal"),
         ("qwen2_odd", json!({"is_causal": false}), "is_causal"),
         ("llama", json!({"is_causal": 1}), "is_causal"),
+        ("llama", json!({"is_causal": null}), "is_causal"),
+        ("llama", json!({"pruned_heads": {"0": [1]}}), "pruned_heads"),
+        ("qwen3_moe", json!({"use_qk_norm": false}), "use_qk_norm"),
         ("mixtral", json!({"sliding_window": 0}), "sliding_window"),
         ("mixtral", json!({"layer_types": sliding}), "layer_types"),
         ("mixtral", json!({"auto_map": {"AutoModel": "x.Y"}}), "auto_map"),
