@@ -1,7 +1,9 @@
 //! Owns the door to the `blyan` command line, which the package's console script calls.
 
 use std::ffi::OsString;
+use std::sync::{Arc, OnceLock};
 
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
 use crate::door::{Job, Silent, Watch, run_watched};
@@ -11,7 +13,14 @@ use crate::failure::Failure;
 #[pyfunction]
 pub(crate) fn command_line(py: Python<'_>, arguments: Vec<OsString>) -> PyResult<u8> {
     let watch = Watch { patient: true, ..Watch::default() };
-    run_watched(py, &watch, move |job: &Job<Silent>| {
-        Ok::<_, Failure>(blyan_cli::main(arguments, &job.cancel))
-    })
+    let ended = Arc::new(OnceLock::new());
+    let end = Arc::clone(&ended);
+    let done = run_watched(py, &watch, move |job: &Job<Silent>| {
+        Ok::<_, Failure>(*end.get_or_init(|| blyan_cli::main(arguments, &job.cancel)))
+    });
+    match (done, ended.get()) {
+        // The code says whether Ctrl-C stopped anything, or came when everything was done.
+        (Err(error), Some(code)) if error.is_instance_of::<PyKeyboardInterrupt>(py) => Ok(*code),
+        (done, _) => done,
+    }
 }

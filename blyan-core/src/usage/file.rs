@@ -185,7 +185,8 @@ impl UsageFile {
         };
         fs::create_dir_all(&self.dir).map_err(error(&self.dir))?;
         let mut options = File::options();
-        let file = open_regular(&path, options.create(true).truncate(false).write(true)).map_err(error(&path))?;
+        let file =
+            open_regular(&path, options.create(true).truncate(false).write(true)).map_err(error(&path))?;
         let start = Instant::now();
         loop {
             match file.try_lock() {
