@@ -146,7 +146,15 @@ pub(super) fn print(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) 
 /// `value | string`
 pub(super) fn string(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     pay_for(state, value)?;
-    Ok(if value.kind() == ValueKind::String { value.clone() } else { Value::from(value.to_string()) })
+    Ok(match value.kind() {
+        ValueKind::String => value.clone(),
+        ValueKind::Number => {
+            let mut text = String::new();
+            write_number(&mut text, value);
+            Value::from(text)
+        }
+        _ => Value::from(value.to_string()),
+    })
 }
 
 /// Charges for everything in a list or map before the engine writes it out, which it would only

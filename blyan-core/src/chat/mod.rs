@@ -16,7 +16,7 @@
 mod date;
 mod generation;
 mod json;
-mod longest;
+mod tags;
 #[cfg(test)]
 mod tests;
 
@@ -29,7 +29,7 @@ use serde_json::{Map, Value as Json};
 
 pub use date::{CivilTime, DateError};
 use generation::without_generation_tags;
-use longest::longest_tag;
+use tags::{filter_attributes, longest_tag};
 
 /// Largest template that is compiled, in bytes; published ones have up to some 20 KiB.
 pub const MAX_TEMPLATE_BYTES: usize = 128 << 10;
@@ -39,18 +39,24 @@ pub const MAX_TEMPLATE_BYTES: usize = 128 << 10;
 const MAX_TAG_BYTES: usize = 4 << 10;
 
 /// Most instructions and 64-byte units of memory that one rendering may use. A message takes some
-/// 100; the limit grows with the chat, see [`fuel`].
+/// 100, of some templates 1,500; the limit grows with the chat, see [`fuel`].
 const MAX_FUEL: u64 = 1_000_000;
 
 /// Stack of the thread that compiles and renders. The engine recurses over long chains of operators,
-/// one level for each byte at worst, and over nested lists, which a template can make as deep as its
-/// fuel lasts, at up to 400 bytes a level: in a stack of usual size that would abort the process.
+/// one level for each byte at worst, at up to 400 bytes a level, and over nested lists: in a stack of usual
+/// size that would abort the process.
 /// Only what is used of it takes memory.
 const STACK_BYTES: usize = 512 << 20;
 
 /// Fuel for a field that `format` fills, besides its width and arguments: the longest number has some
 /// 400 bytes.
 const FIELD_FUEL: u64 = 8;
+
+/// Name of a filter, which no template can give to another as it could a function's.
+const FREE_OF_NAMESPACES: &str = "free_of_namespaces";
+
+/// Deepest nesting of a value that is assigned to an attribute.
+const MAX_VALUE_DEPTH: usize = 1000;
 
 /// Special tokens that a template can name, as transformers 5 passes them.
 const SPECIAL_TOKENS: [&str; 7] =
@@ -278,7 +284,7 @@ impl ChatTemplates {
                 now.format(format).map_err(|error| minijinja_error(error.to_string()))
             });
         }
-        let template = without_generation_tags(template);
+        let template = source(template)?;
         on_large_stack(|| {
             // Whatever holds values, errors too, is dropped here.
             let render = || environment.template_from_str(&template)?.render(Value::from(context));
@@ -309,7 +315,7 @@ fn fuel(request: &ChatRequest<'_>) -> u64 {
     }
     let lists = [Some(request.messages), request.tools, request.documents];
     let inputs = lists.into_iter().flatten().flatten();
-    (250_000 + inputs.map(|input| 250 + size(input)).sum::<u64>()).min(MAX_FUEL)
+    (250_000 + inputs.map(|input| 2_000 + size(input)).sum::<u64>()).min(MAX_FUEL)
 }
 
 fn config_error(file: &'static str, reason: impl ToString) -> ChatError {
@@ -376,6 +382,13 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     environment.set_formatter(|out, state, value| json::print(out, state, value));
     environment.add_filter("string", json::string);
     environment.add_filter("tojson", json::tojson);
+    environment.add_filter(FREE_OF_NAMESPACES, free_of_namespaces);
+    // As in Jinja: what has a length and an order of its own, and what a loop can go over.
+    let is_sequence = |kind| matches!(kind, ValueKind::Seq | ValueKind::String | ValueKind::Map);
+    environment.add_test("sequence", move |value: Value| is_sequence(value.kind()));
+    environment.add_test("iterable", move |value: Value| {
+        is_sequence(value.kind()) || matches!(value.kind(), ValueKind::Iterable | ValueKind::Undefined)
+    });
     environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
         Err(minijinja_error("the template refuses").with_source(Raised(message)))
     });
@@ -441,8 +454,34 @@ fn method(
         };
         let read = args.iter().map(bytes).fold(text.len(), usize::saturating_add);
         state.consume_fuel(made.saturating_add(read) as u64 / 64)?;
+        if let Some(value) = parted(text, method, args) {
+            return Ok(value);
+        }
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+}
+
+/// Methods that the engine lacks, none of which makes more text than it reads.
+fn parted(text: &str, method: &str, args: &[Value]) -> Option<Value> {
+    let [part] = args else { return None };
+    let part = part.as_str()?;
+    match method {
+        "removeprefix" => Some(Value::from(text.strip_prefix(part).unwrap_or(text))),
+        "removesuffix" => Some(Value::from(text.strip_suffix(part).unwrap_or(text))),
+        // Python refuses to part a text at nothing, and so does the engine what it does not know.
+        "partition" | "rpartition" if part.is_empty() => None,
+        "partition" => {
+            let (before, found, after) =
+                text.split_once(part).map_or((text, "", ""), |(before, after)| (before, part, after));
+            Some([before, found, after].into_iter().map(Value::from).collect())
+        }
+        "rpartition" => {
+            let (before, found, after) =
+                text.rsplit_once(part).map_or(("", "", text), |(before, after)| (before, part, after));
+            Some([before, found, after].into_iter().map(Value::from).collect())
+        }
+        _ => None,
+    }
 }
 
 /// The sum of the widths and precisions in a text for `format`: of the numbers in what may end a field,
@@ -466,17 +505,58 @@ fn check_template(template: &str) -> Result<(), ChatError> {
         let reason = format!("{} bytes are more than {MAX_TEMPLATE_BYTES}", template.len());
         return Err(ChatError::Syntax { line: 0, reason });
     }
-    if longest_tag(template) > MAX_TAG_BYTES {
+    let template = source(template)?;
+    if longest_tag(&template) > MAX_TAG_BYTES {
         let reason = format!("a tag has more than {MAX_TAG_BYTES} bytes besides its texts");
         return Err(ChatError::Syntax { line: 0, reason });
     }
-    let template = without_generation_tags(template);
     let environment = environment()?;
     on_large_stack(|| match environment.template_from_str(&template) {
         Ok(_) => Ok(()),
         Err(error) => Err(ChatError::Syntax { line: error.line().unwrap_or(0), reason: describe(&error) }),
     })
     .unwrap_or_else(|reason| Err(ChatError::Syntax { line: 0, reason }))
+}
+
+/// A template as the engine is given it.
+fn source(template: &str) -> Result<String, ChatError> {
+    // As Jinja reads it.
+    let template = template.replace("\r\n", "\n").replace('\r', "\n");
+    filter_attributes(&without_generation_tags(&template), FREE_OF_NAMESPACES)
+        .map_err(|reason| ChatError::Syntax { line: 0, reason: reason.to_owned() })
+}
+
+/// Lets a value be assigned to an attribute unless a namespace is in it: one that held itself would be written out,
+/// or compared, until the stack is gone. Nothing else can be changed after it was made.
+fn free_of_namespaces(state: &State<'_, '_>, value: &Value) -> Result<Value, minijinja::Error> {
+    fn look(
+        state: &State<'_, '_>,
+        value: &Value,
+        depth: usize,
+        seen: &mut u64,
+    ) -> Result<(), minijinja::Error> {
+        // A list that grows by a message at a time is looked through for each.
+        *seen += 1;
+        state.consume_fuel(u64::from(seen.is_multiple_of(8)))?;
+        if value.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace")) {
+            return Err(minijinja_error("a namespace is assigned to an attribute of one"));
+        }
+        if depth > MAX_VALUE_DEPTH {
+            return Err(minijinja_error("a value that is nested too deeply is assigned to an attribute"));
+        }
+        let is_map = value.kind() == ValueKind::Map;
+        if is_map || matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+            for item in value.try_iter()? {
+                look(state, &item, depth + 1, seen)?;
+                if is_map {
+                    look(state, &value.get_item(&item)?, depth + 1, seen)?;
+                }
+            }
+        }
+        Ok(())
+    }
+    look(state, value, 0, &mut 0)?;
+    Ok(value.clone())
 }
 
 fn describe(error: &minijinja::Error) -> String {

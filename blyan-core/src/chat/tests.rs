@@ -107,6 +107,62 @@ fn endless_and_greedy_templates_run_out_of_fuel() {
     }
 }
 
+/// A namespace that held itself was written out, or compared, until the stack was gone: the process died.
+#[test]
+fn a_namespace_cannot_hold_itself() {
+    let start = "{% set a = namespace() %}{% set b = namespace(x=a) %}";
+    for set in [
+        "{% set a.s = a %}",
+        "{%-set  a . s=a-%}",
+        "{% set a.s = [1, {'k': (a, 2)}] %}",
+        "{% set a.s = {'k': [b]} %}",
+        "{% set a.s = 1, a %}",
+        "{% set a.s = a if true else 1 %}",
+        "{% set (a.s) = a %}",
+        "{% set a.s, c = [a], 1 %}",
+        "{% set a.s = [{'x': a}]|map(attribute='x') %}",
+        "{% set a.s = b.x %}",
+        "{% raw %}endraw{# {% endraw %}{% set a.s = a %}{# #}",
+        "{{ '{#' }}{% set a.s = a %}{{ '#}' }}",
+        "{% raw %}{% endraw %}{% for a in [a] %}{% set a.s = a %}{% endfor %}",
+        "{% macro free_of_namespaces(x) %}{{ x }}{% endmacro %}{% set free_of_namespaces = 1 %}{% set a.s = a %}",
+    ] {
+        for end in ["{{ a ~ '' }}", "{{ a|upper }}", "{{ a == b }}", "{{ raise_exception(a) }}", ""] {
+            let error = render(&[start, set, end].concat(), &hello());
+            let Err(ChatError::Render { reason, .. }) = &error else { panic!("{set}{end}: {error:?}") };
+            assert!(reason.contains("namespace"), "{set}: {reason}");
+        }
+    }
+    let block = "{% set a = namespace() %}{% set a.s | default(a, true) %}{% endset %}";
+    assert!(matches!(templates(block), Err(ChatError::Syntax { .. })));
+    // What templates do with namespaces.
+    let ordinary = "{% set ns = namespace(found=false, n=0, all=[]) %}{% for m in messages %}\
+        {% set ns.found = m.role == 'user' %}{% set ns.n = ns.n + 1 -%}\n{% set ns.all = ns.all + [m] %}\
+        {% set ns.t %}<{{ m.role }}>{% endset %}{% endfor %}\
+        {{ ns.found }} {{ ns.n }} {{ ns.all[0].content }} {{ ns.t }} {% raw %}{% set a.s = a %}{% endraw %}";
+    assert_eq!(render(ordinary, &hello()).unwrap(), "True 1 Hello <user> {% set a.s = a %}");
+}
+
+/// Expected values are Jinja's and Python's.
+#[test]
+fn tests_lines_numbers_and_parts_are_as_in_python() {
+    for (template, expected) in [
+        ("{{ none is iterable }} {{ x is iterable }} {{ 1 is iterable }}", "False True False"),
+        ("{{ 'a' is iterable }} {{ [] is iterable }} {{ {} is iterable }}", "True True True"),
+        ("{{ 'a' is sequence }} {{ {} is sequence }} {{ none is sequence }}", "True True False"),
+        ("a\r\nb\rc", "a\nb\nc"),
+        ("{{ 1e-5|string }} {{ 1e22|string }} {{ 2.5|string }} {{ 3|string }}", "1e-05 1e+22 2.5 3"),
+        ("{{ 'abc'.removeprefix('a') }} {{ 'abc'.removesuffix('c') }} {{ 'a'.removesuffix('') }}", "bc ab a"),
+        ("{{ 'a=b=c'.partition('=')|join(';') }} {{ 'a=b=c'.rpartition('=')|join(';') }}", "a;=;b=c a=b;=;c"),
+        ("{{ 'a'.partition('=')|join(';') }} {{ 'a'.rpartition('=')|join(';') }}", "a;; ;;a"),
+    ] {
+        assert_eq!(render(template, &hello()).unwrap(), expected, "{template}");
+    }
+    // As the chat templates of Nemotron 3 ask.
+    let tools = "{% if tools is iterable and tools | length > 0 %}tools{% else %}none{% endif %}";
+    assert_eq!(render(tools, &hello()).unwrap(), "none");
+}
+
 /// Expected values are Python's.
 #[test]
 fn methods_of_texts_do_what_python_s_do() {
@@ -127,19 +183,12 @@ fn methods_of_texts_do_what_python_s_do() {
 #[test]
 fn deep_values_and_deep_templates_are_errors() {
     let nested = "{% set ns = namespace(x=[]) %}{% for i in range(N) %}{% set ns.x = [ns.x] %}{% endfor %}";
-    for count in ["25000", "1000"] {
-        for end in ["", "{{ ns.x }}", "{{ ns.x|tojson }}", "{{ ns.x == [ns.x] }}"] {
-            let rendered = render(&(nested.replace('N', count) + end), &hello());
-            assert_eq!(rendered.is_err(), end.contains("tojson"), "{end}");
-        }
+    for end in ["", "{{ ns.x }}", "{{ ns.x|tojson }}", "{{ ns.x == [ns.x] }}"] {
+        let rendered = render(&(nested.replace('N', "1000") + end), &hello());
+        assert_eq!(rendered.is_err(), end.contains("tojson"), "{end}");
+        let deeper = render(&(nested.replace('N', "1001") + end), &hello());
+        assert!(matches!(deeper, Err(ChatError::Render { .. })), "{deeper:?}");
     }
-    let (open, close) = ("[".repeat(60), "]".repeat(60));
-    let deepest = format!(
-        "{{% set ns = namespace(x=[]) %}}{{% for i in range(1000) %}}{{% set ns.x = {open}ns.x{close} %}}\
-         {{% endfor %}}{{{{ ns.x|string|length }}}}{{{{ ns.x == [ns.x] }}}}"
-    );
-    assert_eq!(render(&deepest, &hello()).unwrap(), "120002False");
-    assert_eq!(render(&deepest.replace("1000", "20000"), &hello()), Err(ChatError::OutOfFuel));
     let recursion = "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}";
     assert!(matches!(render(recursion, &hello()), Err(ChatError::Render { .. } | ChatError::OutOfFuel)));
     let long = |before: &str, part: &str, after: &str| {
