@@ -1,5 +1,6 @@
 //! Owns the way between text and token ids: [`Tokenizer`], [`StreamDecoder`], [`StopStrings`].
 
+mod pattern;
 mod stop;
 mod stream;
 #[cfg(test)]
@@ -114,12 +115,15 @@ impl Tokenizer {
     /// # Errors
     ///
     /// [`TextError::Tokenizer`] if the bytes are no tokenizer, or one that gives the same text other
-    /// tokens each time (dropout), or one whose replacements can make a text longer without bound.
+    /// tokens each time (dropout), or one whose replacements can make a text longer without bound, or
+    /// one with a pattern that cannot be matched as Hugging Face's library would.
     pub fn from_json(bytes: &[u8], vocab_size: usize) -> Result<Self, TextError> {
         let refuse = |reason: String| TextError::Tokenizer { reason };
         if bytes.len() > MAX_TOKENIZER_BYTES {
             return Err(refuse(format!("{} bytes are more than {MAX_TOKENIZER_BYTES}", bytes.len())));
         }
+        let rewritten = pattern::rewrite_file(bytes).map_err(refuse)?;
+        let bytes = rewritten.as_deref().unwrap_or(bytes);
         let mut tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(refuse)?;
         if let tokenizers::ModelWrapper::BPE(bpe) = tokenizer.get_model()
             && bpe.dropout.is_some_and(|dropout| dropout != 0.0)

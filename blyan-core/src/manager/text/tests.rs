@@ -282,3 +282,139 @@ fn replacements_that_grow_without_bound_are_refused() {
         }
     }
 }
+
+/// A tokenizer whose tokens are the pieces that a pattern splits a text into, from 1 on; others are 0.
+fn with_pattern(pattern: &str, pieces: &[&str]) -> Result<Tokenizer, TextError> {
+    let mut vocabulary = serde_json::Map::new();
+    vocabulary.insert("<unk>".to_owned(), json!(0));
+    for (index, piece) in pieces.iter().enumerate() {
+        vocabulary.insert((*piece).to_owned(), json!(index + 1));
+    }
+    let split =
+        json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let file = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": split, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"}
+    });
+    Tokenizer::from_json(file.to_string().as_bytes(), 64)
+}
+
+#[test]
+fn patterns_are_rewritten_from_rubys_syntax() {
+    for (ruby, expected) in [
+        (r"\p{N}{1,3}+", r"(?:\p{N}{1,3})+"),
+        (r"(a|b){2}?c{1,2}?", r"(?:(a|b){2})?c{1,2}?"),
+        (r"a{,2}b{2,}", r"a{0,2}b{2,}"),
+        (r"a{,}", r"a\{,}"),
+        (r"a{2}{3}", r"(?:a{2}){3}"),
+        (r"a*?+b++c*+d?+", r"(?:a*?)+b++c*+d?+"),
+        (r"(?<n>[ab])(?:c|(?=d)e)+?", r"(?<n>[ab])(?:c|(?=d)e)+?"),
+        (r"[[:alpha:]]+", r"[\p{Alphabetic}]+"),
+        (r"[^[:alnum:]_]", r"[^[\p{Alphabetic}\p{Nd}]_]"),
+        (r"[[:upper:][:lower:][:space:]]", r"[\p{Uppercase}\p{Lowercase}\s]"),
+        (r"[[:^digit:][:blank:]x]", r"[[^\p{Nd}][\p{Zs}\t]x]"),
+        (r"[a-z&&[^[:digit:]b]]+", r"[a-z&&[^\p{Nd}b]]+"),
+        (r"[[:punct:]]", r"[[\p{P}\$+<=>\^`|\~]]"),
+        (r"\p{^L}\P{^L}\P{Punct}", r"\P{L}\p{L}[^\p{P}\$+<=>\^`|\~]"),
+        (r"^a$", r"(?:\A|(?m:^)(?!\z))a(?m:$)"),
+        (r"\^[$^a]\$", r"\^[$^a]\$"),
+        (r"a\Z|\Ab\z", r"a(?=\n?\z)|\Ab\z"),
+        (r"(?m:.)(?i)a|b", r"(?s:.)(?i:a|b)"),
+        (r"(a(?i)b|c)d", r"(a(?i:b|c))d"),
+        ("(?x) a b # [\n {2} [ ]", "(?:ab{2}[ ])"),
+        (r"a(?#b)+(?#[)b", r"a+(?#[)b"),
+        (r"\<a\>", r"<a>"),
+        (r"[\0\12]\0", r"[\x00\x0A]\x00"),
+        (r"[+--][--a][~~]", r"[+-\-][\--a][\~~]"),
+        (r"[]a]", r"[\]a]"),
+        (r"\h\w\K\/\u00e9é", r"\h\w\K\/\u00e9é"),
+    ] {
+        assert_eq!(pattern::rewrite(ruby).as_deref(), Ok(expected), "{ruby}");
+        assert!(with_pattern(ruby, &[]).is_ok(), "{ruby}");
+    }
+}
+
+#[test]
+fn published_patterns_stay_as_they_are() {
+    for published in [
+        // GPT-2, Llama 3, o200k, DeepSeek, BLOOM
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+        concat!(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ),
+        concat!(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ),
+        concat!(
+            r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^"##,
+            r"\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        ),
+        r" ?[^(\s|[.,!?…。，、।۔،])]+",
+    ] {
+        assert_eq!(pattern::rewrite(published).as_deref(), Ok(published));
+        assert!(with_pattern(published, &[]).is_ok(), "{published}");
+    }
+}
+
+#[test]
+fn patterns_split_as_hugging_faces_library_does() {
+    let split = |pattern: &str, pieces: &[&str], text: &str| {
+        with_pattern(pattern, pieces).unwrap().encode(text, false).unwrap()
+    };
+    assert_eq!(split(r"\p{N}{1,3}+", &["1234567", "a"], "1234567a"), [1, 2]);
+    assert_eq!(split(r"\p{N}{1,3}", &["123", "456", "7", "a"], "1234567a"), [1, 2, 3, 4]);
+    assert_eq!(split("[[:alpha:]]+", &["é", "1"], "1é1"), [2, 1, 2]);
+    assert_eq!(split("[[:punct:]]+", &["$¿", "a"], "a$¿a"), [2, 1, 2]);
+    assert_eq!(split(r"\s+$", &["a", "  ", "\nb"], "a  \nb"), [1, 2, 3]);
+    assert_eq!(split("^.", &["a", "\n", "b"], "a\nb\n"), [1, 2, 3, 2]);
+    assert_eq!(split(r"a\Z", &["ba\n\n", "a", "b", "\n"], "ba\n\n"), [1]);
+    assert_eq!(split(r"a\Z", &["ba\n\n", "a", "b", "\n"], "ba\n"), [3, 2, 4]);
+    assert_eq!(split("(?m:a.b)", &["a\nb", "c"], "ca\nbc"), [2, 1, 2]);
+    assert_eq!(split("a{2}{2}", &["aaaa", "b"], "baaaab"), [2, 1, 2]);
+    assert_eq!(split(r"\<a\>", &["<a>", "x"], "x<a>x"), [2, 1, 2]);
+}
+
+#[test]
+fn patterns_that_cannot_be_rewritten_are_refused_by_name() {
+    let long = "a".repeat((1 << 16) + 1);
+    for (ruby, construct) in [
+        ("[[:graph:]]", "[:graph:]"),
+        ("(?s:.)", "(?s"),
+        (r"\pL", r"\p without braces"),
+        ("a{3,1}", "{3,1}"),
+        (r"[\xE9]", r"\xE9"),
+        (r"[\377]", r"\377"),
+        (long.as_str(), "bytes"),
+    ] {
+        match with_pattern(ruby, &[]) {
+            Err(TextError::Tokenizer { reason }) => assert!(reason.contains(construct), "{reason}"),
+            other => panic!("{construct}: {other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn rewriting_a_pattern_never_panics(
+        ruby in r"([\[\](){}?+*,^$|\\:#~<>'-]|\\[pPxZk0-9]|[a-zé ]|\[:alpha:\]){0,24}",
+    ) {
+        let _ = pattern::rewrite(&ruby);
+    }
+}
+
+#[test]
+fn only_patterns_of_a_file_change() {
+    let file = json!({
+        "normalizer": {"type": "Replace", "pattern": {"Regex": "^x"}, "content": "^"},
+        "decoder": {"type": "Replace", "pattern": {"String": "^"}, "content": "^"},
+        "model": {"vocab": [["^", -1.234567890123456], ["$", -0.1]], "Regex": "^"}
+    });
+    let rewritten = pattern::rewrite_file(file.to_string().as_bytes()).unwrap().unwrap();
+    let mut expected = file;
+    expected["normalizer"]["pattern"]["Regex"] = json!(r"(?:\A|(?m:^)(?!\z))x");
+    assert_eq!(serde_json::from_slice::<Json>(&rewritten).unwrap(), expected);
+    assert_eq!(pattern::rewrite_file(br#"{"pattern": {"Regex": "a"}}"#), Ok(None));
+}
