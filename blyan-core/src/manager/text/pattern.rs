@@ -307,9 +307,7 @@ impl<'a> Scanner<'a> {
                 let len = r"\p{}".len() + name.len();
                 let (name, caret) = name.strip_prefix('^').map_or((name, false), |name| (name, true));
                 let negative = caret != (kind == 'P');
-                if name.eq_ignore_ascii_case("punct") {
-                    self.set(len, PUNCT, negative, in_class);
-                } else if caret {
+                if caret {
                     let kind = if negative { 'P' } else { 'p' };
                     self.replace(len, &format!("\\{kind}{{{name}}}"));
                 } else {
@@ -361,9 +359,9 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Writes what a class holds for the next bytes.
-    fn set(&mut self, len: usize, set: &str, negative: bool, in_class: bool) {
-        let single = set.starts_with('\\') && set.matches('\\').count() == 1 && in_class;
+    /// Writes what a class inside another holds for the next bytes.
+    fn set(&mut self, len: usize, set: &str, negative: bool) {
+        let single = set.starts_with('\\') && set.matches('\\').count() == 1;
         let text = match (negative, single) {
             (true, _) => format!("[^{set}]"),
             (false, true) => set.to_owned(),
@@ -382,7 +380,7 @@ impl<'a> Scanner<'a> {
                     if depth > 0
                         && let Some((set, negative, len)) = posix(self.rest)?
                     {
-                        self.set(len, set, negative, true);
+                        self.set(len, set, negative);
                         continue;
                     }
                     depth += 1;
