@@ -44,8 +44,7 @@ const MAX_FUEL: u64 = 1_000_000;
 
 /// Stack of the thread that compiles and renders. The engine recurses over long chains of operators,
 /// one level for each byte at worst, at up to 400 bytes a level, and over nested lists: in a stack of usual
-/// size that would abort the process.
-/// Only what is used of it takes memory.
+/// size that would abort the process. Only what is used of it takes memory.
 const STACK_BYTES: usize = 512 << 20;
 
 /// Fuel for a field that `format` fills, besides its width and arguments: the longest number has some

@@ -117,7 +117,6 @@ fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<(), ChainError> {
     }
 }
 
-/// A failure to read or write the stream; `path` is empty where it has none.
 /// Names the file in the failure of a stream that was one.
 fn of_file(path: &Path) -> impl FnOnce(ChainError) -> ChainError {
     move |error| match error {
@@ -128,6 +127,7 @@ fn of_file(path: &Path) -> impl FnOnce(ChainError) -> ChainError {
     }
 }
 
+/// A failure to read or write the stream; `path` is empty where it has none.
 fn stream_error(action: &'static str, path: PathBuf) -> impl FnOnce(std::io::Error) -> ChainError {
     move |source| BundleError::Io { action, path, source }.into()
 }
