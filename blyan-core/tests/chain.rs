@@ -103,6 +103,33 @@ fn a_missing_chain_cannot_be_read() {
 }
 
 #[test]
+fn payload_files_without_their_index_are_no_new_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = open(dir.path()).unwrap();
+    let root = chain.append(spec("{}")).unwrap();
+    let expert = chain.append(expert(root, "layer0.expert0", &[7; 10_000])).unwrap();
+    drop(chain);
+    let index = dir.path().join("index.redb");
+    let kept = std::fs::read(&index).unwrap();
+    for empty in [false, true] {
+        std::fs::remove_file(&index).unwrap();
+        if empty {
+            std::fs::write(&index, b"").unwrap();
+        }
+        for opened in [open(dir.path()), open_read_only(dir.path())] {
+            let error = opened.unwrap_err();
+            assert!(
+                matches!(&error, ChainError::Storage(StorageError::IndexDamaged { reason }) if reason.contains("put it back")),
+                "{error:?}"
+            );
+            assert_eq!(index.exists(), empty);
+        }
+    }
+    std::fs::write(&index, kept).unwrap();
+    assert_eq!(&*open(dir.path()).unwrap().payload(&expert).unwrap(), &[7; 10_000]);
+}
+
+#[test]
 fn payload_files_carry_their_plain_blake3_and_are_read_only() {
     let dir = tempfile::tempdir().unwrap();
     let chain = open(dir.path()).unwrap();

@@ -46,6 +46,27 @@ impl DirMedium {
         self.dir.join(TEMPORARY_FOLDER).join(name)
     }
 
+    /// Fails if there are payload files and no index: a new one in its place would know none of their blocks, and the
+    /// next collection would delete them.
+    fn refuse_lost_index(&self) -> io::Result<()> {
+        if fs::metadata(self.dir.join(INDEX_FILE)).is_ok_and(|index| index.len() > 0) {
+            return Ok(());
+        }
+        match self.list_payloads() {
+            Ok(payloads) if payloads.is_empty() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "{} has payload files, but {INDEX_FILE} is missing or empty; put it back, or remove \
+                     {PAYLOAD_FOLDER} to begin anew",
+                    self.dir.display()
+                ),
+            )),
+        }
+    }
+
     /// Creates the folders, each durable before anything is put into it.
     fn create_folders(&self) -> io::Result<()> {
         create_dir_durably(&self.dir)?;
@@ -91,6 +112,7 @@ impl Medium for DirMedium {
 
     fn open_index(&self, access: Access) -> io::Result<Box<dyn StorageBackend>> {
         let path = self.dir.join(INDEX_FILE);
+        self.refuse_lost_index()?;
         let file = match access {
             Access::ReadOnly => read_regular(&path)?,
             Access::ReadWrite => {

@@ -94,6 +94,7 @@ impl Index {
         let file = medium.open_index(access).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound if access == Access::ReadOnly => StorageError::Missing { place: place() },
             io::ErrorKind::WouldBlock => StorageError::Locked,
+            io::ErrorKind::InvalidData => StorageError::IndexDamaged { reason: source.to_string() },
             _ => StorageError::Io { action: "open the chain in", path: place(), source },
         })?;
         let pages = CheckedPages::new(file);

@@ -33,8 +33,9 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::NotFound`] if there is none to read, [`io::ErrorKind::WouldBlock`] if it
-    /// is in use and the medium itself knows, and any other I/O error.
+    /// [`io::ErrorKind::NotFound`] if there is none to read, [`io::ErrorKind::InvalidData`] if there is none
+    /// beside payload files, [`io::ErrorKind::WouldBlock`] if it is in use and the medium itself knows, and any
+    /// other I/O error.
     fn open_index(&self, access: Access) -> io::Result<Box<dyn StorageBackend>>;
 
     /// Maps a published payload; `None` if there is none.
