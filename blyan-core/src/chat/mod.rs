@@ -57,8 +57,8 @@ const FREE_OF_NAMESPACES: &str = "free_of_namespaces";
 /// Deepest nesting of a value that is assigned to an attribute.
 const MAX_VALUE_DEPTH: usize = 1000;
 
-/// Special tokens that a template can name, as transformers 5 passes them.
-const SPECIAL_TOKENS: [&str; 7] =
+/// Special tokens that every tokenizer may have, and a template can name, in the order of transformers 5.
+pub(crate) const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// Older names of `reasoning_content`.

@@ -4,6 +4,7 @@
 //! reading weights, then builds one payload at a time: memory stays near the largest block. All blocks
 //! are one transaction, so an import that fails or is cancelled leaves the chain as it was.
 
+mod added_tokens;
 mod config;
 mod delta;
 mod error;
@@ -222,8 +223,9 @@ impl Source {
         let config = folder
             .read_json("config.json", texts::MAX_CONFIG_BYTES)?
             .ok_or_else(|| ImportError::MissingFile { dir: dir.to_owned(), file: "config.json" })?;
-        let texts = texts::read(&mut folder)?;
+        let mut texts = texts::read(&mut folder)?;
         let spec = config::read(&config, texts.generation_config.as_ref(), &options.ignore_config_keys)?;
+        texts.complete_tokenizer(spec.vocab_size)?;
         let weights = folder.weights()?;
         let ignored_files = folder.ignored();
         Ok(Self { spec, weights, blocks: Vec::new(), texts: texts.slots, ignored_files })

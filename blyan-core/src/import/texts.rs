@@ -1,8 +1,10 @@
-//! Owns the texts of a checkpoint: tokenizer, templates and generation defaults, kept byte for byte.
+//! Owns the texts of a checkpoint: tokenizer, templates and generation defaults, kept byte for byte but for a
+//! tokenizer that lacks tokens.
 
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use super::added_tokens::{self, Beside};
 use super::error::ImportError;
 use super::folder::Folder;
 use super::json;
@@ -27,19 +29,38 @@ pub(super) const FILES: [(Slot, &str, u64); 5] = [
 pub(super) struct Texts {
     pub(super) slots: Vec<(Slot, Vec<u8>)>,
     pub(super) generation_config: Option<Map<String, Value>>,
+    beside_tokenizer: Beside,
+}
+
+impl Texts {
+    /// Writes into `tokenizer.json` the tokens that other files add to it.
+    pub(super) fn complete_tokenizer(&mut self, vocab_size: usize) -> Result<(), ImportError> {
+        let tokenizer = self.slots.iter_mut().find(|(slot, _)| *slot == Slot::Tokenizer);
+        if let Some((_, bytes)) = tokenizer
+            && let Some(completed) = added_tokens::complete(bytes, &self.beside_tokenizer, vocab_size as u64)?
+        {
+            *bytes = completed;
+        }
+        Ok(())
+    }
 }
 
 /// Reads the texts that are there.
 pub(super) fn read(folder: &mut Folder) -> Result<Texts, ImportError> {
-    let mut texts = Texts { slots: Vec::new(), generation_config: None };
+    let mut texts = Texts { slots: Vec::new(), generation_config: None, beside_tokenizer: Beside::default() };
     for (slot, file, max) in FILES {
         let Some(bytes) = folder.read(file, max)? else { continue };
-        match check(slot, file, &bytes)? {
-            Some(object) if slot == Slot::GenerationConfig => texts.generation_config = Some(object),
+        let object = check(slot, file, &bytes)?;
+        match slot {
+            Slot::GenerationConfig => texts.generation_config = object,
+            Slot::TokenizerConfig => texts.beside_tokenizer.tokenizer_config = object,
+            Slot::SpecialTokensMap => texts.beside_tokenizer.special_tokens_map = object,
             _ => {}
         }
         texts.slots.push((slot, bytes));
     }
+    texts.beside_tokenizer.added_tokens =
+        folder.read_json("added_tokens.json", MAX_TOKENIZER_CONFIG_BYTES)?;
     Ok(texts)
 }
 
