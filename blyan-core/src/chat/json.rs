@@ -133,9 +133,7 @@ fn key_text(key: &Value) -> Result<String, Error> {
 /// Prints a value in a template as Python would.
 pub(super) fn print(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     if value.kind() == ValueKind::Number {
-        let mut text = String::new();
-        write_number(&mut text, value);
-        out.write_str(&text)?;
+        out.write_str(&number_text(value))?;
     } else {
         pay_for(state, value)?;
         write!(out, "{value}")?;
@@ -148,13 +146,21 @@ pub(super) fn string(state: &State<'_, '_>, value: &Value) -> Result<Value, Erro
     pay_for(state, value)?;
     Ok(match value.kind() {
         ValueKind::String => value.clone(),
-        ValueKind::Number => {
-            let mut text = String::new();
-            write_number(&mut text, value);
-            Value::from(text)
-        }
+        ValueKind::Number => Value::from(number_text(value)),
         _ => Value::from(value.to_string()),
     })
+}
+
+/// Python's `str` of a number, which differs from its JSON in what is no finite number.
+fn number_text(value: &Value) -> String {
+    let mut text = String::new();
+    write_number(&mut text, value);
+    match text.as_str() {
+        "NaN" => "nan".to_owned(),
+        "Infinity" => "inf".to_owned(),
+        "-Infinity" => "-inf".to_owned(),
+        _ => text,
+    }
 }
 
 /// Charges for everything in a list or map before the engine writes it out, which it would only

@@ -16,6 +16,7 @@
 mod date;
 mod generation;
 mod json;
+mod python;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, ValueKind};
+use minijinja::value::{Kwargs, Rest, Serde, ValueKind, from_args};
 use minijinja::{Environment, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
@@ -40,7 +41,7 @@ const MAX_TAG_BYTES: usize = 4 << 10;
 
 /// Most instructions and 64-byte units of memory that one rendering may use. A message takes some
 /// 100, of some templates 1,500; the limit grows with the chat, see [`fuel`].
-const MAX_FUEL: u64 = 1_000_000;
+const MAX_FUEL: u64 = 8_000_000;
 
 /// Stack of the thread that compiles and renders. The engine recurses over long chains of operators,
 /// one level for each byte at worst, at up to 400 bytes a level, and over nested lists: in a stack of usual
@@ -379,6 +380,8 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(method);
     environment.set_formatter(|out, state, value| json::print(out, state, value));
+    environment.add_filter("default", default);
+    environment.add_filter("d", default);
     environment.add_filter("string", json::string);
     environment.add_filter("tojson", json::tojson);
     environment.add_filter(FREE_OF_NAMESPACES, free_of_namespaces);
@@ -394,6 +397,17 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     Ok(environment)
 }
 
+/// `value | default(default_value='', boolean=False)`
+fn default(
+    state: &State<'_, '_>,
+    value: &Value,
+    args: Rest<Value>,
+    kwargs: Kwargs,
+) -> Result<Value, minijinja::Error> {
+    let args = python::places(&args, &kwargs, ["default_value", "boolean"])?;
+    minijinja::filters::default(state, value, Rest(args))
+}
+
 /// Python's methods. Fuel pays for the texts they read, and beforehand for what they may make of them.
 fn method(
     state: &mut State<'_, '_>,
@@ -401,6 +415,15 @@ fn method(
     method: &str,
     args: &[Value],
 ) -> Result<Value, minijinja::Error> {
+    let split_at;
+    let args = match method {
+        "split" | "rsplit" => {
+            let (given, kwargs): (&[Value], Kwargs) = from_args(args)?;
+            split_at = python::places(given, &kwargs, ["sep", "maxsplit"])?;
+            split_at.as_slice()
+        }
+        _ => args,
+    };
     if let Some(text) = value.as_str() {
         let bytes = |value: &Value| value.as_str().map_or(0, str::len);
         let made = match (method, args) {
@@ -429,7 +452,7 @@ fn method(
                 0
             }
             // Each piece is a value.
-            ("split", _) => {
+            ("split" | "rsplit", _) => {
                 let pieces = match args.first().and_then(Value::as_str) {
                     Some(separator) => text.matches(separator).count(),
                     None => text.split_whitespace().count(),
@@ -454,6 +477,9 @@ fn method(
         let read = args.iter().map(bytes).fold(text.len(), usize::saturating_add);
         state.consume_fuel(made.saturating_add(read) as u64 / 64)?;
         if let Some(value) = parted(text, method, args) {
+            return Ok(value);
+        }
+        if let Some(value) = python::text_method(state, text, method, args)? {
             return Ok(value);
         }
     }

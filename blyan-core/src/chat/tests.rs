@@ -80,6 +80,11 @@ fn endless_and_greedy_templates_run_out_of_fuel() {
         "{% set x = 'x' * 1000000 %}{{ ('{x[a]}' * 1000).format(x={'a': x}) }}",
         "{{ ('{0:f}' * 100000).format(1e300) }}",
         "{{ ('a,' * 1000000).split(',') }}",
+        "{{ ('a,' * 1000000).split(sep=',') }}",
+        "{{ ('a,' * 1000000).rsplit(',') }}",
+        "{{ 'a'.ljust(99999999999) }}",
+        "{{ 'a'.center(99999999999) }}",
+        "{{ 'a'.zfill(99999999999) }}",
         "{{ ('a ' * 1000000).split() }}",
         "{{ ('\\n' * 1000000).splitlines() }}",
         "{{ ('b' * 1000000).strip('a' * 1000000) }}",
@@ -175,6 +180,24 @@ fn methods_of_texts_do_what_python_s_do() {
         ("{{ 'a b  c'.split()|length }}{{ 'a,b,c'.split(',', 1)[1] }}", "3b,c"),
         ("{{ 'a\\nb\\n'.splitlines()|length }}{{ '-+x+'.strip('+-') }}", "2x"),
         ("{{ 'abc'.startswith(['x', 'ab']) }} {{ 'abc'.endswith('b') }}", "True False"),
+        ("{{ 'a,b,c'.split(',', maxsplit=1)|join(';') }}", "a;b,c"),
+        ("{{ 'a,b,c'.split(maxsplit=1, sep=',')|join(';') }}", "a;b,c"),
+        ("{{ 'a b c'.split(maxsplit=1)|join(';') }}", "a;b c"),
+        ("{{ 'a,b,c'.rsplit(',', 1)|join(';') }} {{ ' a  b '.rsplit()|join(';') }}", "a,b;c a;b"),
+        ("{{ ' a b  c '.rsplit(maxsplit=1)|join(';') }}", " a b;c"),
+        ("{{ 'äbä'.index('b') }} {{ 'äbä'.find('ä', 1) }} {{ 'aa'.count('a', 1) }}", "1 2 1"),
+        (
+            "{{ 'ab'.startswith('b', 1) }} {{ 'ab'.startswith('b', -1) }} {{ 'ab'.find('', 3) }}",
+            "True True -1",
+        ),
+        ("{{ 'a'.ljust(3, '.') }} {{ 'a'.rjust(3) }} {{ 'abc'.ljust(2) }}", "a..   a abc"),
+        ("{{ 'ab'.center(5, '.') }} {{ 'a'.center(4, '.') }}", "..ab. .a.."),
+        ("{{ '-7'.zfill(4) }} {{ '7'.zfill(3) }} {{ '+'.zfill(2) }}", "-007 007 +0"),
+        ("{{ 'aB1'.swapcase() }} {{ 'ÄB'.casefold() }}", "Ab1 äb"),
+        ("{{ 'a_b'.title() }} {{ \"it's 1ST\".title() }}", "A_B It'S 1St"),
+        ("{{ ''|default('x', boolean=true) }} {{ y|default('x') }}", "x x"),
+        ("{{ ''|d(default_value='z', boolean=true) }} {{ ''|d('x') }}", "z "),
+        ("{{ 1e308 * 10 }} {{ (-10 * 1e308)|string }} {{ 1e308 * 10 - 1e308 * 10 }}", "inf -inf nan"),
     ] {
         assert_eq!(render(template, &hello()).as_deref(), Ok(expected), "{template}");
     }
@@ -226,6 +249,9 @@ fn a_long_chat_has_the_fuel_it_needs() {
         let rendered = render(golden["templates"][family].as_str().unwrap(), &messages);
         assert!(rendered.unwrap().len() > 2000 * 400, "{family}");
     }
+    // Some templates do a thousand operations a message.
+    let busy = "{% for m in messages %}{% for i in range(200) %}{% endfor %}.{% endfor %}";
+    assert_eq!(render(busy, &messages).unwrap().len(), 2000);
 }
 
 #[test]
