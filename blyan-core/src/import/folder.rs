@@ -149,6 +149,10 @@ impl Folder {
                 found: None,
             });
         }
+        let base = weights.get("embed_tokens.weight").is_some();
+        if base && !weights.names().any(|name| name.starts_with("model.")) {
+            weights.name_as_of_causal_lm();
+        }
         Ok(weights)
     }
 }

@@ -102,6 +102,17 @@ impl Weights {
         self.tensors.insert(tensor.entry.name.clone(), tensor)
     }
 
+    /// Gives a model that was saved without the class around it, as `AutoModel` has it, the names it has inside of
+    /// that.
+    pub(super) fn name_as_of_causal_lm(&mut self) {
+        for (name, mut tensor) in std::mem::take(&mut self.tensors) {
+            if !name.starts_with("lm_head.") {
+                tensor.entry.name = format!("model.{name}");
+            }
+            self.insert(tensor);
+        }
+    }
+
     pub(super) fn get(&self, name: &str) -> Option<&Located> {
         self.tensors.get(name)
     }
