@@ -105,6 +105,14 @@ fn a_model_travels_whole() {
     let path = dir.path().join("all.bundle");
     chain.bundle_file(&path, &BundleOptions::default()).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode();
+        std::fs::write(dir.path().join("new"), "").unwrap();
+        assert_eq!(mode(&path), mode(&dir.path().join("new")), "it can be handed on like any new file");
+        std::fs::remove_file(dir.path().join("new")).unwrap();
+    }
     let chain_dir = Chain::open(dir.path().join("chain")).unwrap();
     let options = UnbundleOptions::default();
     assert_eq!(chain_dir.unbundle_file(&path, &options).unwrap().root, chain.root().unwrap());

@@ -422,6 +422,25 @@ fn stacked_experts_are_the_same_model() {
 }
 
 #[test]
+fn a_model_saved_without_the_class_around_it_is_the_same_model() {
+    let mut checkpoint = Checkpoint::of("llama");
+    let chain = Chain::in_memory().unwrap();
+    let expected = import(&chain, &fixture("llama"), None);
+    let bare = checkpoint
+        .tensors
+        .iter()
+        .map(|(name, raw)| (name.trim_start_matches("model.").to_owned(), raw.clone()));
+    checkpoint.tensors = bare.collect();
+    assert_eq!(import(&chain, checkpoint.write().path(), None).model, expected.model);
+    checkpoint.config.insert("tie_word_embeddings".to_owned(), false.into());
+    let error = import::checkpoint(&chain, checkpoint.write().path(), &ImportOptions::default()).unwrap_err();
+    assert!(
+        matches!(&error, ImportError::MissingTensors { names } if names == &["lm_head.weight"]),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_tied_head_that_is_written_out_is_left_out() {
     let mut checkpoint = Checkpoint::of("llama");
     let chain = Chain::in_memory().unwrap();
@@ -437,7 +456,7 @@ fn a_tied_head_that_is_written_out_is_left_out() {
 }
 
 #[test]
-fn texts_are_kept_byte_for_byte_and_other_files_are_named() {
+fn texts_are_kept_byte_for_byte_unless_the_tokenizer_lacks_tokens_and_other_files_are_named() {
     let mut checkpoint = Checkpoint::of("llama");
     let texts: [(&str, &str, &[u8]); 4] = [
         ("tokenizer.json", "tokenizer", b" {\"a\" : 1}\n"),
@@ -449,6 +468,8 @@ fn texts_are_kept_byte_for_byte_and_other_files_are_named() {
         checkpoint.files.insert(file.to_owned(), bytes.to_vec());
     }
     checkpoint.files.insert("README.md".to_owned(), b"x".to_vec());
+    // Read for a tokenizer that makes sense.
+    checkpoint.files.insert("added_tokens.json".to_owned(), b"{\"<t>\": 3}".to_vec());
     let chain = Chain::in_memory().unwrap();
     let report = import(&chain, checkpoint.write().path(), None);
     assert_eq!(report.ignored_files, ["README.md"]);
@@ -460,6 +481,14 @@ fn texts_are_kept_byte_for_byte_and_other_files_are_named() {
     }
     let generation = manifest.slots[&"generation_config".parse().unwrap()];
     assert_eq!(&*chain.payload(&generation).unwrap(), checkpoint.files["generation_config.json"]);
+
+    let tokenizer = br#"{"added_tokens": [], "model": {"vocab": {"a": 0, "b": 1, "c": 2}}}"#;
+    checkpoint.files.insert("tokenizer.json".to_owned(), tokenizer.to_vec());
+    let report = import(&chain, checkpoint.write().path(), None);
+    let tokenizer = self::manifest(&chain, &report.model).slots[&"tokenizer".parse().unwrap()];
+    let completed: serde_json::Value = serde_json::from_slice(&chain.payload(&tokenizer).unwrap()).unwrap();
+    assert_eq!(completed["added_tokens"][0]["content"], "<t>");
+    assert_eq!(completed["added_tokens"][0]["id"], 3);
 }
 
 /// Every block of every fixture in every type: a change here is a change of the format, which needs a

@@ -75,13 +75,15 @@ pub enum SamplingError {
         expected: &'static str,
     },
     /// A logit is NaN.
-    #[error("the logit of token {token} is NaN: the weights or the input overflowed")]
+    #[error(
+        "the logit of token {token} is NaN: a sum overflowed, or a key or value in a cache of f16; try one of f32"
+    )]
     NanLogit {
         /// The first such token.
         token: u32,
     },
     /// A logit is positive infinity, so probabilities do not exist.
-    #[error("the logit of token {token} is infinite: the weights or the input overflowed")]
+    #[error("the logit of token {token} is infinite: a sum overflowed")]
     InfiniteLogit {
         /// The first such token.
         token: u32,

@@ -210,7 +210,11 @@ impl Chain {
         let path = path.as_ref();
         let error = || stream_error("write", path.to_owned());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(error())?;
+        let mut temporary = tempfile::Builder::new();
+        // As any new file, to be handed on; a temporary file is the owner's alone.
+        #[cfg(unix)]
+        temporary.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = temporary.tempfile_in(folder.unwrap_or(Path::new("."))).map_err(error())?;
         let report = self.bundle(file.as_file_mut(), options).map_err(of_file(path))?;
         file.as_file().sync_all().map_err(error())?;
         file.persist(path).map_err(|failed| error()(failed.error))?;
