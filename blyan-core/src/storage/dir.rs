@@ -49,7 +49,13 @@ impl DirMedium {
     /// Fails if there are payload files and no index: a new one in its place would know none of their blocks, and the
     /// next collection would delete them.
     fn refuse_lost_index(&self) -> io::Result<()> {
-        if fs::metadata(self.dir.join(INDEX_FILE)).is_ok_and(|index| index.len() > 0) {
+        let mut start = [0; 4];
+        let begun = match read_regular(&self.dir.join(INDEX_FILE)) {
+            // A file system that lost power can leave zeros; anything else is judged by who opens the index.
+            Ok(mut index) => index.read_exact(&mut start).is_ok() && start != [0; 4],
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        if begun {
             return Ok(());
         }
         match self.list_payloads() {
@@ -59,7 +65,7 @@ impl DirMedium {
             Ok(_) => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
-                    "{} has payload files, but {INDEX_FILE} is missing or empty; put it back, or remove \
+                    "{} has payload files, but {INDEX_FILE} is missing or holds nothing; put it back, or remove \
                      {PAYLOAD_FOLDER} to begin anew",
                     self.dir.display()
                 ),
