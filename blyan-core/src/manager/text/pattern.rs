@@ -14,6 +14,12 @@ const MAX_PATTERN_BYTES: usize = 1 << 16;
 /// What `[[:punct:]]` holds: punctuation and the nine symbols of ASCII that C counts as such.
 const PUNCT: &str = r"\p{P}\$+<=>\^`|\~";
 
+/// What `\w` holds in a class; others count what joins letters as well, and not all of these letters.
+const WORD_IN_CLASS: &str = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}";
+
+/// What `\w` holds outside of one: six numbers of Latin-1 too.
+const WORD: &str = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE]";
+
 /// The parts of the file that have patterns: what is not named here, the vocabulary above all, is only skipped.
 #[derive(serde::Deserialize)]
 struct Steps {
@@ -348,12 +354,11 @@ impl<'a> Scanner<'a> {
                 self.take(1);
                 self.copy(1);
             }
-            // `\b{start}` is an escape of its own to `fancy-regex`.
-            'b' | 'B' if !in_class && after.starts_with('{') => {
-                self.out.push_str("(?:");
-                self.copy(2);
-                self.out.push(')');
-            }
+            'w' | 'W' if in_class => self.set(2, WORD_IN_CLASS, kind == 'W'),
+            'w' => self.replace(2, WORD),
+            'W' => self.replace(2, &WORD.replacen('[', "[^", 1)),
+            'b' if !in_class => self.replace(2, &format!("(?:(?<={WORD})(?!{WORD})|(?<!{WORD})(?={WORD}))")),
+            'B' if !in_class => self.replace(2, &format!("(?:(?<={WORD})(?={WORD})|(?<!{WORD})(?!{WORD}))")),
             _ => self.copy(1 + kind.len_utf8()),
         }
         Ok(())
@@ -475,7 +480,7 @@ fn posix(rest: &str) -> Result<Option<(&'static str, bool, usize)>, String> {
         "cntrl" => r"\p{Cc}",
         "xdigit" => "0-9A-Fa-f",
         "ascii" => r"\x00-\x7F",
-        "word" => r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}",
+        "word" => WORD_IN_CLASS,
         other => return Err(format!("the class [:{other}:]")),
     };
     Ok(Some((set, negative, len)))

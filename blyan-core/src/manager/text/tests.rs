@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -328,7 +329,8 @@ fn patterns_are_rewritten_from_rubys_syntax() {
         (r"[\0\12]\0", r"[\x00\x0A]\x00"),
         (r"[+--][--a][~~]", r"[+-\-][\--a][\~~]"),
         (r"[]a]", r"[\]a]"),
-        (r"\h\w\K\/\u00e9é", r"\h\w\K\/\u00e9é"),
+        (r"\h\K\/\u00e9é", r"\h\K\/\u00e9é"),
+        (r"[\w&&[^\W]]", r"[[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]&&[^[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]]]"),
     ] {
         assert_eq!(pattern::rewrite(ruby).as_deref(), Ok(expected), "{ruby}");
         assert!(with_pattern(ruby, &[]).is_ok(), "{ruby}");
@@ -377,6 +379,25 @@ fn patterns_split_as_hugging_faces_library_does() {
     assert_eq!(split("(?m:a.b)", &["a\nb", "c"], "ca\nbc"), [2, 1, 2]);
     assert_eq!(split("a{2}{2}", &["aaaa", "b"], "baaaab"), [2, 1, 2]);
     assert_eq!(split(r"\<a\>", &["<a>", "x"], "x<a>x"), [2, 1, 2]);
+
+    let pieces = |pattern: &str, text: &str, expected: &[&str]| {
+        let distinct: BTreeSet<&str> = expected.iter().copied().collect();
+        let distinct: Vec<&str> = distinct.into_iter().collect();
+        let tokenizer = with_pattern(pattern, &distinct).unwrap();
+        let found = tokenizer.encode(text, false).unwrap();
+        let found: Vec<&str> =
+            found.iter().map(|&id| distinct.get(id as usize - 1).copied().unwrap()).collect();
+        assert_eq!(found, expected, "{pattern}");
+    };
+    pieces(r"\w+", "a²ⓐ\u{200d}b", &["a²ⓐ", "\u{200d}", "b"]);
+    pieces(r"[\w]+", "a²ⓐ\u{200d}b", &["a", "²", "ⓐ", "\u{200d}", "b"]);
+    pieces(r"\W+", "a²ⓐ\u{200d}b-", &["a²ⓐ", "\u{200d}", "b", "-"]);
+    pieces(r"[\W]+", "a²ⓐ\u{200d}b-", &["a", "²", "ⓐ", "\u{200d}", "b", "-"]);
+    pieces(r"[^\w]+", "a²-b", &["a", "²-", "b"]);
+    pieces(r"\b.", "ab ²c\u{200d}d", &["a", "b", " ", "²", "c", "\u{200d}", "d"]);
+    pieces(r"\B.", "ab ²c\u{200d}d", &["a", "b", " ²", "c", "\u{200d}d"]);
+    pieces(r"[\w&&[^a]]+", "abc", &["a", "bc"]);
+    pieces(r"[^\W\d]+", "a1b_²", &["a", "1", "b_", "²"]);
 }
 
 #[test]
