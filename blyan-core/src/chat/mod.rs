@@ -160,7 +160,7 @@ pub struct ChatTemplates {
     templates: BTreeMap<String, Result<String, ChatError>>,
     /// What is wrong with a file that may have templates.
     unreadable: Option<ChatError>,
-    special_tokens: BTreeMap<&'static str, String>,
+    special_tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplates {
@@ -187,8 +187,18 @@ impl ChatTemplates {
         for name in SPECIAL_TOKENS {
             let token = special.get(name).and_then(token_text).or_else(|| token_text(config.get(name)?));
             if let Some(token) = token {
-                special_tokens.insert(name, token.to_owned());
+                special_tokens.insert(name.to_owned(), token.to_owned());
             }
+        }
+        // Those of one model alone, such as `image_token`: an object, or a key each.
+        let own = |(name, token): (&String, &Json)| Some((name.clone(), token_text(token)?.to_owned()));
+        for fields in [&config, &special] {
+            let named = fields.get("extra_special_tokens").and_then(Json::as_object);
+            special_tokens.extend(named.into_iter().flatten().filter_map(own));
+        }
+        let keys = config.iter().filter(|(name, token)| name.ends_with("_token") && token.is_string());
+        for (name, token) in keys.filter_map(own) {
+            special_tokens.entry(name).or_insert(token);
         }
         let templates = match chat_template {
             Some(bytes) => match std::str::from_utf8(bytes) {
@@ -267,7 +277,7 @@ impl ChatTemplates {
         let messages = Json::Array(messages.collect::<Result<_, _>>()?);
         let mut context: BTreeMap<String, Value> = BTreeMap::new();
         for (name, token) in &self.special_tokens {
-            context.insert((*name).to_owned(), Value::from(token.as_str()));
+            context.insert(name.clone(), Value::from(token.as_str()));
         }
         for (name, value) in request.variables.into_iter().flatten() {
             context.insert(name.clone(), Value::from(Serde(value)));

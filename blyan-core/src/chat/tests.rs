@@ -349,6 +349,19 @@ fn special_tokens_come_from_either_file() {
     assert_eq!(old, [some("<map>"), some("</s>"), some("<unk>")]);
     let new = read(json!({"bos_token": "<config>", "eos_token": null, "added_tokens_decoder": {}}));
     assert_eq!(new, [some("<config>"), None, None]);
+
+    // As transformers 5.23 renders it.
+    let config = json!({
+        "chat_template": "[{{ image_token }}|{{ bos_token }}|{{ eoi_token }}|{{ extra_special_tokens }}]",
+        "image_token": "<img>",
+        "bos_token": "<s>",
+        "add_bos_token": true,
+        "extra_special_tokens": {"eoi_token": "<eoi>"},
+    });
+    let own = from_files(Some(config.to_string().as_bytes()), None, None).unwrap();
+    let messages = hello();
+    let request = ChatRequest { messages: &messages, ..ChatRequest::default() };
+    assert_eq!(own.render(&request).unwrap(), "[<img>|<s>|<eoi>|]");
 }
 
 #[test]
