@@ -195,8 +195,8 @@ pub enum ManagerError {
     },
     /// A name that no block of the chain has.
     #[error(
-        "{name:?} is no block of this chain: give a hash or its first {MIN_HASH_DIGITS} digits or more, a slot such \
-         as layer0.expert1, a release, or latest"
+        "{name:?} names no such block of this chain: give a hash or its first {MIN_HASH_DIGITS} digits or more, a \
+         release, latest, or, where any block will do, a slot such as layer0.expert1"
     )]
     UnknownName {
         /// The name, cut to 80 characters.
