@@ -7,6 +7,7 @@
 mod arguments;
 mod commands;
 mod error;
+mod input;
 mod names;
 mod output;
 

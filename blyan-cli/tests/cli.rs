@@ -742,3 +742,25 @@ fn ctrl_c_ends_a_text_and_keeps_its_receipt() {
     let receipt: Value = serde_json::from_slice(&fs::read(&receipt).unwrap()).unwrap();
     assert_eq!(receipt["claim"]["finish_reason"], "cancelled");
 }
+
+/// A read of a silent input is not what the process hangs on.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_the_wait_for_an_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("chain");
+    let mut child =
+        blyan(&path).args(["unbundle", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // From then on it listens.
+    while !path.join("index.redb").exists() {
+        assert_eq!(child.try_wait().unwrap(), None);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let silent = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    drop(silent);
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(Chain::open(&path).unwrap().is_empty().unwrap());
+}

@@ -1,9 +1,10 @@
 //! `blyan bundle` and `blyan unbundle`.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use blyan_core::chain::{
-    BundleError, BundleOptions, BundleProgress, BundleReport, ChainError, UnbundleOptions,
+    BundleError, BundleOptions, BundleProgress, BundleReport, ChainError, UnbundleOptions, UnbundleReport,
 };
 use blyan_core::{BlockHash, Chain, ChainId};
 use serde_json::json;
@@ -11,6 +12,7 @@ use serde_json::json;
 use super::{Context, bytes};
 use crate::arguments::{Bundle, Unbundle};
 use crate::error::CliError;
+use crate::input::Input;
 use crate::names;
 use crate::output::{Progress, output_error};
 
@@ -66,6 +68,20 @@ fn tips(chain: &Chain) -> Result<Vec<BlockHash>, CliError> {
     Ok(tips)
 }
 
+fn unbundle_input(
+    chain: &Chain,
+    options: &UnbundleOptions<'_>,
+    cancel: &AtomicBool,
+) -> Result<UnbundleReport, CliError> {
+    let file = |source| CliError::File { action: "read", path: "-".into(), source };
+    match chain.unbundle(&mut Input::new(cancel).map_err(file)?, options) {
+        Err(ChainError::Bundle(BundleError::Io { .. })) if cancel.load(Ordering::Relaxed) => {
+            Err(CliError::Interrupted)
+        }
+        done => Ok(done?),
+    }
+}
+
 pub(super) fn unbundle(context: &mut Context<'_, '_>, arguments: &Unbundle) -> Result<(), CliError> {
     let chain = Chain::open(context.chain)?;
     let bar = Progress::new(context.streams.terminal);
@@ -75,7 +91,7 @@ pub(super) fn unbundle(context: &mut Context<'_, '_>, arguments: &Unbundle) -> R
     let options =
         UnbundleOptions { progress: Some(&show), cancel: Some(context.cancel), ..UnbundleOptions::default() };
     let report = match arguments.file == Path::new("-") {
-        true => chain.unbundle(&mut std::io::stdin(), &options)?,
+        true => unbundle_input(&chain, &options, context.cancel)?,
         false => chain.unbundle_file(&arguments.file, &options)?,
     };
     drop(bar);

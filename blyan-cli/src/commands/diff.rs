@@ -53,7 +53,7 @@ fn measure(
     (chain, before, after): (&Chain, &Snapshot, &Snapshot),
 ) -> Result<Option<LossDiff>, CliError> {
     let Some(path) = &arguments.text else { return Ok(None) };
-    let text = String::from_utf8(read_input(path)?)
+    let text = String::from_utf8(read_input(path, context.cancel)?)
         .map_err(|error| CliError::Content { path: path.clone(), reason: format!("no UTF-8: {error}") })?;
     let tokens = tokenize(chain, before, &text)?;
     let bar = Progress::new(context.streams.terminal);

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use blyan_core::MoEModelManager;
 use blyan_core::manager::chat::ChatRequest;
@@ -19,7 +20,7 @@ use crate::names;
 
 pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Generate) -> Result<(), CliError> {
     // Before anything takes time.
-    let input = Input::read(arguments)?;
+    let input = Input::read(arguments, context.cancel)?;
     let chain = names::open(context.chain)?;
     let model = names::model(&chain, arguments.model.name.as_deref())?;
     let overlay = names::blocks(&chain, &arguments.overlay, None)?;
@@ -91,9 +92,9 @@ enum Input {
 }
 
 impl Input {
-    fn read(arguments: &Generate) -> Result<Self, CliError> {
+    fn read(arguments: &Generate, cancel: &AtomicBool) -> Result<Self, CliError> {
         if let Some(path) = &arguments.messages {
-            let messages = serde_json::from_slice(&read_input(path)?);
+            let messages = serde_json::from_slice(&read_input(path, cancel)?);
             let content = |error: serde_json::Error| CliError::Content {
                 path: path.clone(),
                 reason: format!("expected a JSON list of messages: {error}"),
@@ -102,9 +103,8 @@ impl Input {
         }
         let prompt = match (&arguments.prompt, &arguments.file) {
             (Some(prompt), _) => prompt.clone(),
-            (None, Some(path)) => String::from_utf8(read_input(path)?).map_err(|_| CliError::Content {
-                path: path.clone(),
-                reason: "it is not UTF-8".to_owned(),
+            (None, Some(path)) => String::from_utf8(read_input(path, cancel)?).map_err(|_| {
+                CliError::Content { path: path.clone(), reason: "it is not UTF-8".to_owned() }
             })?,
             (None, None) => String::new(),
         };

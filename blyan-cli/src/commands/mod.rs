@@ -16,10 +16,11 @@ mod verify;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arguments::{Arguments, Command, Receipt};
 use crate::error::CliError;
+use crate::input::Input;
 use crate::output::Streams;
 
 /// What every command is given.
@@ -66,13 +67,17 @@ fn found(well: bool, printed: Result<(), CliError>) -> Result<(), CliError> {
     }
 }
 
-/// Bytes of a file that the user named; `-` is the standard input.
-fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
+/// Bytes of a file that the user named; `-` is the standard input, whose reading Ctrl-C ends.
+fn read_input(path: &Path, cancel: &AtomicBool) -> Result<Vec<u8>, CliError> {
     let file = |source| CliError::File { action: "read", path: path.to_owned(), source };
     if path == Path::new("-") {
         let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map_err(file)?;
-        return Ok(bytes);
+        let read = Input::new(cancel).and_then(|mut input| input.read_to_end(&mut bytes));
+        return match read {
+            Ok(_) => Ok(bytes),
+            Err(_) if cancel.load(Ordering::Relaxed) => Err(CliError::Interrupted),
+            Err(error) => Err(file(error)),
+        };
     }
     std::fs::read(path).map_err(file)
 }

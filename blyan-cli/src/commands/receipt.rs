@@ -18,7 +18,8 @@ use crate::names;
 const POLL: Duration = Duration::from_millis(50);
 
 pub(super) fn run(context: &mut Context<'_, '_>, arguments: &ReceiptVerify) -> Result<(), CliError> {
-    let receipt = Receipt::from_json(&read_input(&arguments.file)?).map_err(ManagerError::from)?;
+    let receipt =
+        Receipt::from_json(&read_input(&arguments.file, context.cancel)?).map_err(ManagerError::from)?;
     let chain = names::open(context.chain)?;
     let hash = receipt.hash();
     let replay = replay(context, receipt, chain, arguments)?;
