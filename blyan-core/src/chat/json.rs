@@ -34,8 +34,13 @@ pub(super) fn tojson<'a>(state: &'a State<'a, 'a>, value: &Value, kwargs: Kwargs
         indent,
     };
     if let Some(separators) = kwargs.get::<Option<Value>>("separators")?.filter(|given| !given.is_none()) {
-        style.item_separator = separators.get_item_by_index(0)?.to_string();
-        style.key_separator = separators.get_item_by_index(1)?.to_string();
+        let separator = |index| {
+            let separator = separators.get_item_by_index(index)?;
+            let text = separator.as_str().map(str::to_owned);
+            text.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "separators are texts"))
+        };
+        style.item_separator = separator(0)?;
+        style.key_separator = separator(1)?;
     }
     kwargs.assert_all_used()?;
     let mut out = String::new();

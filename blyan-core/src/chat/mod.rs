@@ -5,7 +5,7 @@
 //! loop controls and `{% generation %}`. A template comes with the checkpoint and is not trusted: it
 //! reaches nothing but its arguments, and fuel bounds what it does and makes. (Not bounded is what
 //! the engine itself does with one value at a time: comparing or concatenating a list that holds
-//! itself twice, 40 levels deep, takes as long as that takes.)
+//! itself twice, 40 levels deep, takes as long, and of the latter as much memory, as that takes.)
 //!
 //! A template that does not compile spoils only itself: reading keeps what is wrong with it, and whoever
 //! asks for it is told. An import refuses it ([`ChatTemplates::check`]).
@@ -24,7 +24,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest, Serde, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Serde, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
@@ -196,7 +196,7 @@ impl ChatTemplates {
             let named = fields.get("extra_special_tokens").and_then(Json::as_object);
             special_tokens.extend(named.into_iter().flatten().filter_map(own));
         }
-        let keys = config.iter().filter(|(name, token)| name.ends_with("_token") && token.is_string());
+        let keys = special.iter().chain(&config).filter(|(name, _)| name.ends_with("_token"));
         for (name, token) in keys.filter_map(own) {
             special_tokens.entry(name).or_insert(token);
         }
@@ -401,10 +401,39 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     environment.add_test("iterable", move |value: Value| {
         is_sequence(value.kind()) || matches!(value.kind(), ValueKind::Iterable | ValueKind::Undefined)
     });
-    environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
-        Err(minijinja_error("the template refuses").with_source(Raised(message)))
+    environment.add_function("raise_exception", |state: &State<'_, '_>, message: &Value| {
+        json::pay_for(state, message)?;
+        let message = message.to_string();
+        Err::<Value, _>(minijinja_error("the template refuses").with_source(Raised(message)))
     });
+    // None of Jinja's globals, and it writes out all there is.
+    environment.remove_global("debug");
+    pay_for_texts(&mut environment);
     Ok(environment)
+}
+
+/// Filters that make a text of whatever they are given, paid for before they do.
+fn pay_for_texts(environment: &mut Environment<'static>) {
+    macro_rules! paid {
+        ($($name:literal: $filter:path),* $(,)?) => {$(
+            let filter = Value::from_function($filter);
+            environment.add_filter($name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+                let args = args.into_values();
+                for value in &args {
+                    json::pay_for(state, value)?;
+                }
+                filter.call(state, &args)
+            });
+        )*};
+    }
+    use minijinja::filters;
+    paid! {
+        "upper": filters::upper, "lower": filters::lower, "title": filters::title,
+        "capitalize": filters::capitalize, "trim": filters::trim, "replace": filters::replace,
+        "join": filters::join, "escape": filters::escape, "e": filters::escape, "format": filters::format,
+        "indent": filters::indent, "split": filters::split, "lines": filters::lines, "pprint": filters::pprint,
+        "safe": filters::safe,
+    }
 }
 
 /// `value | default(default_value='', boolean=False)`
@@ -540,24 +569,31 @@ fn check_template(template: &str) -> Result<(), ChatError> {
         let reason = format!("{} bytes are more than {MAX_TEMPLATE_BYTES}", template.len());
         return Err(ChatError::Syntax { line: 0, reason });
     }
+    let plain = plain_source(template);
     let template = source(template)?;
     if longest_tag(&template) > MAX_TAG_BYTES {
         let reason = format!("a tag has more than {MAX_TAG_BYTES} bytes besides its texts");
         return Err(ChatError::Syntax { line: 0, reason });
     }
     let environment = environment()?;
-    on_large_stack(|| match environment.template_from_str(&template) {
-        Ok(_) => Ok(()),
+    // As it is, too: brackets that do not match could close those that are put around a value.
+    let compile =
+        || [&plain, &template].into_iter().try_for_each(|text| environment.template_from_str(text).map(drop));
+    on_large_stack(|| match compile() {
+        Ok(()) => Ok(()),
         Err(error) => Err(ChatError::Syntax { line: error.line().unwrap_or(0), reason: describe(&error) }),
     })
     .unwrap_or_else(|reason| Err(ChatError::Syntax { line: 0, reason }))
 }
 
+/// A template as Jinja reads it.
+fn plain_source(template: &str) -> String {
+    without_generation_tags(&template.replace("\r\n", "\n").replace('\r', "\n"))
+}
+
 /// A template as the engine is given it.
 fn source(template: &str) -> Result<String, ChatError> {
-    // As Jinja reads it.
-    let template = template.replace("\r\n", "\n").replace('\r', "\n");
-    filter_attributes(&without_generation_tags(&template), FREE_OF_NAMESPACES)
+    filter_attributes(&plain_source(template), FREE_OF_NAMESPACES)
         .map_err(|reason| ChatError::Syntax { line: 0, reason: reason.to_owned() })
 }
 

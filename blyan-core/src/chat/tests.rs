@@ -107,6 +107,13 @@ fn endless_and_greedy_templates_run_out_of_fuel() {
         "{{ '{}'.format(ns.x) }}",
         "{{ '{x}'.format(x=ns.x) }}",
         "{% set d = {'a': ns.x} %}{{ d.values() }}",
+        "{{ raise_exception(ns.x) }}",
+        "{{ ns.x|upper }}",
+        "{{ ns.x|join }}",
+        "{{ 'x'|replace('x', ns.x) }}",
+        "{{ ['x', 'y']|map('upper')|join(ns.x) }}",
+        "{{ '%s'|format(ns.x) }}",
+        "{{ ns.x|pprint }}",
     ] {
         assert_eq!(render(&(doubled.to_owned() + end), &hello()), Err(ChatError::OutOfFuel), "{end}");
     }
@@ -140,6 +147,10 @@ fn a_namespace_cannot_hold_itself() {
     }
     let block = "{% set a = namespace() %}{% set a.s | default(a, true) %}{% endset %}";
     assert!(matches!(templates(block), Err(ChatError::Syntax { .. })));
+    // Brackets that only match once the value is put in some.
+    for set in ["{% set a.s = a) if true else (1 %}", "{% set a.s = a)|list + (1,) %}"] {
+        assert!(matches!(templates(&[start, set].concat()), Err(ChatError::Syntax { .. })), "{set}");
+    }
     // What templates do with namespaces.
     let ordinary = "{% set ns = namespace(found=false, n=0, all=[]) %}{% for m in messages %}\
         {% set ns.found = m.role == 'user' %}{% set ns.n = ns.n + 1 -%}\n{% set ns.all = ns.all + [m] %}\
@@ -353,7 +364,7 @@ fn special_tokens_come_from_either_file() {
     // As transformers 5.23 renders it.
     let config = json!({
         "chat_template": "[{{ image_token }}|{{ bos_token }}|{{ eoi_token }}|{{ extra_special_tokens }}]",
-        "image_token": "<img>",
+        "image_token": {"__type": "AddedToken", "content": "<img>"},
         "bos_token": "<s>",
         "add_bos_token": true,
         "extra_special_tokens": {"eoi_token": "<eoi>"},
@@ -362,6 +373,10 @@ fn special_tokens_come_from_either_file() {
     let messages = hello();
     let request = ChatRequest { messages: &messages, ..ChatRequest::default() };
     assert_eq!(own.render(&request).unwrap(), "[<img>|<s>|<eoi>|]");
+    let map = json!({"image_token": "<old>"}).to_string();
+    let config = json!({"chat_template": "{{ image_token }}"}).to_string();
+    let old = from_files(Some(config.as_bytes()), Some(map.as_bytes()), None).unwrap();
+    assert_eq!(old.render(&request).unwrap(), "<old>");
 }
 
 #[test]
