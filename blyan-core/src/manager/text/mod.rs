@@ -59,8 +59,14 @@ pub enum TextError {
 #[derive(Clone)]
 pub struct Tokenizer(Arc<Inner>);
 
+/// Longest text that is not matched beforehand. A match gives up after a million steps back, and even a pattern that
+/// tries every end for every start does not come to that here.
+const SHORT_TEXT_BYTES: usize = 1 << 10;
+
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
+    /// What texts are matched with.
+    patterns: Vec<fancy_regex::Regex>,
     vocab_size: usize,
 }
 
@@ -122,8 +128,8 @@ impl Tokenizer {
         if bytes.len() > MAX_TOKENIZER_BYTES {
             return Err(refuse(format!("{} bytes are more than {MAX_TOKENIZER_BYTES}", bytes.len())));
         }
-        let rewritten = pattern::rewrite_file(bytes).map_err(refuse)?;
-        let bytes = rewritten.as_deref().unwrap_or(bytes);
+        let pattern::Rewritten { file, patterns } = pattern::rewrite_file(bytes).map_err(refuse)?;
+        let bytes = file.as_deref().unwrap_or(bytes);
         let mut tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(refuse)?;
         if let tokenizers::ModelWrapper::BPE(bpe) = tokenizer.get_model()
             && bpe.dropout.is_some_and(|dropout| dropout != 0.0)
@@ -147,7 +153,9 @@ impl Tokenizer {
         let _ = caught(|| {
             tokenizer.encode_fast("a 1", false).and_then(|first| tokenizer.decode(first.get_ids(), false))
         });
-        Ok(Self(Arc::new(Inner { tokenizer, vocab_size })))
+        let compile = |pattern: &String| caught(|| Ok(fancy_regex::Regex::new(pattern)?));
+        let patterns = patterns.iter().map(compile).collect::<Result<_, _>>().map_err(refuse)?;
+        Ok(Self(Arc::new(Inner { tokenizer, patterns, vocab_size })))
     }
 
     /// Tokens of a text; `add_special_tokens` adds those that every text of the model starts or ends
@@ -158,11 +166,33 @@ impl Tokenizer {
     /// [`TextError::Encode`] if the tokenizer fails, [`TextError::TokenOutOfRange`] if it gives a
     /// token that the model has no embedding for.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
+        self.check_matches(text)?;
         let encoding = caught(|| self.0.tokenizer.encode_fast(text, add_special_tokens))
             .map_err(|reason| TextError::Encode { reason })?;
         let tokens = encoding.get_ids().to_vec();
         self.check(&tokens)?;
         Ok(tokens)
+    }
+
+    /// Refuses a text that a pattern cannot be matched with to its end: the tokenizer's library would take all that
+    /// is left for one piece.
+    fn check_matches(&self, text: &str) -> Result<(), TextError> {
+        if text.len() <= SHORT_TEXT_BYTES {
+            return Ok(());
+        }
+        for pattern in &self.0.patterns {
+            let refuse = |reason: String| {
+                let pattern = shorten(pattern.as_str());
+                let reason = format!(
+                    "the pattern {pattern:?} cannot be matched with all of it, encode it in parts: {reason}"
+                );
+                TextError::Encode { reason }
+            };
+            let matched =
+                || pattern.find_iter(text).try_for_each(|found| found.map(drop)).map_err(Into::into);
+            caught(matched).map_err(refuse)?;
+        }
+        Ok(())
     }
 
     /// Number of tokens of a text, as [`encode`](Self::encode) would give.

@@ -7,12 +7,14 @@ use std::mem;
 
 use serde_json::Value;
 
-/// Longest pattern that is read; published ones have a few hundred bytes. Stacked repeats are rewritten in
-/// time that grows with the square of the length.
+/// Longest pattern that is read; published ones have a few hundred bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 16;
 
-/// What `[[:punct:]]` holds: punctuation and the nine symbols of ASCII that C counts as such.
-const PUNCT: &str = r"\p{P}\$+<=>\^`|\~";
+/// What `[[:punct:]]` holds: punctuation and symbols.
+const PUNCT: &str = r"\p{P}\p{S}";
+
+/// Most repeats that follow one another; each is a group to the library, which nests no more of them.
+const MAX_STACKED: usize = 64;
 
 /// What `\w` holds in a class; others count what joins letters as well, and not all of these letters.
 const WORD_IN_CLASS: &str = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}";
@@ -31,16 +33,29 @@ struct Steps {
     decoder: Value,
 }
 
-/// The file with every pattern rewritten, or `None` if that changes nothing.
-pub(super) fn rewrite_file(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
+/// The pattern of a byte-level step that has none of its own.
+const BYTE_LEVEL: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// A file whose patterns were rewritten.
+#[derive(Debug, PartialEq)]
+pub(super) struct Rewritten {
+    /// The file, or `None` if nothing changed.
+    pub(super) file: Option<Vec<u8>>,
+    /// The patterns that texts are matched with before they become tokens.
+    pub(super) patterns: Vec<String>,
+}
+
+/// The file with every pattern rewritten.
+pub(super) fn rewrite_file(bytes: &[u8]) -> Result<Rewritten, String> {
     let refuse = |error: serde_json::Error| super::shorten(&error.to_string());
     let mut steps: Steps = serde_json::from_slice(bytes).map_err(refuse)?;
-    let mut changed = false;
-    for step in [&mut steps.normalizer, &mut steps.pre_tokenizer, &mut steps.decoder] {
-        rewrite_within(step, &mut changed)?;
+    let (mut changed, mut patterns) = (false, Vec::new());
+    for step in [&mut steps.normalizer, &mut steps.pre_tokenizer] {
+        rewrite_within(step, &mut changed, &mut patterns)?;
     }
+    rewrite_within(&mut steps.decoder, &mut changed, &mut Vec::new())?;
     if !changed {
-        return Ok(None);
+        return Ok(Rewritten { file: None, patterns });
     }
     let mut file: serde_json::Map<String, Value> = serde_json::from_slice(bytes).map_err(refuse)?;
     for (name, step) in
@@ -50,18 +65,23 @@ pub(super) fn rewrite_file(bytes: &[u8]) -> Result<Option<Vec<u8>>, String> {
             *place = step;
         }
     }
-    serde_json::to_vec(&file).map(Some).map_err(refuse)
+    let file = serde_json::to_vec(&file).map_err(refuse)?;
+    Ok(Rewritten { file: Some(file), patterns })
 }
 
-/// Rewrites every `"pattern": {"Regex": "..."}` in a value.
-fn rewrite_within(value: &mut Value, changed: &mut bool) -> Result<(), String> {
+/// Rewrites every `"pattern": {"Regex": "..."}` in a value, and adds all patterns in it to a list.
+fn rewrite_within(value: &mut Value, changed: &mut bool, patterns: &mut Vec<String>) -> Result<(), String> {
     match value {
         Value::Array(items) => {
             for item in items {
-                rewrite_within(item, changed)?;
+                rewrite_within(item, changed, patterns)?;
             }
         }
         Value::Object(fields) => {
+            let is_byte_level = fields.get("type").is_some_and(|kind| kind == "ByteLevel");
+            if is_byte_level && fields.get("use_regex") != Some(&Value::Bool(false)) {
+                patterns.push(BYTE_LEVEL.to_owned());
+            }
             for (name, field) in fields.iter_mut() {
                 if name == "pattern"
                     && let Some(Value::String(pattern)) = field.get_mut("Regex")
@@ -74,8 +94,9 @@ fn rewrite_within(value: &mut Value, changed: &mut bool) -> Result<(), String> {
                         *pattern = rewritten;
                         *changed = true;
                     }
+                    patterns.push(pattern.clone());
                 } else {
-                    rewrite_within(field, changed)?;
+                    rewrite_within(field, changed, patterns)?;
                 }
             }
         }
@@ -204,7 +225,7 @@ impl<'a> Scanner<'a> {
     /// Rewrites what repeats the part of the output from `start` on. Any number of repeats may follow one
     /// another in Ruby's syntax, each repeating all that is before it.
     fn repeats(&mut self, start: usize) -> Result<(), String> {
-        let mut repeated = false;
+        let mut stacked = 0;
         loop {
             let before = self.rest;
             loop {
@@ -218,12 +239,15 @@ impl<'a> Scanner<'a> {
                 self.rest = before;
                 return Ok(());
             };
-            if repeated {
+            if stacked == MAX_STACKED {
+                return Err(format!("more than {MAX_STACKED} repeats of one another"));
+            }
+            if stacked > 0 {
                 self.out.insert_str(start, "(?:");
                 self.out.push(')');
             }
             self.replace(len, &text);
-            repeated = true;
+            stacked += 1;
         }
     }
 
@@ -338,6 +362,15 @@ impl<'a> Scanner<'a> {
             // One byte of a character to Oniguruma, a character to others.
             'x' if after.get(..2).is_some_and(|hex| u8::from_str_radix(hex, 16).is_ok_and(|b| b >= 0x80)) => {
                 return Err(format!("the byte \\x{}", after.get(..2).unwrap_or_default()));
+            }
+            // A whole character, to be repeated as one.
+            'x' | 'u' if !in_class => {
+                let most = if kind == 'x' { 2 } else { 4 };
+                let len = match after.strip_prefix('{') {
+                    Some(code) => code.find('}').map_or(0, |end| end + "{}".len()),
+                    None => after.bytes().take(most).take_while(u8::is_ascii_hexdigit).count(),
+                };
+                self.copy(2 + len);
             }
             'k' | 'g' if !in_class => {
                 let name = match after.chars().next() {

@@ -316,7 +316,9 @@ fn patterns_are_rewritten_from_rubys_syntax() {
         (r"[[:upper:][:lower:][:space:]]", r"[\p{Uppercase}\p{Lowercase}\s]"),
         (r"[[:^digit:][:blank:]x]", r"[[^\p{Nd}][\p{Zs}\t]x]"),
         (r"[a-z&&[^[:digit:]b]]+", r"[a-z&&[^\p{Nd}b]]+"),
-        (r"[[:punct:]]", r"[[\p{P}\$+<=>\^`|\~]]"),
+        (r"[[:punct:]]", r"[[\p{P}\p{S}]]"),
+        (r"\x20{1,3}+a", r"(?:\x20{1,3})+a"),
+        (r"\u4e00{2}+\x{e9}{2}+", r"(?:\u4e00{2})+(?:\x{e9}{2})+"),
         (r"\p{^L}\P{^L}\p{Punct}", r"\P{L}\p{L}\p{Punct}"),
         (r"^a$", r"(?:\A|(?m:^)(?!\z))a(?m:$)"),
         (r"\^[$^a]\$", r"\^[$^a]\$"),
@@ -398,16 +400,34 @@ fn patterns_split_as_hugging_faces_library_does() {
     pieces(r"\B.", "ab ²c\u{200d}d", &["a", "b", " ²", "c", "\u{200d}d"]);
     pieces(r"[\w&&[^a]]+", "abc", &["a", "bc"]);
     pieces(r"[^\W\d]+", "a1b_²", &["a", "1", "b_", "²"]);
+    pieces("[[:punct:]]+", "a€😀b©×.c", &["a", "€😀", "b", "©×.", "c"]);
+    pieces("[^[:punct:]]+", "a€b", &["a", "€", "b"]);
+}
+
+/// The tokenizer's library would end without an error where a match gives up.
+#[test]
+fn a_text_that_a_pattern_gives_up_on_is_refused() {
+    let gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+    let tokenizer = with_pattern(gpt2, &["x"]).unwrap();
+    let fine = format!("{}x y z", " ".repeat(100_000));
+    assert_eq!(tokenizer.encode(&fine, false).unwrap()[..2], [0, 0]);
+    let endless = format!("{}x y z", " ".repeat(1_100_000));
+    match tokenizer.encode(&endless, false) {
+        Err(TextError::Encode { reason }) => assert!(reason.contains("encode it in parts"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn patterns_that_cannot_be_rewritten_are_refused_by_name() {
     let long = "a".repeat((1 << 16) + 1);
+    let stacked = format!("a{}", "{2}".repeat(65));
     for (ruby, construct) in [
         ("[[:graph:]]", "[:graph:]"),
         ("(?s:.)", "(?s"),
         (r"\pL", r"\p without braces"),
         ("a{3,1}", "{3,1}"),
+        (stacked.as_str(), "64 repeats"),
         (r"[\xE9]", r"\xE9"),
         (r"[\377]", r"\377"),
         (long.as_str(), "bytes"),
@@ -435,9 +455,13 @@ fn only_patterns_of_a_file_change() {
         "decoder": {"type": "Replace", "pattern": {"String": "^"}, "content": "^"},
         "model": {"vocab": [["^", -1.234567890123456], ["$", -0.1]], "Regex": "^"}
     });
-    let rewritten = pattern::rewrite_file(file.to_string().as_bytes()).unwrap().unwrap();
+    let pattern::Rewritten { file: rewritten, patterns } =
+        pattern::rewrite_file(file.to_string().as_bytes()).unwrap();
+    let rewritten = rewritten.unwrap();
+    assert_eq!(patterns, [r"(?:\A|(?m:^)(?!\z))x"]);
     let mut expected = file;
     expected["normalizer"]["pattern"]["Regex"] = json!(r"(?:\A|(?m:^)(?!\z))x");
     assert_eq!(serde_json::from_slice::<Json>(&rewritten).unwrap(), expected);
-    assert_eq!(pattern::rewrite_file(br#"{"pattern": {"Regex": "a"}}"#), Ok(None));
+    let unchanged = pattern::Rewritten { file: None, patterns: Vec::new() };
+    assert_eq!(pattern::rewrite_file(br#"{"pattern": {"Regex": "a"}}"#), Ok(unchanged));
 }
