@@ -126,28 +126,31 @@ impl Beside {
 
     /// Special tokens under names such as `bos_token`, and the others.
     fn special(&self, with_old: bool) -> (Vec<Token>, Vec<Token>) {
-        let mut fields = self.tokenizer_config.clone().unwrap_or_default();
-        if let Some(map) = self.special_tokens_map.as_ref().filter(|_| with_old) {
-            fields.extend(map.clone());
-        }
-        let mut named: Vec<Token> = SPECIAL_TOKENS
-            .iter()
-            .filter_map(|name| fields.get(*name))
-            .filter_map(Token::read_special)
-            .collect();
+        let config = self.tokenizer_config.clone().unwrap_or_default();
+        let old = self.special_tokens_map.as_ref().filter(|_| with_old).cloned().unwrap_or_default();
+        let field = |name: &str| old.get(name).or_else(|| config.get(name));
+        let mut named: Vec<Token> =
+            SPECIAL_TOKENS.iter().filter_map(|name| field(name)).filter_map(Token::read_special).collect();
         let own = |name: &str| name.ends_with("_token") && !SPECIAL_TOKENS.contains(&name);
-        named.extend(
-            fields.iter().filter(|(name, _)| own(name)).filter_map(|(_, value)| Token::read_special(value)),
-        );
-        let mut others = Vec::new();
-        for name in ["extra_special_tokens", "additional_special_tokens"] {
-            match fields.get(name) {
-                Some(Value::Object(tokens)) => named.extend(tokens.values().filter_map(Token::read_special)),
-                Some(Value::Array(tokens)) => others.extend(tokens.iter().filter_map(Token::read_special)),
+        let own = old.iter().chain(&config).filter(|(name, _)| own(name));
+        named.extend(own.filter_map(|(_, value)| Token::read_special(value)));
+        // The older name counts where there is no list under the newer one.
+        let mut others: Option<Vec<Token>> = None;
+        for extra in [&config, &old].into_iter().filter_map(|fields| fields.get("extra_special_tokens")) {
+            match extra {
+                Value::Object(tokens) => named.extend(tokens.values().filter_map(Token::read_special)),
+                Value::Array(tokens) if !tokens.is_empty() => {
+                    others.get_or_insert_default().extend(tokens.iter().filter_map(Token::read_special));
+                }
                 _ => {}
             }
         }
-        (named, others)
+        let older = || {
+            let tokens =
+                config.get("additional_special_tokens").or_else(|| old.get("additional_special_tokens"));
+            tokens.and_then(Value::as_array).into_iter().flatten().filter_map(Token::read_special).collect()
+        };
+        (named, others.unwrap_or_else(older))
     }
 }
 
@@ -214,6 +217,8 @@ pub(super) fn complete(
     let mut changed = false;
     for (stated, token) in wanted {
         if let Some(entry) = places.get(&token.content).and_then(|place| entries.get_mut(*place)) {
+            // What was special once stays so in the library.
+            let token = Token { special: token.special || entry.token.special, ..token };
             changed |= entry.token != token;
             entry.token = token;
             continue;
@@ -380,6 +385,29 @@ mod tests {
         for file in [&b"{"[..], b"[]", br#"{"added_tokens": 1, "model": {"vocab": {}}}"#] {
             assert!(complete(file, &padded, 10).unwrap().is_none());
         }
+    }
+
+    /// As transformers 5.23 has them, too.
+    #[test]
+    fn what_contradicts_is_settled_as_transformers_does() {
+        let sticky = Beside {
+            tokenizer_config: object(json!({"added_tokens_decoder": {"8": token("<s>", &[])}})),
+            ..Beside::default()
+        };
+        assert_eq!(completed(&[entry(8, "<s>", &["special"])], &sticky, 100).unwrap(), None);
+        let lists = Beside {
+            tokenizer_config: object(json!({"additional_special_tokens": ["<a>"]})),
+            special_tokens_map: object(json!({"additional_special_tokens": ["<b>"]})),
+            ..Beside::default()
+        };
+        assert_eq!(completed(&[], &lists, 100).unwrap(), Some(json!([entry(10, "<a>", &["special"])])));
+        let newer = Beside {
+            tokenizer_config: object(json!({
+                "extra_special_tokens": ["<e>"], "additional_special_tokens": ["<a>"],
+            })),
+            ..Beside::default()
+        };
+        assert_eq!(completed(&[], &newer, 100).unwrap(), Some(json!([entry(10, "<e>", &["special"])])));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) fn read(
     let scaling = context.spelling("rope_scaling")?;
     let parameters = context.spelling("rope_parameters")?;
     if let (Some(a), Some(b)) = (&scaling, &parameters)
-        && (a.scaling != b.scaling || a.theta.zip(b.theta).is_some_and(|(a, b)| a != b))
+        && (a.scaling != b.scaling || a.theta != b.theta)
     {
         let show = |key| keys.get(key).map(shortened).unwrap_or_default();
         let (a, b) = ("rope_scaling", "rope_parameters");

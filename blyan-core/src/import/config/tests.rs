@@ -261,7 +261,12 @@ fn rope_in_every_spelling() {
     );
     assert_eq!(rope(json!({"rope_scaling": {}})).unwrap().scaling, RopeScaling::Default);
     let old = json!({"type": "linear", "factor": 2});
-    assert_eq!(rope(json!({"rope_scaling": old, "rope_parameters": inner})).unwrap(), linear);
+    // transformers takes rope_scaling for the whole, and the architecture's base with it.
+    assert!(rope(json!({"rope_scaling": old, "rope_parameters": inner})).is_err());
+    assert_eq!(
+        rope(json!({"rope_scaling": old, "rope_parameters": inner, "rope_theta": 5000})).unwrap(),
+        linear
+    );
     let error = rope(json!({"rope_scaling": {"type": "linear", "factor": 3}, "rope_parameters": inner}));
     let text = error.unwrap_err().to_string();
     assert!(text.contains(r#"rope_scaling = {"type":"linear","factor":3}"#), "{text}");
