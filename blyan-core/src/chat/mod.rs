@@ -4,8 +4,9 @@
 //! `lstrip_blocks`, Python's string methods, `raise_exception`, a `tojson` that escapes no HTML,
 //! loop controls and `{% generation %}`. A template comes with the checkpoint and is not trusted: it
 //! reaches nothing but its arguments, and fuel bounds what it does and makes. (Not bounded is what
-//! the engine itself does with one value at a time: comparing or concatenating a list that holds
-//! itself twice, 40 levels deep, takes as long, and of the latter as much memory, as that takes.)
+//! the engine itself does with one value at a time: to compare a list that holds one twice, 40 levels
+//! deep, takes as long as that takes; to concatenate it, or give it to `replace`, `indent` or `pprint`,
+//! as much memory, too.)
 //!
 //! A template that does not compile spoils only itself: reading keeps what is wrong with it, and whoever
 //! asks for it is told. An import refuses it ([`ChatTemplates::check`]).
@@ -412,7 +413,8 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     Ok(environment)
 }
 
-/// Filters that make a text of whatever they are given, paid for before they do.
+/// Filters that make a text of whatever they are given, paid for before they do: those that are in the engine as they
+/// can be called. `replace`, `indent` and `pprint` are not: the ones that can be have no fuel.
 fn pay_for_texts(environment: &mut Environment<'static>) {
     macro_rules! paid {
         ($($name:literal: $filter:path),* $(,)?) => {$(
@@ -429,10 +431,9 @@ fn pay_for_texts(environment: &mut Environment<'static>) {
     use minijinja::filters;
     paid! {
         "upper": filters::upper, "lower": filters::lower, "title": filters::title,
-        "capitalize": filters::capitalize, "trim": filters::trim, "replace": filters::replace,
-        "join": filters::join, "escape": filters::escape, "e": filters::escape, "format": filters::format,
-        "indent": filters::indent, "split": filters::split, "lines": filters::lines, "pprint": filters::pprint,
-        "safe": filters::safe,
+        "capitalize": filters::capitalize, "trim": filters::trim, "join": filters::join,
+        "escape": filters::escape, "e": filters::escape, "format": filters::format, "split": filters::split,
+        "lines": filters::lines, "safe": filters::safe,
     }
 }
 
