@@ -175,13 +175,15 @@ pub(super) fn complete(
     };
     let listed = beside.decoder()?;
     let (named, others) = beside.special(listed.is_none());
-    let is_named: HashSet<&str> = named.iter().map(|token| &*token.content).collect();
+    let contents =
+        |tokens: &[Token]| tokens.iter().map(|token| token.content.clone()).collect::<HashSet<_>>();
+    let is_named = contents(&named);
+    let source = if listed.is_some() { CONFIG } else { "added_tokens.json" };
     let mut wanted = match listed {
         Some(listed) => listed,
         None => {
-            let is_special = |content: &str| {
-                is_named.contains(content) || others.iter().any(|token| token.content == content)
-            };
+            let is_other = contents(&others);
+            let is_special = |content: &str| is_named.contains(content) || is_other.contains(content);
             let added = beside.added_tokens.iter().flatten();
             added
                 .filter_map(|(content, id)| {
@@ -192,7 +194,7 @@ pub(super) fn complete(
                 .collect()
         }
     };
-    for token in wanted.values_mut().filter(|token| is_named.contains(&*token.content)) {
+    for token in wanted.values_mut().filter(|token| is_named.contains(&token.content)) {
         token.special = true;
     }
     let known: HashSet<String> = entries
@@ -231,7 +233,7 @@ pub(super) fn complete(
         };
         if let Some(stated) = stated.filter(|stated| *stated != id) {
             return Err(ImportError::InvalidValue {
-                file: if beside.added_tokens.is_some() { "added_tokens.json" } else { CONFIG }.to_owned(),
+                file: source.to_owned(),
                 key: format!("the id of {}", json::shortened(&token.content.into())),
                 value: format!("{stated}, in tokenizer.json {id}"),
                 expected: "the id that tokenizer.json has for it, or the next after all of its tokens",
@@ -419,6 +421,17 @@ mod tests {
         assert!(refused(json!({"split_special_tokens": true})).contains("split_special_tokens = true"));
         let gap = refused(json!({"added_tokens_decoder": {"12": token("<z>", &[])}}));
         assert!(gap.contains("<z>") && gap.contains("12, in tokenizer.json 10"), "{gap}");
+        // The file that says so is named, whatever else lies there.
+        let listed = Beside {
+            tokenizer_config: object(json!({"added_tokens_decoder": {"12": token("<z>", &[])}})),
+            added_tokens: object(json!({"<t>": 10})),
+            ..Beside::default()
+        };
+        let listed = completed(&[], &listed, 100).unwrap_err().to_string();
+        assert!(listed.starts_with("tokenizer_config.json"), "{listed}");
+        let old = Beside { added_tokens: object(json!({"<t>": 12})), ..Beside::default() };
+        let old = completed(&[], &old, 100).unwrap_err().to_string();
+        assert!(old.starts_with("added_tokens.json"), "{old}");
         assert!(
             refused(json!({"added_tokens_decoder": {"x": token("<z>", &[])}}))
                 .contains("added_tokens_decoder.x")
