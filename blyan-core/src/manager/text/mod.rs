@@ -163,8 +163,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`TextError::Encode`] if the tokenizer fails, [`TextError::TokenOutOfRange`] if it gives a
-    /// token that the model has no embedding for.
+    /// [`TextError::Encode`] if the tokenizer fails, or gives up on matching so long a text;
+    /// [`TextError::TokenOutOfRange`] if it gives a token that the model has no embedding for.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
         self.check_matches(text)?;
         let encoding = caught(|| self.0.tokenizer.encode_fast(text, add_special_tokens))
