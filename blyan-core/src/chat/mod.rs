@@ -25,7 +25,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest, Serde, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::{Kwargs, Rest, Serde, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, ErrorKind, State, Value};
 use serde_json::{Map, Value as Json};
 
@@ -48,10 +48,6 @@ const MAX_FUEL: u64 = 8_000_000;
 /// one level for each byte at worst, at up to 400 bytes a level, and over nested lists: in a stack of usual
 /// size that would abort the process. Only what is used of it takes memory.
 const STACK_BYTES: usize = 512 << 20;
-
-/// Fuel for a field that `format` fills, besides its width and arguments: the longest number has some
-/// 400 bytes.
-const FIELD_FUEL: u64 = 8;
 
 /// Name of a filter, which no template can give to another as it could a function's.
 const FREE_OF_NAMESPACES: &str = "free_of_namespaces";
@@ -389,7 +385,7 @@ fn environment() -> Result<Environment<'static>, ChatError> {
     // Else errors hold the values around them.
     environment.set_debug(false);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(method);
+    environment.set_unknown_method_callback(python::method);
     environment.set_formatter(|out, state, value| json::print(out, state, value));
     environment.add_filter("default", default);
     environment.add_filter("d", default);
@@ -446,119 +442,6 @@ fn default(
 ) -> Result<Value, minijinja::Error> {
     let args = python::places(&args, &kwargs, ["default_value", "boolean"])?;
     minijinja::filters::default(state, value, Rest(args))
-}
-
-/// Python's methods. Fuel pays for the texts they read, and beforehand for what they may make of them.
-fn method(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    method: &str,
-    args: &[Value],
-) -> Result<Value, minijinja::Error> {
-    let split_at;
-    let args = match method {
-        "split" | "rsplit" => {
-            let (given, kwargs): (&[Value], Kwargs) = from_args(args)?;
-            split_at = python::places(given, &kwargs, ["sep", "maxsplit"])?;
-            split_at.as_slice()
-        }
-        _ => args,
-    };
-    if let Some(text) = value.as_str() {
-        let bytes = |value: &Value| value.as_str().map_or(0, str::len);
-        let made = match (method, args) {
-            ("replace", [old, new, ..]) => {
-                let matches = old.as_str().map_or(0, |old| text.matches(old).count());
-                matches.saturating_mul(bytes(new))
-            }
-            ("join", [list]) => {
-                let mut sum = 0_usize;
-                for item in list.try_iter()? {
-                    state.consume_fuel(1)?;
-                    json::pay_for(state, &item)?;
-                    sum = sum.saturating_add(text.len());
-                }
-                sum
-            }
-            ("format", _) => {
-                // Any field may be any argument.
-                let mut field = FIELD_FUEL;
-                for arg in args {
-                    field += 1 + json::pay_for(state, arg)?;
-                }
-                let fields = text.matches('{').count() as u64;
-                // A character has up to 4 bytes.
-                state.consume_fuel(fields.saturating_mul(field).saturating_add(widths(text) / 16))?;
-                0
-            }
-            // Each piece is a value.
-            ("split" | "rsplit", _) => {
-                let pieces = match args.first().and_then(Value::as_str) {
-                    Some(separator) => text.matches(separator).count(),
-                    None => text.split_whitespace().count(),
-                };
-                pieces.saturating_mul(64)
-            }
-            ("splitlines", _) => text.lines().count().saturating_mul(64),
-            // These look up each character among those given.
-            ("strip" | "lstrip" | "rstrip", [chars, ..]) => text.len().saturating_mul(bytes(chars)),
-            ("startswith" | "endswith", [list])
-                if matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) =>
-            {
-                let mut sum = 0_usize;
-                for item in list.try_iter()? {
-                    state.consume_fuel(1)?;
-                    sum = sum.saturating_add(bytes(&item));
-                }
-                sum
-            }
-            _ => 0,
-        };
-        let read = args.iter().map(bytes).fold(text.len(), usize::saturating_add);
-        state.consume_fuel(made.saturating_add(read) as u64 / 64)?;
-        if let Some(value) = parted(text, method, args) {
-            return Ok(value);
-        }
-        if let Some(value) = python::text_method(state, text, method, args)? {
-            return Ok(value);
-        }
-    }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
-}
-
-/// Methods that the engine lacks, none of which makes more text than it reads.
-fn parted(text: &str, method: &str, args: &[Value]) -> Option<Value> {
-    let [part] = args else { return None };
-    let part = part.as_str()?;
-    match method {
-        "removeprefix" => Some(Value::from(text.strip_prefix(part).unwrap_or(text))),
-        "removesuffix" => Some(Value::from(text.strip_suffix(part).unwrap_or(text))),
-        // Python refuses to part a text at nothing, and so does the engine what it does not know.
-        "partition" | "rpartition" if part.is_empty() => None,
-        "partition" => {
-            let (before, found, after) =
-                text.split_once(part).map_or((text, "", ""), |(before, after)| (before, part, after));
-            Some([before, found, after].into_iter().map(Value::from).collect())
-        }
-        "rpartition" => {
-            let (before, found, after) =
-                text.rsplit_once(part).map_or(("", "", text), |(before, after)| (before, part, after));
-            Some([before, found, after].into_iter().map(Value::from).collect())
-        }
-        _ => None,
-    }
-}
-
-/// The sum of the widths and precisions in a text for `format`: of the numbers in what may end a field,
-/// some of which may be none. One over 65,535 counts as more than any fuel: the engine panics on some.
-fn widths(text: &str) -> u64 {
-    let ends_field = |c: char| c.is_ascii_digit() || ".,_bdeEfFgGoxXcs".contains(c);
-    let fields = text.split_inclusive('}').filter_map(|part| part.strip_suffix('}'));
-    let ends = fields.filter_map(|field| field.rsplit(|c: char| !ends_field(c)).next());
-    ends.flat_map(|end| end.split(|c: char| !c.is_ascii_digit()))
-        .filter(|digits| !digits.is_empty())
-        .map(|digits| digits.parse::<u16>().map_or(u64::MAX, u64::from))
-        .fold(0, u64::saturating_add)
 }
 
 fn minijinja_error(reason: impl Into<std::borrow::Cow<'static, str>>) -> minijinja::Error {

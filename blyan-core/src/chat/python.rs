@@ -1,7 +1,100 @@
-//! Owns what the engine lacks or does otherwise of the methods of Python's texts.
+//! Owns the methods of Python's texts: what they cost, and those that the engine lacks or has otherwise.
 
-use minijinja::value::{Kwargs, from_args};
+use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
+
+use super::json;
+
+/// Fuel for a field that `format` fills, besides its width and arguments: the longest number has some
+/// 400 bytes.
+const FIELD_FUEL: u64 = 8;
+
+/// Python's methods. Fuel pays for the texts they read, and beforehand for what they may make of them.
+pub(super) fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    let split_at;
+    let args = match method {
+        "split" | "rsplit" => {
+            let (given, kwargs): (&[Value], Kwargs) = from_args(args)?;
+            split_at = places(given, &kwargs, ["sep", "maxsplit"])?;
+            split_at.as_slice()
+        }
+        _ => args,
+    };
+    if let Some(text) = value.as_str() {
+        let bytes = |value: &Value| value.as_str().map_or(0, str::len);
+        let made = match (method, args) {
+            ("replace", [old, new, ..]) => {
+                let matches = old.as_str().map_or(0, |old| text.matches(old).count());
+                matches.saturating_mul(bytes(new))
+            }
+            ("join", [list]) => {
+                let mut sum = 0_usize;
+                for item in list.try_iter()? {
+                    state.consume_fuel(1)?;
+                    json::pay_for(state, &item)?;
+                    sum = sum.saturating_add(text.len());
+                }
+                sum
+            }
+            ("format", _) => {
+                // Any field may be any argument.
+                let mut field = FIELD_FUEL;
+                for arg in args {
+                    field += 1 + json::pay_for(state, arg)?;
+                }
+                let fields = text.matches('{').count() as u64;
+                // A character has up to 4 bytes.
+                state.consume_fuel(fields.saturating_mul(field).saturating_add(widths(text) / 16))?;
+                0
+            }
+            // Each piece is a value.
+            ("split" | "rsplit", _) => {
+                let pieces = match args.first().and_then(Value::as_str) {
+                    Some(separator) => text.matches(separator).count(),
+                    None => text.split_whitespace().count(),
+                };
+                pieces.saturating_mul(64)
+            }
+            ("splitlines", _) => text.lines().count().saturating_mul(64),
+            // These look up each character among those given.
+            ("strip" | "lstrip" | "rstrip", [chars, ..]) => text.len().saturating_mul(bytes(chars)),
+            ("startswith" | "endswith", [list])
+                if matches!(list.kind(), ValueKind::Seq | ValueKind::Iterable) =>
+            {
+                let mut sum = 0_usize;
+                for item in list.try_iter()? {
+                    state.consume_fuel(1)?;
+                    sum = sum.saturating_add(bytes(&item));
+                }
+                sum
+            }
+            _ => 0,
+        };
+        let read = args.iter().map(bytes).fold(text.len(), usize::saturating_add);
+        state.consume_fuel(made.saturating_add(read) as u64 / 64)?;
+        if let Some(value) = text_method(state, text, method, args)? {
+            return Ok(value);
+        }
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+}
+
+/// The sum of the widths and precisions in a text for `format`: of the numbers in what may end a field,
+/// some of which may be none. One over 65,535 counts as more than any fuel: the engine panics on some.
+fn widths(text: &str) -> u64 {
+    let ends_field = |c: char| c.is_ascii_digit() || ".,_bdeEfFgGoxXcs".contains(c);
+    let fields = text.split_inclusive('}').filter_map(|part| part.strip_suffix('}'));
+    let ends = fields.filter_map(|field| field.rsplit(|c: char| !ends_field(c)).next());
+    ends.flat_map(|end| end.split(|c: char| !c.is_ascii_digit()))
+        .filter(|digits| !digits.is_empty())
+        .map(|digits| digits.parse::<u16>().map_or(u64::MAX, u64::from))
+        .fold(0, u64::saturating_add)
+}
 
 /// Arguments in their places, those given by name too.
 pub(super) fn places(given: &[Value], kwargs: &Kwargs, names: [&str; 2]) -> Result<Vec<Value>, Error> {
@@ -20,13 +113,32 @@ pub(super) fn places(given: &[Value], kwargs: &Kwargs, names: [&str; 2]) -> Resu
 }
 
 /// A method's result, if it is one of these. What it reads is paid for, what it pads is paid for here.
-pub(super) fn text_method(
+fn text_method(
     state: &State<'_, '_>,
     text: &str,
     method: &str,
     args: &[Value],
 ) -> Result<Option<Value>, Error> {
     Ok(Some(match method {
+        "removeprefix" => {
+            let (part,): (&str,) = from_args(args)?;
+            Value::from(text.strip_prefix(part).unwrap_or(text))
+        }
+        "removesuffix" => {
+            let (part,): (&str,) = from_args(args)?;
+            Value::from(text.strip_suffix(part).unwrap_or(text))
+        }
+        "partition" | "rpartition" => {
+            let (part,): (&str,) = from_args(args)?;
+            let parts = match method {
+                _ if part.is_empty() => return Err(refuse("a text is parted at nothing")),
+                "partition" => {
+                    text.split_once(part).map_or([text, "", ""], |(before, after)| [before, part, after])
+                }
+                _ => text.rsplit_once(part).map_or(["", "", text], |(before, after)| [before, part, after]),
+            };
+            parts.into_iter().map(Value::from).collect()
+        }
         "rsplit" => {
             let (separator, limit): (Option<&str>, Option<i64>) = from_args(args)?;
             rsplit(text, separator, limit)?
