@@ -30,9 +30,12 @@ pub struct DirMedium {
 }
 
 impl DirMedium {
-    /// Names a directory; nothing is touched before a chain opens it.
+    /// Names a directory; nothing is touched before a chain opens it. It stays this directory when the process
+    /// goes to another one: payload files are opened as they are needed, and deleted.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        let dir = dir.into();
+        // A path that cannot be made absolute, an empty one, cannot be opened either.
+        Self { dir: std::path::absolute(&dir).unwrap_or(dir) }
     }
 
     /// Where a payload's file is, whether it exists or not.
@@ -233,5 +236,18 @@ impl Medium for DirMedium {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_stays_the_one_that_it_was() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(DirMedium::new("a/chain").dir(), Some(&*here.join("a/chain")));
+        assert_eq!(DirMedium::new("/a/chain").dir(), Some(Path::new("/a/chain")));
+        assert!(DirMedium::new("").open_index(Access::ReadWrite).is_err());
     }
 }
