@@ -308,6 +308,8 @@ impl Snapshot {
 fn model_heads(chain: &Chain) -> Result<BTreeSet<BlockHash>, ManagerError> {
     let is_model = |block: &Block| block.header().kind == BlockKind::MODEL;
     let mut models = BTreeSet::new();
+    // However many blocks of other kinds say to follow one, and its children are many then, it is looked at once.
+    let mut looked_at = BTreeSet::new();
     let mut open = chain.heads("model")?;
     while let Some(block) = open.pop() {
         if is_model(&block) {
@@ -315,6 +317,9 @@ fn model_heads(chain: &Chain) -> Result<BTreeSet<BlockHash>, ManagerError> {
             continue;
         }
         for followed in predecessors(&block) {
+            if !looked_at.insert(followed) {
+                continue;
+            }
             let mut followers = chain.children(&followed)?.into_iter().map(|child| chain.get(&child));
             let has_heir = followers.try_fold(false, |found, follower| {
                 let follower = follower?;
