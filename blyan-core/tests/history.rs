@@ -10,7 +10,8 @@ use blyan_core::dtype::GROUP;
 use blyan_core::format::{Change, FeedForward, Migration};
 use blyan_core::manager::{
     CompareOptions, LayerGrowth, ManagerError, ManagerOptions, MoEModelManager, Release, Snapshot, compare,
-    find_block, find_model, grow, lineage, migrate, release, releases, rollback,
+    find_block, find_model, find_release, grow, lineage, migrate, release, releases, rollback,
+    rollback_block,
 };
 use blyan_core::tensor::{quantize, scale_name, write};
 use blyan_core::{
@@ -277,7 +278,10 @@ fn a_model_grows_without_copying_what_it_has() {
     let grown = Snapshot::of_model(&chain, &next).unwrap();
     let more = grow(&chain, &grown, &[one_expert_more(&chain, &grown)]).unwrap().publish(&chain).unwrap();
     assert_eq!(chain.get(&more).unwrap().header().version, version("1.2.0"));
+    let planned = rollback_block(&chain, &more, &model, "too many experts").unwrap();
+    assert!(!chain.contains(&planned).unwrap());
     let back = rollback(&chain, &more, &model, "too many experts").unwrap();
+    assert_eq!(back, planned);
     assert_eq!(chain.get(&back).unwrap().header().version, version("2.0.0"));
     assert_eq!(Snapshot::only_model(&chain).unwrap().root(), base.root());
     assert_eq!(chain.blocks_of_kind(BlockKind::MIGRATION).count(), 1);
@@ -383,9 +387,15 @@ fn releases_are_names_with_an_order() {
         ]
     );
     assert_eq!(release(&chain, &second, "tiny", version("1.0.1")).unwrap(), two, "the same release");
-    match release(&chain, &first, "tiny", version("1.0.1")).unwrap_err() {
-        ManagerError::ReleaseExists { model, .. } => assert_eq!(model, second),
-        error => panic!("{error:?}"),
+    let found = |model: &BlockHash, of: &str| find_release(&chain, model, "tiny", &version(of));
+    assert_eq!(found(&second, "1.0.1").unwrap(), Some(two));
+    assert_eq!(found(&second, "1.0.2").unwrap(), None);
+    let taken = release(&chain, &first, "tiny", version("1.0.1")).unwrap_err();
+    for error in [taken, found(&first, "1.0.1").unwrap_err()] {
+        match error {
+            ManagerError::ReleaseExists { model, .. } => assert_eq!(model, second),
+            error => panic!("{error:?}"),
+        }
     }
 
     let model = |name: &str| find_model(&chain, name);
@@ -496,7 +506,10 @@ fn going_back_is_a_step_forward() {
     let (chain, first) = imported(&fixture("olmoe"), None);
     let (base, second, _) = two_models(&chain, first);
     let second = *second.base().unwrap();
+    let planned = rollback_block(&chain, &second, &first, "it was worse").unwrap();
     let third = rollback(&chain, &second, &first, "it was worse").unwrap();
+    assert_eq!(third, planned);
+    assert_eq!(rollback_block(&chain, &third, &first, "again").unwrap(), third);
     assert_eq!(Snapshot::of_model(&chain, &third).unwrap().root(), base.root());
     assert_eq!(chain.get(&third).unwrap().header().version, version("1.0.2"));
     assert_eq!(hashes(&lineage(&chain, &third).unwrap()), [third, second, first]);

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checkpoints::{fixture, imported};
 use crate::world::{OWNER, Revealed, World, drafts, expert, key, noise, parents, public};
+use blyan_core::chain::CollectOptions;
 use blyan_core::evolve::{
     Accusation, Attestation, Candidate, CandidateBlocks, Claim, Closing, EvaluateOptions, EvaluateProgress,
     Evidence, EvolveError, Fault, FaultKind, InvalidEvidence, Judgement, LossBits, Policy, Reason, Reveal,
@@ -181,6 +182,10 @@ fn together_counts_only_what_counts_alone() {
     assert_eq!(publish(&world.chain, &world.judge()).unwrap(), chosen.model);
     assert!(world.chain.contains(&chosen.model).unwrap());
     assert_eq!(world.judge().chosen, chosen, "publishing changes no judgement");
+    let gone = world.chain.collect(&CollectOptions::default()).unwrap().blocks;
+    let replaced = [0, 1].map(|number| world.snapshot(&world.model).slots()[&slots[number]].block);
+    assert!(replaced.iter().all(|block| gone.contains(block)));
+    assert_eq!(world.judge().chosen, chosen, "nor does a collection");
 }
 
 #[test]

@@ -51,6 +51,11 @@ pub(super) fn rollback(context: &mut Context<'_, '_>, arguments: &Rollback) -> R
     let chain = names::open_to_write(context.chain)?;
     let to = names::snapshot(&chain, Some(&arguments.to))?.model_block(&chain)?;
     let current = names::snapshot(&chain, arguments.model.name.as_deref())?.model_block(&chain)?;
+    if let Some((name, version)) = &arguments.release {
+        // Before the model is appended: it would stay.
+        let model = manager::rollback_block(&chain, &current, &to, &arguments.reason)?;
+        manager::find_release(&chain, &model, name, version)?;
+    }
     let model = manager::rollback(&chain, &current, &to, &arguments.reason)?;
     let release = match &arguments.release {
         Some((name, version)) => Some(manager::release(&chain, &model, name, version.clone())?),

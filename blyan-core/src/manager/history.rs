@@ -44,11 +44,38 @@ pub fn rollback(
     to: &BlockHash,
     reason: &str,
 ) -> Result<BlockHash, ManagerError> {
+    follow(chain, current, older(chain, current, to)?, reason)
+}
+
+/// The model block that [`rollback`] would give, without appending it; also of weights that were collected,
+/// which are not looked at.
+///
+/// # Errors
+///
+/// [`ManagerError::NotInHistory`]; [`ManagerError`] from the chain.
+pub fn rollback_block(
+    chain: &Chain,
+    current: &BlockHash,
+    to: &BlockHash,
+    reason: &str,
+) -> Result<BlockHash, ManagerError> {
+    let older = older(chain, current, to)?.onto(*current, None);
+    let before = Snapshot::of_model(chain, current)?;
+    match older.model_block(chain) {
+        Err(ManagerError::NeedsMigration { .. }) => {}
+        other => return other,
+    }
+    let migration = migration(*current, &before, &older, reason).hash()?;
+    older.onto(*current, Some(migration)).model_block(chain)
+}
+
+/// The model to go back to, if it is one that the current one comes from.
+fn older(chain: &Chain, current: &BlockHash, to: &BlockHash) -> Result<Snapshot, ManagerError> {
     let older = Snapshot::of_model(chain, to)?;
     if !lineage(chain, current)?.iter().any(|block| block.hash() == *to) {
         return Err(ManagerError::NotInHistory { model: *to, of: *current });
     }
-    follow(chain, current, older, reason)
+    Ok(older)
 }
 
 /// Appends a model block that follows `from` and has the slots of `model`, which has another architecture,
@@ -78,20 +105,27 @@ fn follow(
         Err(ManagerError::NeedsMigration { .. }) => {}
         other => return other,
     }
+    let draft = migration(*from, &before, &snapshot, reason);
+    let mut writer = chain.writer()?;
+    snapshot.refuse_collected(chain)?;
+    let migration = writer.append(draft)?.hash;
+    let model = writer.append(snapshot.onto(*from, Some(migration)).draft(chain)?)?.hash;
+    writer.commit()?;
+    Ok(model)
+}
+
+/// What lets a model of another architecture follow the model `from`.
+fn migration(from: BlockHash, before: &Snapshot, after: &Snapshot, reason: &str) -> Draft {
     let migration = Migration {
         migration_version: 1,
-        from: *from,
+        from,
         from_spec: *before.spec_block(),
-        to_spec: *snapshot.spec_block(),
+        to_spec: *after.spec_block(),
         reason: reason.to_owned(),
     };
     let mut draft =
         Draft::new(ChainId::Meta, BlockKind::MIGRATION, "migration", migration.to_canonical_json());
     let named = [migration.from, migration.from_spec, migration.to_spec];
     draft.parents.extend(named.map(Parent::dependency));
-    let mut writer = chain.writer()?;
-    let migration = writer.append(draft)?.hash;
-    let model = writer.append(snapshot.onto(*from, Some(migration)).draft(chain)?)?.hash;
-    writer.commit()?;
-    Ok(model)
+    draft
 }

@@ -29,12 +29,12 @@ use std::sync::Arc;
 
 pub use compare::{CompareOptions, Distance, LossDiff, SlotDiff, SnapshotDiff, TensorDiff, compare};
 pub use grow::{LayerGrowth, grow};
-pub use history::{lineage, migrate, rollback};
+pub use history::{lineage, migrate, rollback, rollback_block};
 pub use job::Piece;
 pub use names::{MIN_HASH_DIGITS, find_block, find_model};
 pub use options::{GenerateOptions, ManagerOptions, Prompt};
 pub use receipt::{FinishReason, Receipt};
-pub use release::{ReleaseEntry, release, releases};
+pub use release::{ReleaseEntry, find_release, release, releases};
 pub use replay::Replay;
 pub use sampling::SamplingOptions;
 pub use session::{Generation, Session, SharedSession, Stream};

@@ -60,6 +60,37 @@ pub fn releases(chain: &Chain) -> Result<Vec<ReleaseEntry>, ManagerError> {
     Ok(releases)
 }
 
+/// The release block by which a model, which need not be in the chain yet, has a name and version; `None` if
+/// they are free.
+///
+/// # Errors
+///
+/// [`ManagerError::ReleaseExists`] if another model has this name and version on this chain; from the chain.
+pub fn find_release(
+    chain: &Chain,
+    model: &BlockHash,
+    name: &str,
+    version: &Version,
+) -> Result<Option<BlockHash>, ManagerError> {
+    held(&releases(chain)?, model, name, version)
+}
+
+fn held(
+    releases: &[ReleaseEntry],
+    model: &BlockHash,
+    name: &str,
+    version: &Version,
+) -> Result<Option<BlockHash>, ManagerError> {
+    let known = releases.iter().find(|known| known.name == name && known.version == *version);
+    match known.cloned() {
+        None => Ok(None),
+        Some(known) if known.model == *model => Ok(Some(known.block)),
+        Some(ReleaseEntry { name, version, model, .. }) => {
+            Err(ManagerError::ReleaseExists { name, version, model })
+        }
+    }
+}
+
 /// Names a model: appends a release block, which follows the release of the same name with the next lower
 /// version, and returns it. A model that has this name and version already keeps its block.
 ///
@@ -77,21 +108,14 @@ pub fn release(
     if block.header().kind != BlockKind::MODEL {
         return Err(ManagerError::NotAModel { block: *model, kind: block.header().kind });
     }
-    let mut before = None;
-    for known in releases(chain)?.into_iter().filter(|known| known.name == name) {
-        if known.version == version {
-            if known.model == *model {
-                return Ok(known.block);
-            }
-            let ReleaseEntry { name, version, model, .. } = known;
-            return Err(ManagerError::ReleaseExists { name, version, model });
-        }
-        if known.version < version && before.is_none() {
-            before = Some(known.block);
-        }
+    let releases = releases(chain)?;
+    if let Some(block) = held(&releases, model, name, &version)? {
+        return Ok(block);
     }
+    // The highest version is the first.
+    let before = releases.iter().find(|known| known.name == name && known.version < version);
     let mut parents = vec![Parent::dependency(*model)];
-    parents.extend(before.map(Parent::predecessor));
+    parents.extend(before.map(|before| Parent::predecessor(before.block)));
     let draft = Draft {
         lane: ChainId::Meta,
         kind: BlockKind::RELEASE,

@@ -206,11 +206,19 @@ impl Snapshot {
     pub fn publish(&self, chain: &Chain) -> Result<BlockHash, ManagerError> {
         match self.unchanged(chain)? {
             Some(model) => Ok(model),
-            None => Ok(chain.append(self.draft(chain)?)?),
+            None => {
+                // Begun first: nobody collects what the draft was found to have.
+                let mut writer = chain.writer()?;
+                self.refuse_collected(chain)?;
+                let model = writer.append(self.draft(chain)?)?.hash;
+                writer.commit()?;
+                Ok(model)
+            }
         }
     }
 
-    /// The model block that [`Snapshot::publish`] would give, without appending it.
+    /// The model block that [`Snapshot::publish`] would give, without appending it; also of weights that were
+    /// collected, which are not looked at.
     ///
     /// # Errors
     ///
@@ -248,9 +256,13 @@ impl Snapshot {
         })
     }
 
+    /// A model that cannot run would take the place of one that can, whose weights the next collection takes.
+    pub(super) fn refuse_collected(&self, chain: &Chain) -> Result<(), ManagerError> {
+        let weights = self.slots.values().map(|pinned| (pinned.block, pinned.payload));
+        Ok(chain.refuse_collected(weights)?)
+    }
+
     pub(super) fn draft(&self, chain: &Chain) -> Result<Draft, ManagerError> {
-        // A model that cannot run would take the place of one that can, whose weights the next collection takes.
-        chain.refuse_collected(self.slots.values().map(|pinned| (pinned.block, pinned.payload)))?;
         let mut version = Version::new(1, 0, 0);
         if let Some(base) = &self.base {
             version = self.change(chain, base)?.next(&chain.get(base)?.header().version);
