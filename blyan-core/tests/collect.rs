@@ -8,7 +8,9 @@ use std::sync::atomic::AtomicBool;
 
 use crate::checkpoints::{fixture, import_into};
 use crate::support::{Failure, Rng, SimDisk};
-use blyan_core::chain::{ChainError, CollectOptions, CollectReport, Validators};
+use blyan_core::chain::{
+    BundleOptions, ChainError, CollectOptions, CollectReport, UnbundleOptions, Validators,
+};
 use blyan_core::format::Change;
 use blyan_core::manager::{ManagerError, ManagerOptions, MoEModelManager, Snapshot, release, rollback};
 use blyan_core::storage::Access;
@@ -327,4 +329,47 @@ fn a_model_whose_weights_were_collected_takes_no_place() {
     };
     assert_eq!(chain.append(draft).unwrap(), old.block);
     rollback(&chain, &second, &first, "it was worse").unwrap();
+}
+
+#[test]
+fn what_follows_a_model_without_having_its_weights_does_not_take_them() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [here, there] = [0, 1].map(|at| Chain::open(dirs[at].path()).unwrap());
+    let first = import_into(&here, &fixture("olmoe"), None);
+    let base = Snapshot::of_model(&here, &first).unwrap();
+    let old = base.slots()[&"layer0.expert1".parse().unwrap()];
+    let next = next_expert(&here, old.block);
+    let second = base.with_block(&here, &next).unwrap().publish(&here).unwrap();
+    let mut all = Vec::new();
+    here.bundle(&mut all, &BundleOptions::default()).unwrap();
+    there.unbundle(&mut &all[..], &UnbundleOptions::default()).unwrap();
+    assert_eq!(collect(&here).blocks, [old.block]);
+
+    // Elsewhere nothing was collected, and what is sent from there leaves out what is known here.
+    rollback(&there, &second, &first, "it was worse").unwrap();
+    let known = here.tips(ChainId::Meta).unwrap().into_iter().chain(here.tips(ChainId::Parameter).unwrap());
+    let mut news = Vec::new();
+    there.bundle(&mut news, &BundleOptions { known: known.collect(), ..BundleOptions::default() }).unwrap();
+    assert!(here.unbundle(&mut &news[..], &UnbundleOptions::default()).unwrap().blocks_new > 0);
+    assert_eq!(collect(&here).blocks, [], "the model that runs keeps its weights");
+    let options = ManagerOptions { persist_usage: false, model: Some(second), ..ManagerOptions::default() };
+    MoEModelManager::open(&here, &options).unwrap();
+    assert!(here.payload(&next).is_ok());
+}
+
+#[test]
+fn many_that_say_to_follow_a_model_are_looked_at_once() {
+    let chain = Chain::in_memory().unwrap();
+    let model = import_into(&chain, &fixture("olmoe"), None);
+    let mut writer = chain.writer().unwrap();
+    // With a look at all of them for each of them this takes minutes.
+    for number in 0..3000_u32 {
+        let draft = Draft::new(ChainId::Meta, BlockKind(0x4001), "model", number.to_le_bytes())
+            .with_parent(model, ParentRole::Predecessor);
+        writer.append(draft).unwrap();
+    }
+    writer.commit().unwrap();
+    let start = std::time::Instant::now();
+    assert_eq!(*Snapshot::only_model(&chain).unwrap().base().unwrap(), model);
+    assert!(start.elapsed().as_secs() < 20);
 }

@@ -18,7 +18,7 @@ use crate::storage::StorageError;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CollectOptions<'a> {
     /// Blocks whose payloads are retained, with those of all blocks that they depend on, and of a delta its
-    /// base's; `None` for every release and every model that no other model follows.
+    /// base's; `None` for every release and every model that no other model follows whose weights are all there.
     pub roots: Option<&'a [BlockHash]>,
     /// Whether to delete nothing, only to report what would be.
     pub dry_run: bool,
@@ -45,13 +45,48 @@ pub struct CollectReport {
     pub retained_bytes: u64,
 }
 
+/// A payload file.
+struct PayloadFile {
+    payload: PayloadHash,
+    len_bytes: u64,
+    /// Blocks of weights that carry it, if it goes.
+    blocks: Vec<BlockHash>,
+}
+
 /// What a collection will do.
 #[derive(Default)]
 struct Plan {
-    report: CollectReport,
-    stray: Vec<PayloadHash>,
-    dropped: Vec<PayloadHash>,
-    retained: Vec<PayloadHash>,
+    stray: Vec<PayloadFile>,
+    dropped: Vec<PayloadFile>,
+    retained: Vec<PayloadFile>,
+}
+
+impl Plan {
+    fn report(&self) -> CollectReport {
+        let count = |files: &[PayloadFile]| {
+            (files.len() as u64, files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.len_bytes)))
+        };
+        let mut blocks: Vec<BlockHash> = self.dropped.iter().flat_map(|file| &file.blocks).copied().collect();
+        blocks.sort_unstable();
+        let (payloads, payload_bytes) = count(&self.dropped);
+        let (stray_payloads, stray_bytes) = count(&self.stray);
+        let (retained_payloads, retained_bytes) = count(&self.retained);
+        CollectReport {
+            blocks,
+            payloads,
+            payload_bytes,
+            stray_payloads,
+            stray_bytes,
+            retained_payloads,
+            retained_bytes,
+        }
+    }
+
+    /// Keeps as well what is retained by another plan.
+    fn retain_as(&mut self, other: &Self) {
+        let retained: HashSet<PayloadHash> = other.retained.iter().map(|file| file.payload).collect();
+        self.retained.extend(self.dropped.extract_if(.., |file| retained.contains(&file.payload)));
+    }
 }
 
 fn parents_of(block: &Block, roles: &[ParentRole]) -> Vec<BlockHash> {
@@ -65,6 +100,8 @@ struct Known {
     /// If it is a file.
     payload: Option<PayloadHash>,
     is_weights: bool,
+    /// Whether its weights are there, and those of all that it needs.
+    whole: bool,
 }
 
 impl Chain {
@@ -82,37 +119,43 @@ impl Chain {
     /// yet goes next time.
     pub fn collect(&self, options: &CollectOptions<'_>) -> Result<CollectReport, ChainError> {
         if options.dry_run {
-            return Ok(self.plan_collection(options)?.report);
+            return Ok(self.plan_collection(options)?.report());
         }
         // No block can begin to rely on a file while the transaction is open.
         let mut batch = self.0.index.begin_write()?;
-        let plan = self.plan_collection(options)?;
-        for payload in &plan.stray {
-            self.remove_payload(payload)?;
+        let mut plan = self.plan_collection(options)?;
+        for file in &plan.stray {
+            self.remove_payload(&file.payload)?;
         }
+        let blocks = batch.read(tables::next_number)?;
         let has_collected = batch.read(tables::has_collected)?;
         let mut dirty = !plan.dropped.is_empty();
         if dirty {
-            batch.write(|transaction| tables::insert_collected(transaction, &plan.dropped))?;
+            let dropped: Vec<PayloadHash> = plan.dropped.iter().map(|file| file.payload).collect();
+            batch.write(|transaction| tables::insert_collected(transaction, &dropped))?;
         }
         if has_collected {
             // Noted by a collection that was interrupted before it deleted them, and needed again.
-            for payload in &plan.retained {
+            for PayloadFile { payload, .. } in &plan.retained {
                 dirty |= batch.write(|transaction| tables::remove_collected(transaction, payload))?;
             }
         }
         if !dirty {
-            return Ok(plan.report);
+            return Ok(plan.report());
         }
         batch.commit()?;
         let batch = self.0.index.begin_write()?;
-        for payload in &plan.dropped {
-            // A writer that came between may have brought a block that needs it.
+        if batch.read(tables::next_number)? != blocks {
+            // A writer came between, perhaps with a model or a release that needs some of it.
+            plan.retain_as(&self.plan_collection(&CollectOptions { cancel: None, ..*options })?);
+        }
+        for PayloadFile { payload, .. } in &plan.dropped {
+            // Or with a block that brought it once more.
             if batch.read(|transaction| tables::is_collected_in(transaction, payload))? {
                 self.remove_payload(payload)?;
             }
         }
-        Ok(plan.report)
+        Ok(plan.report())
     }
 
     fn plan_collection(&self, options: &CollectOptions<'_>) -> Result<Plan, ChainError> {
@@ -120,6 +163,9 @@ impl Chain {
             Some(cancel) if cancel.load(Ordering::Relaxed) => Err(ChainError::Cancelled),
             _ => Ok(()),
         };
+        let listed = self.0.medium.list_payloads();
+        let listed = listed.map_err(StorageError::io("list", PathBuf::from("payloads")))?;
+        let files: HashSet<PayloadHash> = listed.iter().map(|(payload, _)| *payload).collect();
         let mut known: HashMap<BlockHash, Known> = HashMap::new();
         let (mut models, mut followed) = (Vec::new(), HashSet::new());
         let mut roots = Vec::new();
@@ -127,20 +173,27 @@ impl Chain {
             stop()?;
             let block = block?;
             let header = block.header();
-            match header.kind {
-                BlockKind::MODEL => {
-                    models.push(block.hash());
-                    followed.extend(parents_of(&block, &[ParentRole::Predecessor]));
-                }
-                BlockKind::RELEASE => roots.push(block.hash()),
-                _ => {}
-            }
             let needs = match header.kind {
                 BlockKind::DELTA => parents_of(&block, &[ParentRole::Dependency, ParentRole::Base]),
                 _ => parents_of(&block, &[ParentRole::Dependency]),
             };
             let payload = (!tables::is_inline(header)).then_some(header.payload.hash);
-            known.insert(block.hash(), Known { needs, payload, is_weights: header.kind.is_weights() });
+            let is_weights = header.kind.is_weights();
+            // Parents come first.
+            let whole = (!is_weights || payload.is_none_or(|payload| files.contains(&payload)))
+                && needs.iter().all(|need| known.get(need).is_some_and(|need| need.whole));
+            match header.kind {
+                BlockKind::MODEL => {
+                    models.push(block.hash());
+                    // One that cannot run takes nobody's place, however it came here.
+                    if whole {
+                        followed.extend(parents_of(&block, &[ParentRole::Predecessor]));
+                    }
+                }
+                BlockKind::RELEASE => roots.push(block.hash()),
+                _ => {}
+            }
+            known.insert(block.hash(), Known { needs, payload, is_weights, whole });
         }
         let mut open: Vec<BlockHash> = match options.roots {
             Some(roots) => roots.to_vec(),
@@ -173,26 +226,17 @@ impl Chain {
             }
             carriers.entry(payload).or_default().push(*hash);
         }
-        let listed = self.0.medium.list_payloads();
         let mut plan = Plan::default();
-        for (payload, bytes) in listed.map_err(StorageError::io("list", PathBuf::from("payloads")))? {
-            let report = &mut plan.report;
-            let (count, sum) = if retained.contains(&payload) {
-                plan.retained.push(payload);
-                (&mut report.retained_payloads, &mut report.retained_bytes)
-            } else if let Some(blocks) = carriers.get(&payload) {
-                plan.dropped.push(payload);
-                report.blocks.extend(blocks);
-                (&mut report.payloads, &mut report.payload_bytes)
-            } else {
-                plan.stray.push(payload);
-                (&mut report.stray_payloads, &mut report.stray_bytes)
+        for (payload, len_bytes) in listed {
+            let blocks = carriers.remove(&payload);
+            let files = match &blocks {
+                _ if retained.contains(&payload) => &mut plan.retained,
+                Some(_) => &mut plan.dropped,
+                None => &mut plan.stray,
             };
-            *count += 1;
-            *sum = sum.saturating_add(bytes);
+            files.push(PayloadFile { payload, len_bytes, blocks: blocks.unwrap_or_default() });
         }
-        plan.report.blocks.sort_unstable();
-        plan.dropped.sort_unstable();
+        plan.dropped.sort_unstable_by_key(|file| file.payload);
         stop()?;
         Ok(plan)
     }
@@ -218,9 +262,16 @@ impl Chain {
         Ok(())
     }
 
-    /// The payloads of every block.
+    /// The payload files of every block.
     pub(super) fn named_payloads(&self) -> Result<HashSet<PayloadHash>, ChainError> {
-        self.topological_order().map(|block| Ok(block?.header().payload.hash)).collect()
+        let mut named = HashSet::new();
+        for block in self.topological_order() {
+            let block = block?;
+            if !tables::is_inline(block.header()) {
+                named.insert(block.header().payload.hash);
+            }
+        }
+        Ok(named)
     }
 
     /// Deletes a payload file. The caller holds a transaction and knows that it may go.
