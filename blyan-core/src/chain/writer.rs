@@ -161,7 +161,8 @@ impl Writer {
         self.payloads.buffer()
     }
 
-    /// Puts a signature beside a block, which may be of the same transaction.
+    /// Puts a signature beside a block, which may be of the same transaction. Of one key at one time the first
+    /// that is valid stays.
     ///
     /// # Errors
     ///
@@ -172,6 +173,9 @@ impl Writer {
             return Err(ChainError::Signature { block: *block });
         }
         self.find(block)?.ok_or(ChainError::NotFound { block: *block })?;
+        if self.holds_signature(block, &record)? {
+            return Ok(());
+        }
         self.dirty = true;
         Ok(self.batch.write(|transaction| tables::insert_signature(transaction, block, &record))?)
     }
@@ -182,11 +186,17 @@ impl Writer {
         block: &BlockHash,
         record: &SignatureRecord,
     ) -> Result<bool, ChainError> {
-        let held = self.batch.read(|transaction| tables::has_signature(transaction, block, record))?;
+        let held = self.holds_signature(block, record)?;
         if !held {
             self.add_signature(block, *record)?;
         }
         Ok(!held)
+    }
+
+    /// Whether there is a valid signature of this key and time.
+    fn holds_signature(&self, block: &BlockHash, record: &SignatureRecord) -> Result<bool, ChainError> {
+        let held = self.batch.read(|transaction| tables::signature_like(transaction, block, record))?;
+        Ok(held.is_some_and(|signature| SignatureRecord { signature, ..*record }.verifies(block)))
     }
 
     /// Ends the transaction without a trace: payload files that it wrote and no block names go, too.

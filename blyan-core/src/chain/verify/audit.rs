@@ -442,8 +442,14 @@ impl<'a> Audit<'a> {
             // The table cannot be walked: ask for each block's, to tell whose are lost.
             Err(StorageError::IndexDamaged { .. }) => {
                 for block in self.seen.keys() {
-                    if let Err(error) = self.reader.signatures(block) {
-                        bad.push(damage_of(error)?);
+                    match self.reader.signatures(block) {
+                        Ok(records) => {
+                            let wrong = records.into_iter().filter(|record| !record.verifies(block));
+                            bad.extend(wrong.map(|SignatureRecord { public_key, time_ms, .. }| {
+                                (*block, Damage::Signature { public_key, time_ms })
+                            }));
+                        }
+                        Err(error) => bad.push(damage_of(error)?),
                     }
                 }
             }
