@@ -254,6 +254,20 @@ fn the_bytes_are_those_of_the_format() {
 }
 
 #[test]
+fn a_payload_that_is_a_file_elsewhere_is_written_for_a_block_that_keeps_it_in_the_index() {
+    let bytes = b"the same bytes";
+    let chain = Chain::in_memory().unwrap();
+    let file = Draft::new(ChainId::Parameter, BlockKind(24), "weights", bytes);
+    let known = chain.append(file.clone()).unwrap();
+    let noted = chain.append(note("note", bytes)).unwrap();
+    let news = bundle(&chain, &BundleOptions { known: vec![known], ..BundleOptions::default() });
+    let copy = Chain::in_memory().unwrap();
+    copy.append(file).unwrap();
+    assert_eq!(unbundle(&copy, &news).unwrap().blocks_new, 1);
+    assert_eq!(&copy.payload(&noted).unwrap()[..], bytes);
+}
+
+#[test]
 fn a_bundle_cut_anywhere_changes_nothing() {
     let (_, bytes) = small();
     let (disk, chain) = on_disk();

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::checkpoints::{bits, fixture, imported};
+use blyan_core::chain::Damage;
 use blyan_core::import::{self, ImportOptions, InvalidBlock};
 use blyan_core::manager::{ManagerError, ManagerOptions, MoEModelManager, Snapshot, delta};
 use blyan_core::tensor::{DeltaError, TensorError, quantize, write};
@@ -488,4 +489,31 @@ fn deltas_of_routers_merge_too_and_bits_do_not_depend_on_the_reader() {
         bits(&model.logits(&[3, 17, 40]).unwrap())
     };
     assert_ne!(logits(snapshot.clone()), logits(snapshot.with_block(&chain, &merged).unwrap()));
+}
+
+#[test]
+fn what_is_wrong_with_the_chain_is_no_reason_to_refuse_a_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    import::checkpoint(&chain, fixture("mixtral"), &ImportOptions::default()).unwrap();
+    let (_, base) = base_of(&chain);
+    let delta = delta_for(&chain, &base, 2, DType::BF16).payload();
+    let delta = chain.append(delta::draft(&chain, &base, delta).unwrap()).unwrap();
+    let merged = delta::merged_draft(&chain, &delta).unwrap();
+    let file = {
+        let name = chain.get(&base).unwrap().header().payload.hash.to_string();
+        dir.path().join("payloads").join(&name[..2]).join(name)
+    };
+    drop(chain);
+    std::fs::rename(&file, dir.path().join("kept")).unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    let before = chain.len().unwrap();
+    match chain.append(merged.clone()).unwrap_err() {
+        ChainError::Damaged { block, reason: Damage::Payload(_) } => assert_eq!(block, base),
+        error => panic!("{error:?}"),
+    }
+    assert_eq!(chain.len().unwrap(), before);
+
+    std::fs::rename(dir.path().join("kept"), &file).unwrap();
+    chain.append(merged).unwrap();
 }

@@ -3,6 +3,7 @@
 //! The order on the medium: payload content synced, renamed into place, its folder synced, then
 //! the index commits. So a block that can be found always has its payload.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -15,9 +16,9 @@ use super::tables::{self, NewBlock};
 use super::validate::ParentView;
 use crate::format::{Header, PayloadRef};
 use crate::hash::{BlockHash, PayloadHash};
-use crate::storage::Payload;
 use crate::storage::index::WriteBatch;
 use crate::storage::payload_writer::PayloadWriter;
+use crate::storage::{Payload, StorageError};
 
 /// Decoded parents that a transaction keeps.
 const MAX_KNOWN_PARENTS: usize = 1024;
@@ -50,10 +51,38 @@ pub struct Writer {
     chain: Chain,
 }
 
+/// A payload that is about to be appended.
+pub(super) enum Content<'a> {
+    Here(Vec<u8>),
+    /// Gives the bytes that the header names. Many blocks may carry one large payload, which is there already.
+    Elsewhere(&'a mut dyn FnMut() -> Result<Vec<u8>, ChainError>),
+}
+
+impl Content<'_> {
+    fn bytes(&mut self) -> Result<&[u8], ChainError> {
+        if let Self::Elsewhere(fetch) = self {
+            *self = Self::Here(fetch()?);
+        }
+        match self {
+            Self::Here(bytes) => Ok(bytes),
+            Self::Elsewhere(_) => Ok(&[]),
+        }
+    }
+
+    fn into_bytes(self) -> Result<Vec<u8>, ChainError> {
+        match self {
+            Self::Here(bytes) => Ok(bytes),
+            Self::Elsewhere(fetch) => fetch(),
+        }
+    }
+}
+
 /// The parents of a draft, for its validator.
 struct Parents<'a> {
     writer: &'a Writer,
     blocks: &'a [Arc<Block>],
+    /// Why a payload could not be read: nothing that a block could be refused for.
+    failed: RefCell<Option<ChainError>>,
 }
 
 impl Parents<'_> {
@@ -74,6 +103,16 @@ impl ParentView for Parents<'_> {
 
     fn payload(&self, parent: &BlockHash) -> Result<Payload, ChainError> {
         let block = self.find(parent)?;
+        self.read(block).map_err(|error| {
+            self.failed.borrow_mut().get_or_insert(error);
+            ChainError::NotFound { block: *parent }
+        })
+    }
+}
+
+impl Parents<'_> {
+    fn read(&self, block: &Block) -> Result<Payload, ChainError> {
+        let parent = &block.hash();
         if !tables::is_inline(block.header()) {
             // It may still be on its way to the medium.
             self.writer.payloads.wait()?;
@@ -113,12 +152,23 @@ impl Writer {
     /// # Errors
     ///
     /// [`ChainError::MissingParent`], [`ChainError::Header`], [`ChainError::Refused`], with nothing
-    /// written; [`ChainError::Damaged`] for a damaged parent; [`ChainError::Storage`].
+    /// written; [`ChainError::Damaged`] for a damaged parent, [`ChainError::PayloadCollected`] for one whose payload
+    /// was collected and that the draft cannot be judged without; [`ChainError::Storage`].
     pub fn append(&mut self, draft: Draft) -> Result<Appended, ChainError> {
         let (header, header_bytes) = draft.encode()?;
-        let hash = BlockHash::of_header(&header_bytes);
+        self.append_block(&header, &header_bytes, Content::Here(draft.payload))
+    }
+
+    /// As [`Self::append`], of a block whose header is known to fit its payload.
+    pub(super) fn append_block(
+        &mut self,
+        header: &Header,
+        header_bytes: &[u8],
+        mut content: Content<'_>,
+    ) -> Result<Appended, ChainError> {
+        let hash = BlockHash::of_header(header_bytes);
         if let Some(stored) = self.find(&hash)? {
-            let new_payload = self.repair_payload(&stored, draft.payload)?;
+            let new_payload = self.repair_payload(&stored, content)?;
             return Ok(Appended { hash, new_block: false, new_payload });
         }
         let mut parents = Vec::with_capacity(header.parents.len());
@@ -127,17 +177,16 @@ impl Writer {
             parents.push(self.parent(&parent.hash)?.ok_or_else(missing)?);
         }
         if let Some(validator) = self.chain.0.validators.get(header.kind) {
-            let view = Parents { writer: self, blocks: &parents };
-            validator.validate(&header, &draft.payload, &view).map_err(|source| ChainError::Refused {
-                name: header.name.clone(),
-                kind: header.kind,
-                source,
+            let view = Parents { writer: self, blocks: &parents, failed: RefCell::default() };
+            validator.validate(header, content.bytes()?, &view).map_err(|source| {
+                let refused = ChainError::Refused { name: header.name.clone(), kind: header.kind, source };
+                view.failed.take().unwrap_or(refused)
             })?;
         }
-        let (payload, new_payload) = if tables::is_inline(&header) {
-            (draft.payload, true)
+        let (payload, new_payload) = if tables::is_inline(header) {
+            (content.into_bytes()?, true)
         } else {
-            (Vec::new(), self.store_file(&header.payload, draft.payload)?)
+            (Vec::new(), self.store_file(&header.payload, content)?)
         };
         let height = parents.iter().map(|parent| parent.height().saturating_add(1)).max().unwrap_or(0);
         let number = self.next_number;
@@ -145,8 +194,8 @@ impl Writer {
             hash: &hash,
             number,
             height,
-            header: &header,
-            header_bytes: &header_bytes,
+            header,
+            header_bytes,
             payload: &payload,
             parents: &parents,
         };
@@ -203,7 +252,8 @@ impl Writer {
     pub(super) fn abandon(self) -> Result<(), ChainError> {
         // What failed to be written is not there.
         let _ = self.payloads.wait();
-        if self.written.is_empty() {
+        // After a failed write others may rely on them already: the next collection tells what is stray.
+        if self.written.is_empty() || self.batch.has_failed() {
             return Ok(());
         }
         // The transaction is open until the end of this call, so nobody begins to rely on them.
@@ -256,16 +306,16 @@ impl Writer {
     }
 
     /// Makes sure that a stored block's payload is intact; tells whether it had to be written.
-    fn repair_payload(&mut self, stored: &Stored, bytes: Vec<u8>) -> Result<bool, ChainError> {
+    fn repair_payload(&mut self, stored: &Stored, content: Content<'_>) -> Result<bool, ChainError> {
         let block = &stored.block;
         if !tables::is_inline(block.header()) {
-            return self.store_file(&block.header().payload, bytes);
+            return self.store_file(&block.header().payload, content);
         }
         if stored.inline_payload().is_ok() {
             return Ok(false);
         }
         self.dirty = true;
-        let value = stored.with_inline_payload(&bytes);
+        let value = stored.with_inline_payload(&content.into_bytes()?);
         self.batch.write(|transaction| {
             transaction.open_table(tables::BLOCKS)?.insert(block.number(), value.as_slice())?;
             Ok(())
@@ -274,23 +324,34 @@ impl Writer {
     }
 
     /// Makes sure that a payload file is there and intact; tells whether it had to be written.
-    fn store_file(&mut self, payload: &PayloadRef, bytes: Vec<u8>) -> Result<bool, ChainError> {
+    fn store_file(&mut self, payload: &PayloadRef, content: Content<'_>) -> Result<bool, ChainError> {
         if self.intact.contains(&payload.hash) {
             return Ok(false);
         }
         let files = &self.chain.0.payloads;
         let intact = files.is_intact(&payload.hash, payload.len_bytes)?;
         if !intact {
+            let bytes = content.into_bytes()?;
             files.forget(&payload.hash);
             self.payloads.write(payload.hash, bytes)?;
             self.written.push(payload.hash);
         } else {
-            self.payloads.keep(bytes);
+            if let Content::Here(bytes) = content {
+                self.payloads.keep(bytes);
+            }
             self.payloads.rely_on(payload.hash);
         }
         if self.has_collected {
             let payload = &payload.hash;
-            self.dirty |= self.batch.write(|transaction| tables::remove_collected(transaction, payload))?;
+            let noted = match self.batch.read(|transaction| tables::is_collected_in(transaction, payload)) {
+                // What is noted counts where a file is missing, and this one is not.
+                Err(StorageError::IndexDamaged { .. }) => false,
+                noted => noted?,
+            };
+            if noted {
+                self.dirty = true;
+                self.batch.write(|transaction| tables::remove_collected(transaction, payload))?;
+            }
         }
         self.intact.insert(payload.hash);
         Ok(!intact)

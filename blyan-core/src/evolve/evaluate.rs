@@ -258,6 +258,10 @@ fn run(
             progress(EvaluateProgress { tokens: done, total_tokens, loss, tokens_per_second });
         }
     }
+    // The last report may have been told to stop.
+    if options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+        return Err(EvaluateError::Cancelled);
+    }
     let elapsed = start.elapsed();
     let evaluation = |sum: f64, model: &Snapshot| {
         let mean = sum / done as f64;

@@ -101,6 +101,10 @@ pub fn checkpoint(
         staging.write(file, &mut files, |out| out.write_all(payload).map_err(Failure::Io))?;
     }
     let tensor_bytes = model.write_weights(&staging, options, &mut files)?;
+    // The last report may have been told to stop.
+    if options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+        return Err(ExportError::Cancelled);
+    }
     staging.publish(&files)?;
     files.sort();
     Ok(ExportReport { files, tensors: model.tensors.len() as u64, tensor_bytes })

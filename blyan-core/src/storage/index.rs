@@ -202,6 +202,11 @@ impl WriteBatch {
         result
     }
 
+    /// Whether a write failed, after which nothing can be done with the batch and others may write.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.transaction.is_none()
+    }
+
     pub(crate) fn commit(mut self) -> Result<(), StorageError> {
         self.transaction()?;
         let transaction = self.transaction.take();

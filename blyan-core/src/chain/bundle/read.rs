@@ -12,12 +12,11 @@ use super::{
     BLOCK, BundleError, BundleProgress, END, MAGIC, MAX_BUNDLE_BLOCKS, MAX_EDGES, PART_BYTES, PAYLOAD,
     SIGNATURE, UnbundleOptions, UnbundleReport, VERSION, check_cancelled, of_file, stream_error,
 };
-use crate::chain::block::Draft;
 use crate::chain::error::ChainError;
 use crate::chain::signature::SignatureRecord;
-use crate::chain::writer::Writer;
+use crate::chain::writer::{Content, Writer};
 use crate::chain::{Chain, tables};
-use crate::format::{Header, HeaderError, MAX_HEADER_BYTES};
+use crate::format::{Header, HeaderError, MAX_HEADER_BYTES, PayloadRef};
 use crate::hash::{BlockHash, PayloadHash};
 
 /// Bytes of a stream that are kept in memory before they go to a temporary file.
@@ -249,7 +248,7 @@ fn plan(
     let mut intact: HashMap<(PayloadHash, u64), bool> = HashMap::new();
     for (number, (hash, place)) in contents.blocks.iter().enumerate() {
         check_cancelled(options.cancel)?;
-        let header = read_header(*place, hash, source)?;
+        let (header, _) = read_header(*place, hash, source)?;
         for parent in &header.parents {
             if let Some(parent) = numbers.get(&parent.hash) {
                 if edges.len() >= MAX_EDGES {
@@ -314,12 +313,17 @@ fn plan(
     Ok(order)
 }
 
-fn read_header(place: Place, hash: &BlockHash, source: &mut dyn Source) -> Result<Header, ChainError> {
+fn read_header(
+    place: Place,
+    hash: &BlockHash,
+    source: &mut dyn Source,
+) -> Result<(Header, Vec<u8>), ChainError> {
     let bytes = place.read(source)?;
     if BlockHash::of_header(&bytes) != *hash {
         return Err(BundleError::Changed.into());
     }
-    Header::from_bytes(&bytes).map_err(|_| BundleError::Changed.into())
+    let header = Header::from_bytes(&bytes).map_err(|_| BundleError::Changed)?;
+    Ok((header, bytes))
 }
 
 /// What was appended to a transaction.
@@ -343,27 +347,18 @@ fn append(
     let mut done = Done::default();
     for block in plan {
         check_cancelled(options.cancel)?;
-        let header = read_header(block.header, &block.hash, source)?;
-        let len_bytes = header.payload.len_bytes;
-        let payload = match block.payload {
-            Some(place) => Some(place.read(source)?),
-            None if writer.contains(&block.hash)? => None,
-            // The chain has it from another block, and the file was found intact.
-            None => Some(chain.payloads().read(&header.payload.hash, len_bytes)?.to_vec()),
+        let (header, header_bytes) = read_header(block.header, &block.hash, source)?;
+        let PayloadRef { hash: payload, len_bytes, .. } = header.payload;
+        let mut fetch = || {
+            let bytes = match block.payload {
+                Some(place) => place.read(source)?,
+                // The chain has it from another block, and the file was found intact.
+                None => chain.payloads().read(&payload, len_bytes)?.to_vec(),
+            };
+            if PayloadHash::of(&bytes) == payload { Ok(bytes) } else { Err(BundleError::Changed.into()) }
         };
-        if let Some(payload) = payload {
-            let appended = writer.append(Draft {
-                lane: header.lane,
-                kind: header.kind,
-                name: header.name,
-                version: header.version,
-                parents: header.parents,
-                payload,
-                media_type: header.payload.media_type,
-            })?;
-            if appended.hash != block.hash {
-                return Err(BundleError::Changed.into());
-            }
+        if block.payload.is_some() || !writer.contains(&block.hash)? {
+            let appended = writer.append_block(&header, &header_bytes, Content::Elsewhere(&mut fetch))?;
             done.blocks_new += u64::from(appended.new_block);
             done.payload_bytes_new += if appended.new_payload { len_bytes } else { 0 };
         }
@@ -377,6 +372,8 @@ fn append(
         check_cancelled(options.cancel)?;
         done.signatures_new += u64::from(writer.add_new_signature(block, record)?);
     }
+    // The last report may have been told to stop.
+    check_cancelled(options.cancel)?;
     Ok(done)
 }
 

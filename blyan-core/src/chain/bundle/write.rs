@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     BLOCK, BundleError, BundleOptions, BundleProgress, BundleReport, END, MAGIC, MAX_BUNDLE_BLOCKS,
-    PART_BYTES, PAYLOAD, SIGNATURE, VERSION, check_cancelled, of_file, stream_error,
+    MAX_EDGES, PART_BYTES, PAYLOAD, SIGNATURE, VERSION, check_cancelled, of_file, stream_error,
 };
 use crate::chain::error::{ChainError, Damage};
 use crate::chain::reader::{Reader, payload_error};
@@ -44,12 +44,23 @@ fn walk(
         })?;
         let header = found.block.header();
         if ancestors {
-            open.extend(header.parents.iter().map(|parent| (parent.hash, Some(hash))));
+            let parents = header.parents.iter().filter(|parent| !walked.contains_key(&parent.hash));
+            open.extend(parents.map(|parent| (parent.hash, Some(hash))));
         }
         let (payload, inline) = (header.payload.hash, tables::is_inline(header));
         walked.insert(hash, Walked { height: found.block.height(), payload, inline });
     }
     Ok(walked)
+}
+
+/// What goes into a bundle, and what of it is there by now.
+struct Sent {
+    blocks: HashMap<BlockHash, Walked>,
+    /// Files that the other chain has; what lies in the index is written anyway.
+    known_files: HashSet<PayloadHash>,
+    payloads: HashSet<PayloadHash>,
+    /// Parents that are in the bundle as well.
+    edges: usize,
 }
 
 /// Writes records, and hashes and counts what it writes.
@@ -120,9 +131,8 @@ impl Chain {
         let mut order: Vec<(u64, BlockHash)> =
             blocks.iter().map(|(hash, walked)| (walked.height, *hash)).collect();
         order.sort_unstable();
-        // Files that the other chain has; what lies in the index is written anyway.
-        let mut written: HashSet<PayloadHash> =
-            known.values().filter(|walked| !walked.inline).map(|walked| walked.payload).collect();
+        let known = known.values().filter(|walked| !walked.inline).map(|walked| walked.payload).collect();
+        let mut sent = Sent { blocks, known_files: known, payloads: HashSet::new(), edges: 0 };
 
         let mut sink = Sink {
             out: BufWriter::with_capacity(PART_BYTES, out),
@@ -134,11 +144,13 @@ impl Chain {
         let mut payload_bytes = 0;
         for (_, hash) in order {
             cancel()?;
-            payload_bytes += self.put_block(&reader, &mut sink, &hash, &mut written, &cancel)?;
+            payload_bytes += self.put_block(&reader, &mut sink, &hash, &mut sent, &cancel)?;
             if let Some(progress) = options.progress {
                 progress(BundleProgress { blocks: sink.report.blocks, total_blocks, payload_bytes });
             }
         }
+        // The last report may have been told to stop.
+        cancel()?;
         sink.end()
     }
 
@@ -148,16 +160,22 @@ impl Chain {
         reader: &Reader,
         sink: &mut Sink<'_>,
         hash: &BlockHash,
-        written: &mut HashSet<PayloadHash>,
+        sent: &mut Sent,
         cancel: &dyn Fn() -> Result<(), ChainError>,
     ) -> Result<u64, ChainError> {
         let stored = reader.get(hash)?;
         let header = stored.block.header();
         let PayloadRef { hash: payload, len_bytes, .. } = header.payload;
+        sent.edges += header.parents.iter().filter(|parent| sent.blocks.contains_key(&parent.hash)).count();
+        if sent.edges > MAX_EDGES {
+            return Err(BundleError::TooMany { what: "parents", limit: MAX_EDGES as u64 }.into());
+        }
+        let inline = tables::is_inline(header);
+        let known = !inline && sent.known_files.contains(&payload);
         let mut put = 0;
-        if written.insert(payload) {
+        if !known && sent.payloads.insert(payload) {
             // Checked, and not kept: each is read once.
-            let bytes = if tables::is_inline(header) {
+            let bytes = if inline {
                 stored.inline_payload()?.to_vec().into()
             } else {
                 let files = self.payloads();
@@ -193,6 +211,9 @@ impl Chain {
             sink.put(&time_ms.to_le_bytes())?;
             sink.put(&signature)?;
             sink.report.signatures += 1;
+            if sink.report.signatures > MAX_BUNDLE_BLOCKS {
+                return Err(BundleError::TooMany { what: "signatures", limit: MAX_BUNDLE_BLOCKS }.into());
+            }
         }
         Ok(put)
     }
