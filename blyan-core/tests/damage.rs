@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::support::{Rng, SimDisk};
-use blyan_core::chain::{ChainError, Damage, Draft, SignatureRecord, Validators};
+use blyan_core::chain::{BadBlock, ChainError, CollectOptions, Damage, Draft, SignatureRecord, Validators};
 use blyan_core::storage::{Access, DirMedium, StorageError};
 use blyan_core::{BlockHash, BlockKind, Chain, ChainId, Header, ParentRole, VerifyOptions, VerifyReport};
 
@@ -377,6 +377,47 @@ fn flipped_bits_of_signatures_and_small_payloads_name_their_block() {
         let failed = original.read_everything(&chain, &format!("round {round}"));
         assert!(failed.contains(&hash) && failed.is_subset(&bad), "round {round}: {failed:?}");
     }
+}
+
+#[test]
+fn a_note_of_what_was_collected_is_missed_by_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = open(dir.path()).unwrap();
+    // So many that their notes take several pages.
+    let mut writer = chain.writer().unwrap();
+    let weights = |text: &str| Draft::new(ChainId::Parameter, BlockKind(24), "weights", text);
+    let hashes: Vec<BlockHash> =
+        (0..300).map(|number| writer.append(weights(&number.to_string())).unwrap().hash).collect();
+    writer.commit().unwrap();
+    let payload = chain.get(&hashes[0]).unwrap().header().payload.hash;
+    assert_eq!(chain.collect(&CollectOptions::default()).unwrap().blocks.len(), hashes.len());
+    for number in 0..10 {
+        chain.append(Draft::new(ChainId::Dataset, BlockKind(5000), "note", vec![number])).unwrap();
+    }
+    drop(chain);
+    let index = fs::read(dir.path().join("index.redb")).unwrap();
+    let mut met = 0;
+    for at in find_all(&index, payload.as_bytes()) {
+        let mut damaged = index.clone();
+        damaged[at] ^= 1;
+        replace(&dir.path().join("index.redb"), &damaged);
+        let Ok(chain) = open_read_only(dir.path()) else { continue };
+        let Ok(report) = chain.verify(&VerifyOptions::full()) else { continue };
+        let of_notes = |bad: &BadBlock| matches!(&bad.reason, Damage::Unreadable { table: "collected", .. });
+        if report.bad.iter().any(of_notes) {
+            met += 1;
+            // Those whose notes cannot be read are missing like any other.
+            assert!(report.bad.iter().any(|bad| bad.block == hashes[0]) && !report.collected.is_empty());
+            drop(chain);
+            // Opening for writing may refuse the page.
+            if let Ok(chain) = open(dir.path()) {
+                chain.append(weights("new")).unwrap();
+                assert_eq!(chain.append(weights("0")).unwrap(), hashes[0]);
+                assert_eq!(&chain.payload(&hashes[0]).unwrap()[..], b"0");
+            }
+        }
+    }
+    assert_eq!(met, 1);
 }
 
 /// Any bit of the index file: an error, or a block named, or everything as it was (the page is free).

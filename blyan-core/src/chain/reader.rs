@@ -312,6 +312,11 @@ impl Reader {
         self.read(|transaction| tables::is_collected(transaction, payload))
     }
 
+    /// Reads every note of a collected payload.
+    pub(super) fn check_collected(&self) -> Result<(), StorageError> {
+        self.read(tables::check_collected)
+    }
+
     /// Names the reason for a payload that is not there.
     pub(super) fn explain(&self, error: ChainError) -> ChainError {
         match error {

@@ -475,7 +475,7 @@ pub(super) fn signature_like(
     transaction: &WriteTransaction,
     block: &BlockHash,
     record: &SignatureRecord,
-) -> Result<bool, redb::Error> {
+) -> Result<Option<[u8; 64]>, redb::Error> {
     let key = signature_key(block, &record.public_key, record.time_ms);
     Ok(transaction.open_table(SIGNATURES)?.get(key)?.map(|signature| signature.value()))
 }

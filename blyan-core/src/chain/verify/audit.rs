@@ -417,6 +417,17 @@ impl<'a> Audit<'a> {
         Ok(())
     }
 
+    /// What is noted of collected payloads must be readable.
+    pub(super) fn check_collected(&mut self) -> Result<(), ChainError> {
+        match self.reader.check_collected() {
+            Err(StorageError::IndexDamaged { reason }) => {
+                self.note(NO_BLOCK, Damage::Unreadable { table: "collected", reason });
+                Ok(())
+            }
+            checked => Ok(checked?),
+        }
+    }
+
     /// Every signature beside a block must be one of that block.
     pub(super) fn check_signatures(&mut self) -> Result<(), ChainError> {
         let signatures = self.reader.scan(tables::SIGNATURES, [0; 72], [0xff; 72], |signature| signature);

@@ -233,6 +233,7 @@ impl Chain {
         audit.check_parents();
         audit.check_tables()?;
         audit.check_signatures()?;
+        audit.check_collected()?;
         if options.full {
             audit.check_payload_files(self)?;
         }

@@ -47,7 +47,12 @@ impl Audit<'_> {
             let Some(mut failure) = failure else { continue };
             if matches!(failure, StorageError::PayloadMissing { .. }) {
                 // By now, as a writer may have collected it since this verification began.
-                if chain.reader()?.is_collected(&file.payload)? {
+                let collected = match chain.reader()?.is_collected(&file.payload) {
+                    // What is noted cannot be read, which is told by itself.
+                    Err(StorageError::IndexDamaged { .. }) => false,
+                    collected => collected?,
+                };
+                if collected {
                     file.blocks.iter().for_each(|block| self.note_collected(*block));
                     continue;
                 }
