@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::StorageError;
-use super::regular::open_regular;
+use super::regular::{open_regular, read_regular};
 use crate::hash::PayloadHash;
 
 /// Name of the record in a chain's directory.
@@ -40,17 +40,34 @@ pub struct FileIdentity {
 #[derive(Debug)]
 pub(crate) struct TrustRecord {
     dir: PathBuf,
-    lines: Mutex<(HashMap<PayloadHash, FileIdentity>, File)>,
+    /// Without a file where there is none and the folder cannot be written to.
+    lines: Mutex<(HashMap<PayloadHash, FileIdentity>, Option<File>)>,
 }
 
 impl TrustRecord {
-    /// Opens the record in a chain's directory, and creates it if there is none.
+    /// Opens the record in a chain's directory, and creates it if there is none. Where nothing can be written, what
+    /// was recorded before is used.
     pub(crate) fn open(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join(FILE);
         let open = || {
-            let mut file = open_regular(&path, OpenOptions::new().read(true).append(true).create(true))?;
+            let file = match open_regular(&path, OpenOptions::new().read(true).append(true).create(true)) {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                    ) =>
+                {
+                    match read_regular(&path) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                        file => Some(file?),
+                    }
+                }
+                file => Some(file?),
+            };
             let mut text = Vec::new();
-            Read::by_ref(&mut file).take(MAX_BYTES).read_to_end(&mut text)?;
+            if let Some(file) = &file {
+                file.take(MAX_BYTES).read_to_end(&mut text)?;
+            }
             Ok((parse(&String::from_utf8_lossy(&text)), file))
         };
         let lines: io::Result<_> = open();
@@ -75,12 +92,12 @@ impl TrustRecord {
         let FileIdentity { device, inode, size_bytes, changed_ns } = file;
         // One write, so that lines of several processes do not mix.
         let line = format!("{payload} {device} {inode} {size_bytes} {changed_ns}\n");
-        if lines.1.write_all(line.as_bytes()).is_ok() {
+        if lines.1.as_mut().is_some_and(|file| file.write_all(line.as_bytes()).is_ok()) {
             lines.0.insert(*payload, file);
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, (HashMap<PayloadHash, FileIdentity>, File)> {
+    fn lines(&self) -> MutexGuard<'_, (HashMap<PayloadHash, FileIdentity>, Option<File>)> {
         // An entry is inserted whole or not at all.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
