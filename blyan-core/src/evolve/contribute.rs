@@ -1,7 +1,7 @@
 //! Owns the author's side of a round: one call that is made again until there is nothing left to do.
 //! Where it is stands on the chain; salts follow from the key, so nothing has to be kept beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::SigningKey;
 
@@ -130,7 +130,7 @@ pub fn contribute(
     let commitment = claim_commitment(&salt, &PublicKey::of(key), &root);
     let claim = Statement::sign(key, Claim { policy, round: *round, candidate: commitment })?.draft();
     let claim_block = claim.hash()?;
-    check_copies(chain, (round, &PublicKey::of(key)), blocks, &payloads)?;
+    check_copies(chain, (&policy, round, &PublicKey::of(key)), blocks, &payloads)?;
 
     let next = Next { chain, dry_run: options.dry_run };
     let closings = children::<Closing>(chain, round)?;
@@ -218,26 +218,37 @@ fn check_blocks(
 }
 
 /// Refuses weights that another key's candidate of another round put into the same slot. Within a round
-/// nobody knew what others claimed; who was first there is for the judgement.
+/// nobody knew what others claimed; who was first there is for the judgement, and so it is where the key has shown
+/// these weights itself: the other may be the copy.
 fn check_copies(
     chain: &Chain,
-    (round, key): (&BlockHash, &PublicKey),
+    (policy, round, key): (&BlockHash, &BlockHash, &PublicKey),
     blocks: &CandidateBlocks,
     payloads: &BTreeMap<Slot, PayloadHash>,
 ) -> Result<(), EvolveError> {
+    let mut own = BTreeSet::new();
+    let mut others = Vec::new();
     for shown in chain.blocks_of_kind_in(ChainId::Meta, BlockKind::CANDIDATE) {
         let candidate = shown?.hash();
         let Some(shown) = Statement::<Candidate>::read_valid(chain, &candidate)? else { continue };
-        if shown.body().round == *round || shown.key() == *key {
+        if shown.body().policy != *policy {
             continue;
         }
-        for (slot, payload) in payloads {
-            let Some(first) = shown.body().slots.get(&slot.to_string()) else { continue };
-            if chain.get(first)?.header().payload.hash == *payload {
-                let block = blocks.get(slot).copied().unwrap_or(*first);
-                return Err(ContributeError::Copy { slot: *slot, block, candidate }.into());
+        for (&slot, payload) in payloads {
+            let Some(filled) = shown.body().slots.get(&slot.to_string()) else { continue };
+            if chain.get(filled)?.header().payload.hash != *payload {
+                continue;
+            }
+            if shown.key() == *key {
+                own.insert(slot);
+            } else if shown.body().round != *round {
+                others.push((slot, *filled, candidate));
             }
         }
+    }
+    if let Some((slot, first, candidate)) = others.into_iter().find(|(slot, ..)| !own.contains(slot)) {
+        let block = blocks.get(&slot).copied().unwrap_or(first);
+        return Err(ContributeError::Copy { slot, block, candidate }.into());
     }
     Ok(())
 }
