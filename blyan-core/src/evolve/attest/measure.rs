@@ -236,7 +236,7 @@ pub fn attest_all(
     let candidates = bench.reveal.candidates.iter().filter(|candidate| !is_copy(candidate));
     let sets: Vec<BTreeSet<BlockHash>> = candidates.clone().map(|one| BTreeSet::from([*one])).collect();
     measure.prepare(&bench.reveal, &sets)?;
-    let (mut appended, mut good) = (Vec::new(), Vec::new());
+    let (mut bodies, mut good) = (Vec::new(), Vec::new());
     for (candidate, set) in candidates.zip(&sets) {
         let body = measure.attestation((reveal, &bench.reveal), set)?;
         let worse = |losses: &Losses| worsens(losses.base, losses.candidate, bench.policy.tolerance_ppm);
@@ -246,6 +246,10 @@ pub fn attest_all(
         {
             good.push((split.candidate, *candidate));
         }
+        bodies.push(body);
+    }
+    let mut appended = Vec::new();
+    for body in bodies {
         appended.push(Statement::sign(key, body)?.append(chain)?);
     }
     good.sort_unstable();
