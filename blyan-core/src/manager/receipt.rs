@@ -14,7 +14,7 @@
 //! token of the prompt and each stop string. They prove nothing, anyone can compute them; they tell
 //! which field was edited after the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
@@ -24,6 +24,7 @@ use serde_json::Value as Json;
 use super::sampling::SamplingOptions;
 use crate::format::Slot;
 use crate::hash::{BlockHash, DomainHasher, LogitsDigest, ReceiptHash, SnapshotRoot};
+use crate::kernels::FpEnv;
 use crate::model::KvDType;
 
 #[cfg(test)]
@@ -253,6 +254,8 @@ impl Receipt {
         struct Version {
             receipt_version: u32,
         }
+        // Numbers are read by f64 operations.
+        let _env = FpEnv::enter();
         // The version first: another version may have other fields.
         let version = parse::<Version>(json)?.receipt_version;
         if version != RECEIPT_VERSION {
@@ -280,17 +283,25 @@ impl Receipt {
             broken_elements(&self.seals.prompt_tokens, &resealed.prompt_tokens, "/prompt_tokens", &fields);
         let stops = broken_elements(&self.seals.stop, &resealed.stop, "/options/stop", &fields);
         let edited = tokens.into_iter().chain(stops).chain(whole).chain(options);
+        // An edited element breaks the seal of its list too; the element itself says more. A stranger's receipt may
+        // have millions of them.
+        let mut known: HashSet<String> =
+            differences.iter().flat_map(|found| with_those_above(&found.path)).collect();
         for (path, value) in edited {
-            // An edited element breaks the seal of its list too; the element itself says more.
-            let below =
-                |path: &str, of: &str| path.strip_prefix(of).is_some_and(|rest| rest.starts_with('/'));
-            let known = differences.iter().any(|d| d.path == path || below(&d.path, &path));
-            if !known {
+            if !known.contains(&path) {
+                known.extend(with_those_above(&path));
                 differences.push(Difference { path, claimed: value, recomputed: None });
             }
         }
         differences
     }
+}
+
+/// A path and those that it is below.
+fn with_those_above(path: &str) -> impl Iterator<Item = String> + '_ {
+    let above =
+        path.match_indices('/').filter_map(|(end, _)| path.get(..end)).filter(|above| !above.is_empty());
+    above.map(str::to_owned).chain([path.to_owned()])
 }
 
 /// Paths and values of the fields whose seal does not fit.

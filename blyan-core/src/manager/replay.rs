@@ -1,6 +1,6 @@
 //! Owns replaying a receipt: running its inputs again and naming every difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value as Json;
 
@@ -63,7 +63,7 @@ impl Receipt {
         }
         // Fields that were edited besides still break their seals.
         let sealed = self.diff(self).into_iter();
-        let known: Vec<String> = differences.iter().map(|difference| difference.path.clone()).collect();
+        let known: HashSet<String> = differences.iter().map(|difference| difference.path.clone()).collect();
         differences.extend(sealed.filter(|difference| !known.contains(&difference.path)));
         Ok(Replay { differences, uses: BTreeMap::new() })
     }
@@ -127,6 +127,9 @@ impl Receipt {
             ManagerError::Sampling(SamplingError::OutOfRange { field, .. }) => {
                 return Ok(self.not_runnable(&format!("/claim/options/{field}")));
             }
+            // What the model gives for these inputs, on every machine.
+            ManagerError::Sampling(_) => "/claim/logits",
+            ManagerError::Text(_) => "/claim/model",
             _ => return Err(error),
         };
         Ok(self.not_runnable(path))
