@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import json
+import platform
 import shutil
 import struct
 import sys
@@ -205,6 +208,7 @@ def test_opening(chain: blyan.Chain, empty: blyan.Chain) -> None:
         ({"model": 7}, TypeError),
         ({"threads": 0}, exceptions.OptionError),
         ({"threads": -1}, exceptions.OptionError),
+        ({"threads": 65537}, exceptions.OptionError),
         ({"kv_cache": "f8"}, exceptions.OptionError),
         ({"isa": "mmx"}, exceptions.OptionError),
         ({"prefill_chunk": 0}, exceptions.OptionError),
@@ -681,3 +685,16 @@ def test_the_lock_is_released_while_generating(model: blyan.MoEModelManager) -> 
     thread.join(20)
     other.join(20)
     assert not other.is_alive() and token.cancelled
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of the rounding mode is that of x86-64")
+def test_a_model_opened_under_another_rounding_mode_gives_the_same(chain: blyan.Chain) -> None:
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    expected = blyan.MoEModelManager(chain, persist_usage=False).generate("In the beginning", max_tokens=8)
+    assert libm.fesetround(0x800) == 0  # FE_UPWARD
+    try:
+        model = blyan.MoEModelManager(chain, persist_usage=False)
+        read = blyan.Receipt.from_json(expected.receipt.to_json())
+    finally:
+        assert libm.fesetround(0) == 0
+    assert model.generate("In the beginning", max_tokens=8) == expected and read == expected.receipt

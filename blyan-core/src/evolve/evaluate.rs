@@ -239,9 +239,9 @@ fn run(
     let start = Instant::now();
     let total_tokens = tokens.len() as u64 - 1;
     let all: Vec<&[u32]> = windows(tokens, options.window).collect();
-    let together = base.together(candidates);
     // Sums are f64 operations like all others: the host's rounding mode must not touch them.
     let _fp_env = FpEnv::enter();
+    let together = base.together(candidates);
     let (mut base_sum, mut sums, mut done) = (0.0f64, vec![0.0f64; candidates.len()], 0u64);
     for beside in all.chunks((options.pass_tokens / options.window).max(1)) {
         if options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {

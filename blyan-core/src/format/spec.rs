@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::MAX_SLOTS;
 use super::slot::Slot;
 use crate::dtype::DType;
+use crate::kernels::FpEnv;
 
 /// Largest value accepted for any size in a spec; far above any published model, and small enough
 /// that products of three sizes fit 64 bits.
@@ -274,6 +275,8 @@ impl ModelSpec {
     ///
     /// [`SpecError`] naming what is wrong.
     pub fn from_canonical_json(bytes: &[u8]) -> Result<Self, SpecError> {
+        // Numbers are read by f64 operations.
+        let _env = FpEnv::enter();
         let spec: Self =
             serde_json::from_slice(bytes).map_err(|error| SpecError::Json { reason: error.to_string() })?;
         if spec.to_canonical_json() != bytes {

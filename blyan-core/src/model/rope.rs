@@ -9,7 +9,7 @@ use half::bf16;
 
 use crate::dtype::DType;
 use crate::format::{RopeScaling, RopeSpec};
-use crate::kernels::math;
+use crate::kernels::{FpEnv, math};
 
 /// Inverse frequencies of a model; public for whoever computes the same rotation elsewhere, such as a
 /// trainer.
@@ -24,6 +24,7 @@ pub struct Rope {
 impl Rope {
     /// The frequencies that a spec describes; `head_dim` is even.
     pub fn new(spec: &RopeSpec, head_dim: usize) -> Self {
+        let _env = FpEnv::enter();
         let base: Vec<f64> = (0..head_dim / 2)
             .map(|i| 1.0 / math::pow_f64(spec.rope_theta, (2 * i) as f64 / head_dim as f64))
             .collect();
