@@ -292,9 +292,8 @@ pub(super) fn generate_batch(
     }
     let mut running: Vec<Running<'_>> =
         pairs.iter_mut().map(|(job, context)| Running { job, context }).collect();
-    let chunk = model.prefill_chunk.max(running.len());
     while running.iter_mut().any(|running| !running.job.is_over()) {
-        run::step(model, &mut running, chunk)?;
+        run::step(model, &mut running, model.prefill_chunk)?;
     }
     drop(running);
     Ok(pairs.into_iter().map(|(job, context)| model.generation(job, &context, options)).collect())
