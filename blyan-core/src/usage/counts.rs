@@ -7,6 +7,9 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::histogram::{BUCKETS, bucket};
 
+/// Experts of a token whose pairs are counted, at most.
+const MOST_TOGETHER: usize = 64;
+
 /// Routing weights are summed in units of 2^-24, so that sums are exact and in no order.
 const WEIGHT_UNITS: f64 = (1 << 24) as f64;
 
@@ -209,9 +212,11 @@ impl LiveCounts {
         self.touch();
     }
 
-    /// Counts every pair of the experts that one token used.
+    /// Counts every pair of the experts that one token used, unless they are very many: pairs grow with their square.
     pub(super) fn record_together(&self, layer: u32, experts: &[u32]) {
-        let Some(layer) = self.layers.get(layer as usize) else { return };
+        let Some(layer) = self.layers.get(layer as usize).filter(|_| experts.len() <= MOST_TOGETHER) else {
+            return;
+        };
         for (place, &a) in experts.iter().enumerate() {
             for &b in experts.iter().skip(place + 1) {
                 let (low, high) = (a.min(b), a.max(b));

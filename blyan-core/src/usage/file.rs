@@ -73,6 +73,25 @@ pub(super) enum Damage {
     TooLarge,
 }
 
+/// A damaged file that was found and is moved aside.
+#[derive(Debug)]
+pub(super) struct Found {
+    path: PathBuf,
+    aside: PathBuf,
+    damage: Damage,
+}
+
+impl Found {
+    /// Reports it. No lock may be held: who hears of it may ask for the counts.
+    pub(super) fn warn(&self) {
+        let Self { path, aside, damage } = self;
+        tracing::warn!(
+            path = %path.display(), aside = %aside.display(), %damage,
+            "usage counts are damaged and start at 0"
+        );
+    }
+}
+
 pub(super) fn encode(counts: &ModelCounts) -> io::Result<Vec<u8>> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(VERSION.to_le_bytes());
@@ -130,12 +149,12 @@ impl UsageFile {
         self.dir.join(format!("{}.{extension}", self.name))
     }
 
-    /// The stored counts; none if there are none, or if they are damaged.
-    pub(super) fn load(&self) -> Result<ModelCounts, UsageError> {
+    /// The stored counts; none if there are none, or if they are damaged, which `found` then says.
+    pub(super) fn load(&self, found: &mut Option<Found>) -> Result<ModelCounts, UsageError> {
         match self.read()? {
             Ok(counts) => Ok(counts),
             // Under the lock, and after another look: another process may have replaced it by now.
-            Err(_) => self.locked(|| self.read_or_set_aside()),
+            Err(_) => self.locked(|| self.read_or_set_aside(found)),
         }
     }
 
@@ -162,18 +181,15 @@ impl UsageFile {
     }
 
     /// The stored counts; a damaged file is moved aside. Call it under the lock.
-    fn read_or_set_aside(&self) -> Result<ModelCounts, UsageError> {
+    fn read_or_set_aside(&self, found: &mut Option<Found>) -> Result<ModelCounts, UsageError> {
         let damage = match self.read()? {
             Ok(counts) => return Ok(counts),
             Err(damage) => damage,
         };
         let (path, aside) = (self.path("usage"), self.path("damaged"));
-        tracing::warn!(
-            path = %path.display(), aside = %aside.display(), %damage,
-            "usage counts are damaged and start at 0"
-        );
-        fs::rename(&path, &aside).map_err(|source| UsageError::Io { path, source })?;
-        Ok(self.empty())
+        let moved = fs::rename(&path, &aside).map_err(|source| UsageError::Io { path: path.clone(), source });
+        *found = Some(Found { path, aside, damage });
+        moved.map(|()| self.empty())
     }
 
     /// Runs while no other process stores counts of this model.
@@ -202,10 +218,14 @@ impl UsageFile {
         run()
     }
 
-    /// Adds `delta` to the stored counts and returns the sum.
-    pub(super) fn add(&self, delta: &ModelCounts) -> Result<ModelCounts, UsageError> {
+    /// Adds `delta` to the stored counts and returns the sum; `found` as in [`Self::load`].
+    pub(super) fn add(
+        &self,
+        delta: &ModelCounts,
+        found: &mut Option<Found>,
+    ) -> Result<ModelCounts, UsageError> {
         self.locked(|| {
-            let mut counts = self.read_or_set_aside()?;
+            let mut counts = self.read_or_set_aside(found)?;
             counts.add(delta);
             self.store(&counts)?;
             Ok(counts)
@@ -221,7 +241,12 @@ impl UsageFile {
     fn store(&self, counts: &ModelCounts) -> Result<(), UsageError> {
         let path = self.path("tmp");
         let write = || {
-            let mut file = File::create(&path)?;
+            // Whatever lies there is of a process that was killed, or no file at all.
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = File::options().write(true).create_new(true).open(&path)?;
             file.write_all(&encode(counts)?)?;
             file.sync_data()?;
             fs::rename(&path, self.path("usage"))

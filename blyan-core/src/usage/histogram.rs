@@ -27,13 +27,14 @@ pub(super) fn middle(bucket: usize) -> f64 {
 
 /// The latency that `quantile` of the counted ones do not exceed; none without any.
 pub(super) fn quantile(counts: &[u64], quantile: f64) -> Option<f64> {
-    let total: u64 = counts.iter().sum();
+    // A file may hold any counts.
+    let total = counts.iter().fold(0_u64, |total, count| total.saturating_add(*count));
     let rank = ((total as f64 * quantile).ceil() as u64).max(1);
-    let mut below = 0;
+    let mut below = 0_u64;
     counts
         .iter()
         .position(|&count| {
-            below += count;
+            below = below.saturating_add(count);
             below >= rank
         })
         .map(middle)

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -282,6 +283,54 @@ fn damaged_files_are_moved_aside() {
     assert_eq!(tracker.get(0, 0).unwrap().calls, 1);
     drop(tracker);
     assert_eq!(open().get(0, 0).unwrap().calls, 1);
+}
+
+/// Asks for counts, and for a flush, when it hears of something: what it got, or `None` if it had to wait.
+struct Listener {
+    tracker: Arc<UsageTracker>,
+    answers: Arc<Mutex<Vec<Option<(usize, bool)>>>>,
+}
+
+impl tracing::Subscriber for Listener {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        let (tracker, (answer, answered)) = (Arc::clone(&self.tracker), mpsc::channel());
+        std::thread::spawn(move || answer.send((tracker.top(9).len(), tracker.flush().is_ok())));
+        self.answers.lock().unwrap().push(answered.recv_timeout(Duration::from_secs(20)).ok());
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// The warning was given under the locks: a log callback that asked for usage waited for itself.
+#[test]
+fn who_hears_of_damage_may_ask_for_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let tracker = Arc::new(UsageTracker::open(layout(1, 2), Some(dir.path())));
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let listener = Listener { tracker: Arc::clone(&tracker), answers: Arc::clone(&answers) };
+    tracing::subscriber::with_default(listener, || {
+        // With something to store, and without.
+        tracker.record(0, &[used(1, 1, 1.0, 300)]);
+        for _ in 0..2 {
+            fs::write(stored(dir.path()), b"rubbish").unwrap();
+            tracker.flush().unwrap();
+        }
+    });
+    assert_eq!(*answers.lock().unwrap(), [Some((1, true)), Some((0, true))]);
 }
 
 #[test]

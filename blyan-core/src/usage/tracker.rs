@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::counts::{Counts, LiveCounts, ModelCounts};
-use super::file::{UsageError, UsageFile};
+use super::file::{Found, UsageError, UsageFile};
 use super::histogram::quantile;
 use crate::format::Slot;
 use crate::hash::BlockHash;
@@ -124,7 +124,11 @@ impl UsageTracker {
     pub fn open(layout: UsageLayout, dir: Option<&Path>) -> Self {
         let sizes = || layout.experts.iter().map(Vec::len);
         let file = dir.map(|dir| UsageFile::new(dir, &layout.model, sizes().collect()));
-        let loaded = file.as_ref().map(UsageFile::load);
+        let mut found = None;
+        let loaded = file.as_ref().map(|file| file.load(&mut found));
+        if let Some(found) = found {
+            found.warn();
+        }
         let base = loaded.and_then(|loaded| {
             loaded.inspect_err(|error| tracing::warn!(%error, "stored usage counts are left out")).ok()
         });
@@ -180,7 +184,7 @@ impl UsageTracker {
     }
 
     /// Counts which experts of a layer worked together: `routed` holds `experts_per_token` experts
-    /// for each token, one token after another.
+    /// for each token, one token after another. More than 64 for a token are not counted.
     pub fn record_together(&self, layer: u32, routed: &[u32], experts_per_token: usize) {
         if experts_per_token < 2 {
             return;
@@ -305,13 +309,23 @@ impl Drop for UsageTracker {
 impl Shared {
     fn flush(&self) -> Result<(), UsageError> {
         let Some(file) = &self.file else { return Ok(()) };
+        let mut found = None;
+        let flushed = self.flush_to(file, &mut found);
+        if let Some(found) = found {
+            found.warn();
+        }
+        flushed
+    }
+
+    /// As [`Self::flush`], and leaves to the caller, which holds no lock, to say what was `found`.
+    fn flush_to(&self, file: &UsageFile, found: &mut Option<Found>) -> Result<(), UsageError> {
         let mut base = lock(&self.base);
         let delta = self.live.take();
         if delta == ModelCounts::new(self.layout.experts.iter().map(Vec::len)) {
-            *base = file.load()?;
+            *base = file.load(found)?;
             return Ok(());
         }
-        match file.add(&delta) {
+        match file.add(&delta, found) {
             Ok(sum) => {
                 *base = sum;
                 Ok(())
