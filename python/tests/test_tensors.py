@@ -307,6 +307,8 @@ def test_wrong_tensors() -> None:
         ({"x": ("F32", [-1], b"")}, ValueError),
         ({"x": ("F64", [1], b"")}, ValueError),
         ({"x": ("F32", [2**62, 2**62], b"")}, ValueError),
+        ({"x": ("F32", [2**48], b"")}, exceptions.TensorError),
+        ({"x": ("F32", [1] * 9, b"1234")}, exceptions.TensorError),
         ({"__metadata__": numpy.zeros(2, numpy.float32)}, exceptions.TensorError),
         ({5: numpy.zeros(2, numpy.float32)}, TypeError),
         (None, TypeError),

@@ -21,7 +21,8 @@ pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Bytes of the little-endian length before the header.
 const PREFIX_BYTES: usize = 8;
 
-const MAX_RANK: usize = 8;
+/// Most dimensions of a tensor.
+pub(super) const MAX_RANK: usize = 8;
 
 /// One tensor of a header, of whatever type.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::error::TensorError;
+use super::header::MAX_RANK;
 use super::packed::{self, Content};
+use super::view::TensorView;
 use crate::dtype::{DType, Shape};
 
 /// Alignment of the data section: a cache line, and the widest vector register.
@@ -31,7 +33,8 @@ impl PayloadLayout {
     /// # Errors
     ///
     /// [`TensorError::DuplicateTensor`], [`TensorError::Header`] for a name that the format keeps for
-    /// itself, or [`TensorError::Size`] if the sizes overflow.
+    /// itself, [`TensorError::Rank`] for more dimensions than are read, or [`TensorError::Size`] if the
+    /// payload would be larger than any memory.
     pub fn new(tensors: &[(&str, DType, &Shape)]) -> Result<Self, TensorError> {
         Self::with_entries(tensors, "")
     }
@@ -45,6 +48,10 @@ impl PayloadLayout {
     fn with_entries(tensors: &[(&str, DType, &Shape)], entries: &str) -> Result<Self, TensorError> {
         let mut stored = Vec::with_capacity(tensors.len());
         for &(name, dtype, shape) in tensors {
+            let rank = shape.dims().len();
+            if rank > MAX_RANK {
+                return Err(TensorError::Rank { tensor: name.to_owned(), rank, max: MAX_RANK });
+            }
             stored.extend(packed::stored(name, dtype, shape)?);
         }
         stored.sort_by(|a, b| {
@@ -77,6 +84,9 @@ impl PayloadLayout {
                 tensor.dtype,
                 dims.join(",")
             );
+            // All of it is one allocation, which `isize` limits; padding takes up to one more alignment.
+            let len_bytes = end.checked_add(8 + header.len() + ALIGNMENT);
+            len_bytes.filter(|&len| isize::try_from(len).is_ok()).ok_or_else(overflow)?;
             placed.push((tensor.content, offset..end));
             offset = end;
         }
@@ -155,19 +165,21 @@ impl PayloadLayout {
 ///
 /// # Errors
 ///
-/// [`TensorError::DuplicateTensor`], or [`TensorError::Size`] if bytes contradict shape and dtype.
+/// As [`PayloadLayout::new`]; [`TensorError::Size`] also if bytes contradict shape and dtype.
 pub fn write(tensors: &[(&str, DType, &Shape, &[u8])]) -> Result<Vec<u8>, TensorError> {
     let plan: Vec<_> = tensors.iter().map(|&(name, dtype, shape, _)| (name, dtype, shape)).collect();
     let layout = PayloadLayout::new(&plan)?;
+    // Before memory is asked for: a shape may say anything.
+    for &(name, dtype, shape, data) in tensors {
+        TensorView::new(name, dtype, shape, data)?;
+    }
     let data: BTreeMap<&str, &[u8]> = tensors.iter().map(|&(name, .., data)| (name, data)).collect();
     let mut payload = layout.zeroed();
     for (name, place) in layout.places(&mut payload) {
-        let data = data.get(name).copied().unwrap_or_default();
-        if data.len() != place.len() {
-            let (expected, actual) = (place.len(), data.len());
-            return Err(TensorError::Size { tensor: name.to_owned(), expected, actual });
+        // As long as its place, by the check above.
+        if let Some(data) = data.get(name) {
+            place.copy_from_slice(data);
         }
-        place.copy_from_slice(data);
     }
     Ok(payload)
 }
@@ -232,7 +244,22 @@ mod tests {
         let tensor = ("a", DType::I8, &shape, &[0u8; 2][..]);
         assert!(matches!(write(&[tensor, tensor]), Err(TensorError::DuplicateTensor { .. })));
         assert!(matches!(write(&[("a", DType::I8, &shape, &[0; 3])]), Err(TensorError::Size { .. })));
-        let huge = Shape::new([usize::MAX, 2]);
-        assert!(matches!(write(&[("a", DType::I8, &huge, &[])]), Err(TensorError::Size { .. })));
+        let refused = |shape: &Shape, dtype| {
+            matches!(write(&[("a", dtype, shape, &[])]), Err(TensorError::Size { actual: 0, .. }))
+        };
+        assert!(refused(&Shape::new([usize::MAX, 2]), DType::I8));
+        // Shapes that their data does not have: nothing is allocated for them.
+        for dtype in [DType::F32, DType::I4] {
+            assert!(refused(&Shape::new([1 << 24, 1 << 24]), dtype));
+        }
+        // Data that fits, but not with the header before it, and two whose sum wraps.
+        let half = Shape::new([usize::MAX / 2]);
+        assert!(refused(&half, DType::I8));
+        assert!(matches!(
+            write(&[("a", DType::I8, &half, &[]), ("b", DType::I8, &half, &[])]),
+            Err(TensorError::Size { .. })
+        ));
+        let deep = Shape::new([1; 9]);
+        assert!(matches!(write(&[("a", DType::I8, &deep, &[0])]), Err(TensorError::Rank { rank: 9, .. })));
     }
 }

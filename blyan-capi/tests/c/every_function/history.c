@@ -129,6 +129,9 @@ void walk_history(void)
 
 void walk_tensors(void)
 {
+    static const size_t vast_dims[1] = {SIZE_MAX / 64};
+    blyan_tensor vast = a_matrix;
+
     EXPECT(NULL_ARGUMENT, blyan_tensors_open(NULL, &a_hash, &new_tensors));
     EXPECT(NULL_ARGUMENT, blyan_tensors_open(a_chain, NULL, &new_tensors));
     EXPECT(NULL_ARGUMENT, blyan_tensors_open(a_chain, &a_hash, NULL));
@@ -166,6 +169,9 @@ void walk_tensors(void)
     EXPECT(NULL_ARGUMENT, blyan_tensors_write(NULL, 1, &new_payload));
     EXPECT(NULL_ARGUMENT, blyan_tensors_write(&a_matrix, 1, NULL));
     EXPECT(INVALID_SIZE, blyan_tensors_write(&a_matrix, SIZE_MAX, &new_payload));
+    vast.dims = vast_dims;
+    vast.rank = 1;
+    EXPECT(INVALID_SIZE, blyan_tensors_write(&vast, 1, &new_payload));
     EXPECT(NULL_ARGUMENT, blyan_convert(BLYAN_DTYPE_F32, NULL, 4, BLYAN_DTYPE_BF16, floats, 2));
     EXPECT(NULL_ARGUMENT, blyan_convert(BLYAN_DTYPE_F32, floats, 4, BLYAN_DTYPE_BF16, NULL, 2));
     EXPECT(INVALID_SIZE, blyan_convert(BLYAN_DTYPE_F32, floats, SIZE_MAX, BLYAN_DTYPE_BF16, floats, 2));
