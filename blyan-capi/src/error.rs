@@ -447,6 +447,7 @@ fn of_manager(error: &ManagerError) -> (blyan_status, Option<BlockHash>) {
         | ManagerError::EmptyPrompt
         | ManagerError::NoMaxTokens
         | ManagerError::Zero { .. }
+        | ManagerError::TooManyThreads { .. }
         | ManagerError::StreamFailed
         | ManagerError::AmbiguousName { .. }
         | ManagerError::NamedTwice

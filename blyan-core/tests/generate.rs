@@ -113,6 +113,8 @@ fn options_out_of_range_are_refused_by_name() {
         change(&mut options);
         assert!(matches!(MoEModelManager::open(&chain, &options), Err(ManagerError::Zero { .. })));
     }
+    let many = ManagerOptions { threads: Some(usize::MAX), ..ManagerOptions::default() };
+    assert!(matches!(MoEModelManager::open(&chain, &many), Err(ManagerError::TooManyThreads { .. })));
 }
 
 #[test]

@@ -582,6 +582,9 @@ pub(crate) fn manager(error: &ManagerError) -> Description {
         ManagerError::SessionBusy => ("BusyError", "busy", vec![]),
         ManagerError::Threads(_) => ("InternalError", "threads", vec![]),
         ManagerError::Zero { option } => ("OptionError", "zero", fields![option]),
+        ManagerError::TooManyThreads { threads, max } => {
+            ("OptionError", "too_many_threads", fields![threads, max])
+        }
         _ => (CLASS, "manager", vec![]),
     }
 }

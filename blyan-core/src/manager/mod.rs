@@ -60,6 +60,9 @@ use run::Context;
 use sampling::SamplingError;
 use text::{StopError, TextError, Tokenizer};
 
+/// Most threads of a model: more would take what the rest of the process needs before the system refuses one.
+const MAX_THREADS: usize = 1 << 16;
+
 /// A model opened from a chain. Cloning shares it; all methods may be called from many threads.
 #[derive(Debug, Clone)]
 pub struct MoEModelManager(Arc<Model>);
@@ -298,6 +301,14 @@ pub enum ManagerError {
         /// The option.
         option: &'static str,
     },
+    /// More threads than any machine has use for.
+    #[error("{threads} threads are too many: expected at most {max}")]
+    TooManyThreads {
+        /// Threads asked for.
+        threads: usize,
+        /// Most that are started.
+        max: usize,
+    },
 }
 
 fn list(items: &[impl ToString]) -> String {
@@ -336,6 +347,9 @@ impl MoEModelManager {
             if value == Some(0) {
                 return Err(ManagerError::Zero { option });
             }
+        }
+        if let Some(threads) = options.threads.filter(|threads| *threads > MAX_THREADS) {
+            return Err(ManagerError::TooManyThreads { threads, max: MAX_THREADS });
         }
         let snapshot = match options.overlay.as_slice() {
             [] => snapshot,

@@ -138,6 +138,8 @@ void odd_values(const blyan_chain *chain, const blyan_model *model)
     EXPECT(OK, blyan_model_options_init(&options, sizeof options));
     options.threads = 0;
     EXPECT(INVALID_ARGUMENT, blyan_model_open(chain, &options, &opened));
+    options.threads = 65537;
+    EXPECT(INVALID_ARGUMENT, blyan_model_open(chain, &options, &opened));
     options.threads = 1;
     options.kv_cache = 7;
     EXPECT(INVALID_ARGUMENT, blyan_model_open(chain, &options, &opened));
