@@ -11,6 +11,7 @@ use candle_core::{D, Device, Result, Tensor};
 use crate::attention::{AttentionShape, attention};
 use crate::error::LearnError;
 use crate::experts::{Assignment, Frozen, Place, combine, run_experts};
+use crate::memory::{append, room};
 use crate::ops::{Angles, head_loss, linear, rms_norm, rotate, silu_mul, softmax_rows};
 use crate::parameters::{Builder, Form, Mode, Weight};
 use crate::storage::with_floats;
@@ -331,20 +332,20 @@ impl Moe {
                 continue;
             }
             let spec = Arc::clone(builder.source.spec());
-            let mut both = Vec::with_capacity(2 * size);
+            let mut both = room(2 * size)?;
             let mut last = Vec::new();
             for tensor in spec.tensors_of(slot) {
                 let values = builder.source.values(slot, &tensor)?;
                 match tensor.name {
                     "down_proj.weight" => last = values,
                     // The spec's order: gate, then up.
-                    _ => both.extend(values),
+                    _ => append(&mut both, &values)?,
                 }
             }
             if builder.is_trained(slot) {
                 places.push(Place::Trained(parts.1.len()));
-                gate_up.extend(both);
-                down.extend(last);
+                append(&mut gate_up, &both)?;
+                append(&mut down, &last)?;
                 parts.0.extend([(slot, "gate_proj.weight", size), (slot, "up_proj.weight", size)]);
                 parts.1.push((slot, "down_proj.weight", size));
             } else {

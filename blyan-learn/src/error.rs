@@ -93,6 +93,12 @@ pub enum LearnError {
         /// What the system said.
         reason: String,
     },
+    /// More memory than the system gives.
+    #[error("no memory for weights of {len_bytes} bytes: take a smaller model, fewer slots or a lower rank")]
+    Memory {
+        /// Bytes asked for.
+        len_bytes: usize,
+    },
     /// Bytes that are no checkpoint of a training run.
     #[error("no checkpoint of a training run: {reason}")]
     Checkpoint {

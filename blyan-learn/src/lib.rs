@@ -44,6 +44,7 @@ mod decoder;
 mod error;
 mod experts;
 mod lanes;
+mod memory;
 mod ops;
 mod optimizer;
 mod parameters;

@@ -9,6 +9,7 @@ use blyan_core::format::TensorSpec;
 use candle_core::{Device, Tensor, Var};
 
 use crate::error::LearnError;
+use crate::memory::filled;
 use crate::source::{Source, uniform};
 use crate::storage::with_floats;
 
@@ -164,13 +165,14 @@ impl Builder<'_> {
         let [name_a, name_b] = factor_names(tensor.name);
         // As PEFT begins: A uniform, B zero, so that the first step starts from the base.
         let number = 1 << 32 | self.parameters.all.len() as u64;
-        let a = uniform(self.seed, number, 1.0 / (cols as f64).sqrt(), rank * cols);
+        let a = uniform(self.seed, number, 1.0 / (cols as f64).sqrt(), rank * cols)?;
+        let b = filled(0.0, rows * rank)?;
         let a_parts = [(slot, name_a.as_str(), rank * cols)];
         let b_parts = [(slot, name_b.as_str(), rows * rank)];
         Ok(Weight::LowRank {
             base: Tensor::from_vec(values, dims, &Device::Cpu)?,
             a: self.parameters.add(name(&name_a), &[rank, cols], a, &a_parts)?,
-            b: self.parameters.add(name(&name_b), &[rows, rank], vec![0.0; rows * rank], &b_parts)?,
+            b: self.parameters.add(name(&name_b), &[rows, rank], b, &b_parts)?,
         })
     }
 

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::error::LearnError;
+use crate::memory::{filled, room};
 
 /// Gives the weights of a model in f32.
 pub(crate) trait Source {
@@ -75,7 +76,7 @@ impl Source for Blocks<'_> {
         };
         let scale = block.tensor(&scale_name(tensor.name)).map_err(missing)?;
         let weights = Weights::new(view.dtype(), rows, cols, view.data(), Some(scale.data()))?;
-        let mut values = vec![0.0; rows * cols];
+        let mut values = filled(0.0, rows * cols)?;
         let isa = Isa::for_rows();
         for (row, out) in values.chunks_exact_mut(cols.max(1)).enumerate() {
             isa.dequantize_row(&weights, row, out)?;
@@ -118,11 +119,11 @@ impl Source for Seeded {
     fn values(&self, slot: Slot, tensor: &TensorSpec) -> Result<Vec<f32>, LearnError> {
         let len: usize = tensor.shape.dims().iter().product();
         let stream = *self.streams.get(&(slot, tensor.name)).ok_or(LearnError::UnknownSlot { slot })?;
-        Ok(match tensor.role {
-            TensorRole::Norm => vec![1.0; len],
-            TensorRole::Bias => vec![0.0; len],
+        match tensor.role {
+            TensorRole::Norm => filled(1.0, len),
+            TensorRole::Bias => filled(0.0, len),
             _ => normal(self.seed, stream, self.deviation, len),
-        })
+        }
     }
 }
 
@@ -141,9 +142,9 @@ fn unit(random: &mut ChaCha8Rng) -> f64 {
 }
 
 /// Normal numbers (Box and Muller), the same on every machine.
-fn normal(seed: u64, number: u64, deviation: f64, len: usize) -> Vec<f32> {
+fn normal(seed: u64, number: u64, deviation: f64, len: usize) -> Result<Vec<f32>, LearnError> {
     let mut random = stream(seed, number);
-    let mut values = Vec::with_capacity(len + 1);
+    let mut values = room(len.saturating_add(1))?;
     while values.len() < len {
         let radius = deviation * (-2.0 * math::ln_f64(unit(&mut random))).sqrt();
         let (sin, cos) = math::sin_cos_f64(2.0 * std::f64::consts::PI * unit(&mut random));
@@ -151,11 +152,13 @@ fn normal(seed: u64, number: u64, deviation: f64, len: usize) -> Vec<f32> {
         values.push((radius * sin) as f32);
     }
     values.truncate(len);
-    values
+    Ok(values)
 }
 
 /// Numbers of −limit to limit.
-pub(crate) fn uniform(seed: u64, number: u64, limit: f64, len: usize) -> Vec<f32> {
+pub(crate) fn uniform(seed: u64, number: u64, limit: f64, len: usize) -> Result<Vec<f32>, LearnError> {
     let mut random = stream(seed, number);
-    (0..len).map(|_| ((2.0 * unit(&mut random) - 1.0) * limit) as f32).collect()
+    let mut values = room(len)?;
+    values.extend((0..len).map(|_| ((2.0 * unit(&mut random) - 1.0) * limit) as f32));
+    Ok(values)
 }

@@ -14,6 +14,7 @@ use crate::candidate::{self, Candidate};
 use crate::checkpoint::{self, Description, State, broken};
 use crate::decoder::{Decoder, balance_loss};
 use crate::error::LearnError;
+use crate::memory;
 use crate::ops::losses;
 use crate::optimizer::{AdamW, Moments, Optimizer, Schedule};
 use crate::parameters::{Builder, Form, Mode, Parameters, is_matrix};
@@ -134,7 +135,7 @@ impl Trainer {
     /// # Errors
     ///
     /// [`LearnError`]: an option out of range, a slot that is not there, a block that cannot be read, tokens
-    /// that are too few or unknown.
+    /// that are too few or unknown, more weights than there is memory for.
     pub fn new(
         chain: &Chain,
         snapshot: &Snapshot,
@@ -184,9 +185,10 @@ impl Trainer {
     ) -> Result<Self, LearnError> {
         let spec = Arc::clone(source.spec());
         check(&spec, source, &tokens, &options)?;
+        let trained: BTreeSet<Slot> = options.slots.iter().copied().collect();
+        memory::check(&spec, &trained, options.form)?;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads.unwrap_or(0)).build();
         let pool = Arc::new(pool.map_err(|error| LearnError::Threads { reason: error.to_string() })?);
-        let trained: BTreeSet<Slot> = options.slots.iter().copied().collect();
         let mut builder = Builder {
             source,
             trained: &trained,
@@ -559,12 +561,13 @@ fn check(
     if options.sequence == 0 || options.sequence > spec.max_position_embeddings {
         return Err(out_of_range("sequence", &options.sequence, "1 to the model's positions"));
     }
-    if options.threads == Some(0) {
-        return Err(out_of_range("threads", &0, "at least 1"));
+    if let Some(threads) = options.threads.filter(|threads| !(1..=1 << 16).contains(threads)) {
+        return Err(out_of_range("threads", &threads, "1 to 65536"));
     }
     let Schedule { peak, floor, .. } = options.schedule;
-    let positive = |x: f64| x.is_finite() && x > 0.0;
-    let share = |x: f64| (0.0..1.0).contains(&x);
+    // Steps are made in f32.
+    let positive = |x: f64| (x as f32).is_normal() && x > 0.0;
+    let share = |x: f64| (0.0..1.0).contains(&x) && (x as f32) < 1.0;
     if !positive(peak) {
         return Err(out_of_range("schedule.peak", &peak, "a positive number"));
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use blyan_core::format::FeedForward;
 use blyan_core::import::{self, ImportOptions};
 use blyan_core::manager::{ManagerError, ManagerOptions, MoEModelManager, Snapshot, delta};
 use blyan_core::model::KvDType;
@@ -228,6 +229,7 @@ fn options_that_make_no_sense_are_named() {
     assert_eq!(option(&|o| o.sequence = 0), "sequence");
     assert_eq!(option(&|o| o.sequence = 257), "sequence");
     assert_eq!(option(&|o| o.threads = Some(0)), "threads");
+    assert_eq!(option(&|o| o.threads = Some(65537)), "threads");
     assert_eq!(option(&|o| o.schedule.peak = f64::NAN), "schedule.peak");
     assert_eq!(option(&|o| o.schedule.floor = -0.1), "schedule.floor");
     assert_eq!(option(&|o| o.adamw.beta2 = 1.0), "adamw.beta2");
@@ -264,6 +266,21 @@ fn options_that_make_no_sense_are_named() {
     spec.vocab_size = 0;
     let error = Trainer::from_nothing(spec.into(), 0.02, text(200), options(Form::Full)).unwrap_err();
     assert!(matches!(error, LearnError::Manager(ManagerError::Spec(_))), "{error}");
+}
+
+/// It ended the process. Larger than any address space: some systems promise all that has an address.
+#[test]
+fn a_model_beyond_memory_is_an_error() {
+    let (_, snapshot) = imported(None);
+    let mut spec = ModelSpec::clone(snapshot.spec());
+    (spec.vocab_size, spec.hidden_size) = (1 << 20, 1 << 20);
+    for layer in &mut spec.layers {
+        if let FeedForward::Moe { moe_intermediate_size, .. } = &mut layer.feed_forward {
+            *moe_intermediate_size = 1 << 20;
+        }
+    }
+    let error = Trainer::from_nothing(spec.into(), 0.02, text(200), options(Form::Full)).unwrap_err();
+    assert!(matches!(error, LearnError::Memory { .. }), "{error}");
 }
 
 #[test]

@@ -659,6 +659,7 @@ fn learn(error: &LearnError) -> Description {
             (CHECKPOINT, "other_run", fields![field, found, expected])
         }
         LearnError::Threads { .. } => ("InternalError", "threads", vec![]),
+        LearnError::Memory { len_bytes } => ("InternalError", "memory", fields![len_bytes]),
         LearnError::Candle(_) => (CLASS, "candle", vec![]),
         _ => (CLASS, "training", vec![]),
     }

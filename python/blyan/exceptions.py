@@ -307,7 +307,10 @@ class Cancelled(BlyanError):
 
 
 class InternalError(BlyanError, RuntimeError):
-    """The library failed in a way it never should, or the system gave it no threads."""
+    """The library failed in a way it never should, or the system gave it no threads or no memory for weights
+    (``len_bytes``)."""
+
+    len_bytes: int
 
 
 def _make(name: str, code: str, message: str, fields: dict[str, Any]) -> BlyanError:

@@ -13,7 +13,7 @@ import pytest
 
 import blyan
 from blyan import evolve, learn
-from blyan.exceptions import BusyError, OptionError, RunCheckpointError, TrainingError
+from blyan.exceptions import BusyError, InternalError, OptionError, RunCheckpointError, TrainingError
 
 TEXT = "In the beginning God created the heaven and the earth. And the earth was without form, and void. "
 EXPERT = "layer1.expert2"
@@ -161,6 +161,13 @@ def test_a_model_from_nothing(empty: blyan.Chain, chain: blyan.Chain, tokens: li
         learn.Trainer.from_nothing(wrong, tokens)
     with pytest.raises(OptionError):
         learn.Trainer.from_nothing({"vocab_size": 3}, tokens)
+    large = copies.deepcopy(spec)
+    large["vocab_size"] = large["hidden_size"] = 1 << 20
+    for layer in large["layers"]:
+        layer["feed_forward"]["moe_intermediate_size"] = 1 << 20
+    with pytest.raises(InternalError) as memory:
+        learn.Trainer.from_nothing(large, tokens, **OPTIONS)
+    assert memory.value.code == "memory" and memory.value.len_bytes > 1 << 47
 
 
 @pytest.mark.parametrize(

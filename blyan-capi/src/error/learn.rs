@@ -13,7 +13,7 @@ pub(super) fn of_learn(error: &LearnError) -> (blyan_status, Option<BlockHash>) 
         LearnError::Kernel(_) => (blyan_status::InvalidModel, None),
         LearnError::UnknownSlot { .. } => (blyan_status::NotFound, None),
         LearnError::Diverged { .. } => (blyan_status::Diverged, None),
-        LearnError::Threads { .. } => (blyan_status::Resources, None),
+        LearnError::Threads { .. } | LearnError::Memory { .. } => (blyan_status::Resources, None),
         LearnError::Checkpoint { .. } | LearnError::OtherRun { .. } => (blyan_status::Checkpoint, None),
         LearnError::Option { .. }
         | LearnError::NoSlots
