@@ -7,7 +7,7 @@ use blyan_core::import::dtype_of_option;
 use blyan_core::kernels::{Isa, KernelError};
 use blyan_core::manager::SamplingOptions;
 use blyan_core::model::KvDType;
-use blyan_core::{BlockHash, ChainId, DType};
+use blyan_core::{BlockHash, BlockKind, ChainError, ChainId, DType, Draft};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand};
 
@@ -167,7 +167,7 @@ Examples:
                                   first";
 
 #[derive(Debug, Args)]
-#[command(after_help = LOG)]
+#[command(after_help = LOG, mut_arg("model", |model| model.requires("name")))]
 pub(crate) struct Log {
     /// A slot or a block whose history to list.
     #[arg(value_name = "SLOT|MODEL|HASH")]
@@ -189,7 +189,7 @@ pub(crate) struct Log {
     pub(crate) all: bool,
 
     /// Only blocks without a child in their lane: what another chain needs to know of this one.
-    #[arg(long, conflicts_with = "name")]
+    #[arg(long, conflicts_with_all = ["name", "model", "all"])]
     pub(crate) tips: bool,
 
     /// At most this many blocks.
@@ -274,7 +274,8 @@ pub(crate) struct Generate {
     #[command(flatten)]
     pub(crate) model: Model,
 
-    /// Try a block in its slot, without appending a model; may be given again.
+    /// Try a block in its slot, without appending a model; may be given again. A slot means the block that the
+    /// latest model has there, whatever --model says.
     #[arg(long, value_name = "BLOCK")]
     pub(crate) overlay: Vec<String>,
 
@@ -462,7 +463,7 @@ Payloads and signatures are in it, each once. The same blocks give the same
 bytes.";
 
 #[derive(Debug, Args)]
-#[command(after_help = BUNDLE)]
+#[command(after_help = BUNDLE, mut_arg("model", |model| model.requires("names")))]
 pub(crate) struct Bundle {
     /// File to write; - is the standard output.
     pub(crate) file: PathBuf,
@@ -612,11 +613,20 @@ fn isa(name: &str) -> Result<String, String> {
     }
 }
 
+/// A name and a version that a release can have.
 fn name_and_version(text: &str) -> Result<(String, semver::Version), String> {
-    let parts = text.split_once('@').map(|(name, version)| (name.to_owned(), version.parse()));
-    match parts {
-        Some((name, Ok(version))) => Ok((name, version)),
-        _ => Err("expected NAME@VERSION, such as tiny@1.0.2".to_owned()),
+    let parts = text.split_once('@').map(|(name, version)| (name, version.parse::<semver::Version>()));
+    let Some((name, Ok(version))) = parts else {
+        return Err("expected NAME@VERSION, such as tiny@1.0.2".to_owned());
+    };
+    if !blyan_core::format::Release::is_name(name) {
+        return Err("expected a name that is neither a slot's nor latest".to_owned());
+    }
+    let draft = Draft::new(ChainId::Meta, BlockKind::RELEASE, name, "").with_version(version.clone());
+    match draft.header() {
+        Ok(_) => Ok((name.to_owned(), version)),
+        Err(ChainError::Header { source, .. }) => Err(source.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -16,8 +16,9 @@ use blyan_core::format::Change;
 use blyan_core::import::{self, ImportOptions};
 use blyan_core::manager::CompareOptions;
 use blyan_core::manager::{GenerateOptions, ManagerOptions, SamplingOptions, Snapshot};
+use blyan_core::storage::StorageError;
 use blyan_core::{
-    BlockHash, BlockKind, Chain, ChainId, DType, Draft, MoEModelManager, ParentRole, TensorBlock,
+    BlockHash, BlockKind, Chain, ChainError, ChainId, DType, Draft, MoEModelManager, ParentRole, TensorBlock,
     VerifyOptions,
 };
 use serde_json::{Value, json};
@@ -306,6 +307,51 @@ fn a_model_evolves_on_the_command_line() {
     assert_eq!(kept["payloads"], 1);
 }
 
+/// Another model that follows the chain's only one: [`next_expert`] in a slot.
+fn next_model(path: &Path) -> BlockHash {
+    let chain = Chain::open(path).unwrap();
+    let base = Snapshot::only_model(&chain).unwrap();
+    let expert = next_expert(&chain, base.slots()[&"layer0.expert1".parse().unwrap()].block);
+    base.with_block(&chain, &expert).unwrap().publish(&chain).unwrap()
+}
+
+/// Once only their tips were left out, of which those that are not here say nothing of what they follow.
+#[test]
+fn a_bundle_leaves_out_what_a_chain_has_that_went_on_itself() {
+    let (dir, path, _) = imported();
+    let theirs = dir.path().join("theirs");
+    let file = dir.path().join("news.bundle");
+    let file = file.to_str().unwrap();
+    text(&path, ["bundle", file]);
+    text(&theirs, ["unbundle", file]);
+    next_model(&theirs);
+    let release = document(&path, ["release", "tiny", "1.0.0"])["release"].clone();
+    let news = document(&path, ["bundle", file, "--lacking", theirs.to_str().unwrap()]);
+    assert_eq!((&news["blocks"], &news["payloads"]), (&json!(1), &json!(1)));
+    assert_eq!(document(&theirs, ["unbundle", file])["blocks_new"], 1);
+    assert_eq!(document(&theirs, ["show", "tiny"])["hash"], release);
+}
+
+/// The model was once rolled back before its release was refused.
+#[test]
+fn no_model_is_rolled_back_for_a_release_that_is_refused() {
+    let (_dir, path, first) = imported();
+    let first = first.to_string();
+    text(&path, ["release", "tiny", "1.0.0"]);
+    let second = next_model(&path).to_string();
+    let before = document(&path, ["log"]);
+    let rollback = |release: &'static str| ["rollback", first.as_str(), "-m", &second, "--release", release];
+    for (release, code, kind) in
+        [("tiny@1.0.0", 1, "model"), ("Tiny@1.0.1", 2, "usage"), ("latest@1.0.1", 2, "usage")]
+    {
+        assert_eq!(failure(&path, code, rollback(release))["kind"], kind, "{release}");
+        assert_eq!(document(&path, ["log"]), before, "{release}");
+    }
+    let back = document(&path, rollback("tiny@1.0.1"));
+    assert_eq!(document(&path, rollback("tiny@1.0.1")), back, "it is done");
+    assert_eq!(document(&path, ["show", "tiny"])["hash"], back["release"]);
+}
+
 #[test]
 fn verify_names_every_bad_block_and_fails() {
     let (_dir, path, _) = imported();
@@ -509,14 +555,26 @@ fn wrong_arguments_are_a_code_of_their_own() {
         &["show"],
         &["log", "--all"],
         &["log", "latest", "--tips"],
+        &["log", "latest", "--all"],
+        &["log", "53b64b82", "--all"],
+        &["log", "-m", "tiny"],
+        &["log", "--tips", "-m", "tiny"],
+        &["log", "--tips", "--all"],
+        &["log", "--kind", "tree"],
         &["diff"],
         &["release", "tiny"],
         &["release", "tiny", "1.0"],
         &["rollback"],
         &["rollback", "x", "--release", "tiny"],
+        &["rollback", "x", "--release", "Tiny@1.0.0"],
+        &["rollback", "x", "--release", "@1.0.0"],
+        &["rollback", "x", "--release", "latest@1.0.0"],
+        &["rollback", "x", "--release", "layer0.expert1@1.0.0"],
+        &["rollback", "x", "--release", "tiny@1.0.0+built"],
         &["bundle"],
         &["bundle", "x", "--known", "53b6"],
         &["bundle", "x", "--no-ancestors"],
+        &["bundle", "x", "-m", "tiny"],
         &["unbundle"],
     ] {
         assert_eq!(failure(&path, 2, words)["kind"], "usage", "{words:?}");
@@ -695,7 +753,7 @@ fn a_closed_output_hides_no_finding_and_loses_no_receipt() {
     assert_eq!(call(&["verify", "--json"]), 1);
 }
 
-/// A name that is no UTF-8 once ended an export with a panic, after the work was done.
+/// A name that is no UTF-8 once ended an export, and a bundle, with a panic, after the work was done.
 #[cfg(unix)]
 #[test]
 fn paths_need_no_utf_8() {
@@ -709,14 +767,42 @@ fn paths_need_no_utf_8() {
     assert!(exported["dir"].as_str().unwrap().ends_with("out-\u{fffd}"), "{exported}");
     let chain = dir.path().join(OsStr::from_bytes(b"chain-\xff"));
     assert_eq!(document(&chain, ["import".as_ref(), out.as_os_str()])["model"], json!(model));
+    let file = dir.path().join(OsStr::from_bytes(b"\xff.bundle"));
+    let bundled = document(&path, ["bundle".as_ref(), file.as_os_str()]);
+    assert!(bundled["file"].as_str().unwrap().ends_with("\u{fffd}.bundle"), "{bundled}");
+    assert!(file.exists());
 }
 
 #[test]
-fn a_checkpoint_that_is_not_there_makes_no_chain() {
+fn a_file_that_is_not_there_makes_no_chain() {
     let dir = tempfile::tempdir().unwrap();
     let chain = dir.path().join("chain");
     assert_eq!(failure(&chain, 1, ["import", "no/such/model"])["kind"], "import");
+    assert_eq!(failure(&chain, 1, ["unbundle", "no-such-file"])["kind"], "chain");
     assert!(!chain.exists());
+}
+
+/// Both once failed where the import itself would have succeeded.
+#[test]
+fn a_dry_run_takes_an_empty_directory_and_a_killed_writers_chain() {
+    let (dir, path, model) = imported();
+    let checkpoint = self::model();
+    let words = ["import", checkpoint.to_str().unwrap(), "--dry-run"];
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let planned = document(&empty, words);
+    assert_eq!((&planned["model"], &planned["blocks_known"]), (&json!(model), &json!(0)));
+    assert_eq!(fs::read_dir(&empty).unwrap().count(), 0, "a dry run makes nothing");
+    // The index as it is while somebody writes.
+    let (index, left) = (path.join("index.redb"), dir.path().join("left.redb"));
+    let writer = Chain::open(&path).unwrap();
+    fs::copy(&index, &left).unwrap();
+    drop(writer);
+    fs::copy(&left, &index).unwrap();
+    let error = Chain::open_read_only(&path).unwrap_err();
+    assert!(matches!(error, ChainError::Storage(StorageError::NeedsRecovery)), "{error:?}");
+    let planned = document(&path, words);
+    assert_eq!((&planned["model"], &planned["blocks_new"]), (&json!(model), &json!(0)));
 }
 
 #[cfg(unix)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use blyan_core::chain::{
     BundleError, BundleOptions, BundleProgress, BundleReport, ChainError, UnbundleOptions, UnbundleReport,
 };
-use blyan_core::{BlockHash, Chain, ChainId};
+use blyan_core::{BlockHash, Chain};
 use serde_json::json;
 
 use super::{Context, bytes};
@@ -24,7 +24,7 @@ pub(super) fn bundle(context: &mut Context<'_, '_>, arguments: &Bundle) -> Resul
     };
     let mut known = arguments.known.clone();
     if let Some(other) = &arguments.lacking {
-        known.extend(tips(&names::open(other)?)?);
+        known.extend(shared(&chain, &names::open(other)?, context.cancel)?);
     }
     let bar = Progress::new(context.streams.terminal);
     let show = |progress: BundleProgress| {
@@ -50,7 +50,9 @@ pub(super) fn bundle(context: &mut Context<'_, '_>, arguments: &Bundle) -> Resul
     drop(bar);
     if context.json {
         return context.streams.json(&json!({
-            "file": arguments.file, "blocks": blocks, "payloads": payloads, "signatures": signatures, "bytes": len,
+            // Serde refuses a name that is no UTF-8.
+            "file": arguments.file.to_string_lossy(), "blocks": blocks, "payloads": payloads,
+            "signatures": signatures, "bytes": len,
         }));
     }
     let file = arguments.file.display();
@@ -60,12 +62,23 @@ pub(super) fn bundle(context: &mut Context<'_, '_>, arguments: &Bundle) -> Resul
     ))
 }
 
-fn tips(chain: &Chain) -> Result<Vec<BlockHash>, CliError> {
-    let mut tips = Vec::new();
-    for lane in ChainId::ALL {
-        tips.extend(chain.tips(lane)?);
+/// The blocks that both chains have. Where both went on, the tips of one say little to the other.
+fn shared(ours: &Chain, theirs: &Chain, cancel: &AtomicBool) -> Result<Vec<BlockHash>, CliError> {
+    let mut shared = Vec::new();
+    for block in theirs.topological_order() {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(CliError::Interrupted);
+        }
+        let block = match block {
+            // What they cannot read they may lack.
+            Err(ChainError::Damaged { .. }) => continue,
+            block => block?.hash(),
+        };
+        if ours.contains(&block)? {
+            shared.push(block);
+        }
     }
-    Ok(tips)
+    Ok(shared)
 }
 
 fn unbundle_input(
@@ -83,6 +96,12 @@ fn unbundle_input(
 }
 
 pub(super) fn unbundle(context: &mut Context<'_, '_>, arguments: &Unbundle) -> Result<(), CliError> {
+    let from_input = arguments.file == Path::new("-");
+    if !from_input {
+        // Before a chain is made for nothing.
+        let missing = |source| BundleError::Io { action: "open", path: arguments.file.clone(), source };
+        std::fs::metadata(&arguments.file).map_err(missing).map_err(ChainError::from)?;
+    }
     let chain = Chain::open(context.chain)?;
     let bar = Progress::new(context.streams.terminal);
     let show = |progress: BundleProgress| {
@@ -90,7 +109,7 @@ pub(super) fn unbundle(context: &mut Context<'_, '_>, arguments: &Unbundle) -> R
     };
     let options =
         UnbundleOptions { progress: Some(&show), cancel: Some(context.cancel), ..UnbundleOptions::default() };
-    let report = match arguments.file == Path::new("-") {
+    let report = match from_input {
         true => unbundle_input(&chain, &options, context.cancel)?,
         false => chain.unbundle_file(&arguments.file, &options)?,
     };

@@ -1,12 +1,14 @@
 //! `blyan import`.
 
 use blyan_core::import::{self, ImportError, ImportOptions, ImportProgress};
-use blyan_core::{Chain, ChainError};
+use blyan_core::storage::StorageError;
+use blyan_core::{Chain, ChainError, Error};
 use serde_json::json;
 
 use super::{Context, bytes};
 use crate::arguments::Import;
 use crate::error::CliError;
+use crate::names;
 use crate::output::Progress;
 
 pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Import) -> Result<(), CliError> {
@@ -55,10 +57,16 @@ pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Import) -> Result<(
 }
 
 /// A dry run writes nothing: it makes no chain either.
-fn open(context: &Context<'_, '_>, dry_run: bool) -> Result<Chain, ChainError> {
-    match (dry_run, context.chain.exists()) {
-        (false, _) => Chain::open(context.chain),
-        (true, true) => Chain::open_read_only(context.chain),
-        (true, false) => Chain::in_memory(),
+fn open(context: &Context<'_, '_>, dry_run: bool) -> Result<Chain, CliError> {
+    if !dry_run {
+        return Ok(Chain::open(context.chain)?);
     }
+    match names::open(context.chain) {
+        Err(CliError::Core(error)) if is_missing(&error) => Ok(Chain::in_memory()?),
+        opened => opened,
+    }
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Chain(ChainError::Storage(StorageError::Missing { .. })))
 }

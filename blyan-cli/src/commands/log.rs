@@ -11,14 +11,17 @@ use crate::names;
 use crate::output::table;
 
 pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Log) -> Result<(), CliError> {
-    let chain = names::open(context.chain)?;
     let kind = arguments.kind.as_deref().map(kind).transpose()?;
+    let slot = arguments.name.as_deref().and_then(|name| name.parse::<Slot>().ok());
+    if let (true, Some(name), None) = (arguments.all, &arguments.name, slot) {
+        return Err(CliError::Usage(format!("error: --all is for a slot, and {name:?} is none")));
+    }
+    let chain = names::open(context.chain)?;
     let max = arguments.max.unwrap_or(usize::MAX);
     let wanted = |block: &Block| {
         arguments.lane.is_none_or(|lane| block.header().lane == lane)
             && kind.is_none_or(|kind| block.header().kind == kind)
     };
-    let slot = arguments.name.as_deref().and_then(|name| name.parse::<Slot>().ok());
     let blocks: Vec<Block> = match (arguments.name.as_deref(), slot) {
         (None, _) if arguments.tips => {
             let tips = tips(&chain)?;
