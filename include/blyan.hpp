@@ -626,7 +626,9 @@ inline std::int32_t read_bytes(void *user, void *data, std::size_t capacity, std
 {
     auto *self = static_cast<streamed<std::istream> *>(user);
     return self->run([&] {
-        // Its end is no failure.
+        // One that could not be opened has no bytes, and is not bad; its end is no failure.
+        if (self->stream.fail() || self->stream.rdbuf() == nullptr)
+            return false;
         *len = static_cast<std::size_t>(self->stream.rdbuf()->sgetn(static_cast<char *>(data),
                                                                     static_cast<std::streamsize>(capacity)));
         return !self->stream.bad();

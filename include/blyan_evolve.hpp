@@ -176,8 +176,13 @@ inline hash append_policy(chain &chain, const policy &policy)
     raw.approval_ppm = policy.approval_ppm;
     raw.window = policy.window;
     raw.tiers = 0;
-    for (const std::int32_t tier : policy.tiers)
+    for (const std::int32_t tier : policy.tiers) {
+        // C sees bits only, and has none for these.
+        if (tier < BLYAN_TIER_GOLD || tier > BLYAN_TIER_EXPERIMENTAL)
+            throw error(BLYAN_STATUS_INVALID_ARGUMENT, std::to_string(tier) + " is no blyan_tier",
+                        std::nullopt);
         raw.tiers |= std::uint32_t{1} << tier;
+    }
     return detail::block([&](auto *out) { return blyan_policy_append(chain.get(), &raw, out); });
 }
 // The policy in a block, checked again, as its canonical JSON.

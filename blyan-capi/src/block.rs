@@ -212,7 +212,7 @@ pub unsafe extern "C" fn blyan_block_list_get(
 ) -> blyan_status {
     edge(|| {
         // SAFETY: the caller's pointers, as the header asks.
-        let (list, block) = unsafe { (read(list, "list")?, new_handle(block, "block")?) };
+        let (block, list) = unsafe { (new_handle(block, "block")?, read(list, "list")?) };
         block.set(blyan_block::new(at(&list.0, index)?.clone()));
         Ok(())
     })

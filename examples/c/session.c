@@ -152,8 +152,10 @@ static const char *dtype_name(int32_t dtype)
         return "F16";
     case BLYAN_DTYPE_F8E4M3:
         return "F8_E4M3";
-    default:
+    case BLYAN_DTYPE_I8:
         return "I8";
+    default:
+        return "I4";
     }
 }
 

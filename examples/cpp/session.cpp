@@ -114,7 +114,7 @@ std::string blocks(const blyan::chain &chain)
 
 std::string tensor(const blyan::chain &chain)
 {
-    static const char *const DTYPES[] = {"", "F32", "BF16", "F16", "F8_E4M3", "I8"};
+    static const char *const DTYPES[] = {"", "F32", "BF16", "F16", "F8_E4M3", "I8", "I4"};
     const blyan::hash block = chain.heads("layer0.expert1").at(0).hash;
     const blyan::tensors tensors = chain.tensors(block);
     const blyan::tensor tensor = tensors["gate_proj.weight"];

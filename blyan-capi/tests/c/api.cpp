@@ -341,6 +341,18 @@ void streams(const blyan::chain &chain)
         }
         EXPECT(caught);
     }
+    std::istream nowhere(nullptr);
+    std::ifstream missing("no such folder/bundle", std::ios_base::binary);
+    EXPECT(missing.fail() && !missing.bad());
+    for (std::istream *failed : std::vector<std::istream *>{&nowhere, &missing}) {
+        bool caught = false;
+        try {
+            other.unbundle(*failed);
+        } catch (const std::ios_base::failure &) {
+            caught = true;
+        }
+        EXPECT(caught);
+    }
     blyan::bundle_options stopping;
     stopping.on_progress = [](const blyan::progress &) { return false; };
     EXPECT(status_of([&] { chain.bundle(stream, stopping); }) == BLYAN_STATUS_STOPPED);

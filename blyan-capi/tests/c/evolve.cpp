@@ -137,6 +137,10 @@ blyan::hash datasets(blyan::chain &chain, const blyan::hash &model, const evolve
     policy.validators = policy.voters = {key.public_key()};
     policy.window = 16;
     policy.threshold_ppm = 500;
+    for (const std::int32_t none : {-1, 3, 32}) {
+        policy.tiers = {none};
+        EXPECT(status_of([&] { evolve::append_policy(chain, policy); }) == BLYAN_STATUS_INVALID_ARGUMENT);
+    }
     policy.tiers = {BLYAN_TIER_GOLD, BLYAN_TIER_SILVER};
     const blyan::hash rules = evolve::append_policy(chain, policy);
     const std::string json = evolve::policy_json(chain, rules);

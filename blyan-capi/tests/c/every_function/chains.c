@@ -13,7 +13,9 @@ void walk_blocks(void)
     EXPECT_SIZES(blyan_block_describe(a_block, &a_block_info, bad_size));
     blyan_block_free(NULL);
     EXPECT_TRUE(blyan_block_list_len(NULL) == 0);
+    new_block = a_block;
     EXPECT(NULL_ARGUMENT, blyan_block_list_get(NULL, 0, &new_block));
+    EXPECT_TRUE(new_block == NULL);
     EXPECT(NULL_ARGUMENT, blyan_block_list_get(a_block_list, 0, NULL));
     EXPECT(INVALID_ARGUMENT, blyan_block_list_get(a_block_list, SIZE_MAX, &new_block));
     blyan_block_list_free(NULL);
