@@ -1,6 +1,7 @@
 //! Owns `blyan.Chain` and the walk over its blocks: open, append, look up, walk, sign, verify, close.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::thread::ThreadId;
 
@@ -17,7 +18,7 @@ use crate::args::{BlockArg, Count, Kind, Lane, ModelArg};
 pub(crate) use crate::block::Block;
 use crate::door::{CancelToken, Job, Silent, Watch, lock, run, run_watched};
 use crate::failure::Failure;
-use crate::fork::Local;
+use crate::fork::{Local, PerProcess};
 use crate::progress::Progress;
 use crate::signature::{read_signature, sign};
 use crate::snapshot::Snapshot;
@@ -67,7 +68,7 @@ impl Drop for Telling<'_> {
 
 impl ChainHandle {
     fn new(chain: CoreChain) -> Arc<Self> {
-        let dir = chain.dir().map(|dir| std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
+        let dir = chain.dir().map(Path::to_path_buf);
         let writable = chain.is_writable();
         let open = Local::new(RwLock::new(Some(chain)));
         let (users, writer, told) = (Mutex::default(), Mutex::default(), Mutex::default());
@@ -364,6 +365,11 @@ impl Chain {
         Snapshot::load(py, &self.handle, model)
     }
 
+    /// Refuses what would wait for a transaction of this thread on another one.
+    fn _refuse_own_writer(&self, py: Python<'_>) -> PyResult<()> {
+        self.handle.to_append(py).map(drop)
+    }
+
     /// Appends a block, durably, and returns it. One that the chain holds already stays as it is, its
     /// payload repaired if it is damaged.
     ///
@@ -571,6 +577,24 @@ pub(crate) fn pickled_path(py: Python<'_>, dir: Option<&PathBuf>, what: &str) ->
         Ok(PyErr::from_value(class.call1((message,))?))
     };
     dir.cloned().map_or_else(|| Err(error().unwrap_or_else(|error| error)), Ok)
+}
+
+/// Chains that unpickling opened, while something uses them.
+static UNPICKLED: PerProcess<Mutex<BTreeMap<PathBuf, Weak<ChainHandle>>>> = PerProcess::new();
+
+/// For unpickling: the chain at a path, open for reading, the same one for all that is made of it.
+#[pyfunction]
+pub(crate) fn unpickled_chain(py: Python<'_>, path: PathBuf) -> PyResult<Chain> {
+    let known = lock(UNPICKLED.get()).get(&path).and_then(Weak::upgrade);
+    if let Some(handle) = known {
+        return Ok(Chain { handle });
+    }
+    let opened = Chain::open(py, path.clone(), true)?;
+    let mut open = lock(UNPICKLED.get());
+    open.retain(|_, handle| handle.strong_count() > 0);
+    open.insert(path, Arc::downgrade(&opened.handle));
+    drop(open);
+    Ok(opened)
 }
 
 /// A walk over blocks, parents before children; made by `Chain.blocks`.

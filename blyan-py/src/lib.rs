@@ -48,7 +48,7 @@ mod _blyan {
     #[pymodule_export]
     use crate::block::{Block, block_with_report};
     #[pymodule_export]
-    use crate::chain::{Blocks, Chain};
+    use crate::chain::{Blocks, Chain, unpickled_chain};
     #[pymodule_export]
     use crate::checkpoint::{export_checkpoint, import_checkpoint};
     #[pymodule_export]
@@ -90,7 +90,7 @@ mod _blyan {
     #[pymodule_export]
     use crate::signature::{sign_block, signature_verifies};
     #[pymodule_export]
-    use crate::snapshot::Snapshot;
+    use crate::snapshot::{Snapshot, snapshot_of_manifest};
     #[pymodule_export]
     use crate::statement::{append_statement, read_statement, sign_statement, statement_of};
     #[pymodule_export]

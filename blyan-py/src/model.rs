@@ -19,7 +19,7 @@ use crate::door::{Job, Silent, Watch, lock, run, run_watched};
 use crate::failure::Failure;
 use crate::fork::Local;
 use crate::session::Session;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, model_of};
 use crate::stream::Stream;
 use crate::usage::UsageTracker;
 use crate::values;
@@ -147,7 +147,10 @@ impl MoEModelManager {
         let snapshot = snapshot.map(|snapshot| snapshot.get().snapshot.clone());
         let (block, name) = match (&snapshot, model) {
             (None, Some(model)) => match model.extract()? {
-                ModelArg::Block(block) => (Some(block), None),
+                ModelArg::Block(block) => {
+                    let core = chain.get().handle.get(py)?;
+                    (Some(run(py, move || model_of(&core, block))?), None)
+                }
                 ModelArg::Name(name) => (None, Some(name)),
             },
             _ => (None, None),
@@ -213,7 +216,7 @@ impl MoEModelManager {
     ) -> PyResult<Stream> {
         let generate = args::generate(max_tokens, options, "stream")?;
         let model = self.handle.get(py)?;
-        Ok(Stream::start(generate, move |options| model.stream(prompt.0, options)))
+        Ok(Stream::start(generate, false, move |options| model.stream(prompt.0, options)))
     }
 
     /// Continues several prompts beside each other; each result is what the prompt alone would give.
@@ -270,7 +273,7 @@ impl MoEModelManager {
         let (chat, options) = Chat::split(messages, options)?;
         let generate = args::generate(max_tokens, Some(&options), "chat_stream")?;
         let model = self.handle.get(py)?;
-        Ok(Stream::start(generate, move |options| model.chat_stream(&chat.request(true), options)))
+        Ok(Stream::start(generate, false, move |options| model.chat_stream(&chat.request(true), options)))
     }
 
     /// What the model's chat template makes of a conversation.

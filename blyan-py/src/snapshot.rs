@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use blyan_core::Chain as CoreChain;
 use blyan_core::evolve::{EvaluateOptions, EvaluateProgress, EvolveError, loss_diff};
-use blyan_core::manager::{CompareOptions, Snapshot as CoreSnapshot, compare};
+use blyan_core::manager::{CompareOptions, ManagerError, Snapshot as CoreSnapshot, compare, find_model};
+use blyan_core::{BlockHash, BlockKind, Manifest};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
@@ -37,7 +38,7 @@ impl Snapshot {
     pub(crate) fn load(py: Python<'_>, handle: &Arc<ChainHandle>, model: Option<ModelArg>) -> PyResult<Self> {
         let chain = handle.get(py)?;
         let snapshot = run(py, move || match model {
-            Some(ModelArg::Block(model)) => CoreSnapshot::of_model(&chain, &model),
+            Some(ModelArg::Block(model)) => CoreSnapshot::of_model(&chain, &model_of(&chain, model)?),
             Some(ModelArg::Name(name)) => CoreSnapshot::named(&chain, &name),
             None => CoreSnapshot::only_model(&chain),
         })?;
@@ -212,13 +213,10 @@ impl Snapshot {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (py, this) = (slf.py(), slf.get());
         let path = pickled_path(py, this.handle.dir(), "snapshot")?;
-        // What was changed in memory, by its blocks.
         let base = this.snapshot.base().copied();
-        let base = base.ok_or_else(|| Failure::Argument("a snapshot without a base".into()).into_py(py))?;
-        let origin = Self::load(py, &this.handle, Some(ModelArg::Block(base)))?;
-        let changed = origin.snapshot.diff(&this.snapshot).into_iter().filter_map(|change| change.after);
-        let changed: Vec<String> = changed.map(|block| block.to_string()).collect();
-        let arguments = (path, base.to_string(), changed).into_pyobject(py)?;
+        let manifest = this.snapshot.manifest().to_canonical_json();
+        let manifest = String::from_utf8_lossy(&manifest);
+        let arguments = (path, base.map(|base| base.to_string()), manifest).into_pyobject(py)?;
         Ok((py.import("blyan._pickle")?.getattr("snapshot")?, arguments))
     }
 
@@ -226,6 +224,31 @@ impl Snapshot {
         let (root, slots) = (self.snapshot.root().short(), self.snapshot.slots().len());
         let architecture = self.snapshot.spec().architecture.model_type();
         format!("<Snapshot {root} {architecture}, {slots} slots>")
+    }
+}
+
+/// For unpickling: a snapshot of these blocks, which comes from `base`.
+#[pyfunction]
+pub(crate) fn snapshot_of_manifest(
+    py: Python<'_>,
+    chain: &Bound<'_, Chain>,
+    manifest: String,
+    base: Option<BlockArg>,
+) -> PyResult<Snapshot> {
+    let handle = &chain.get().handle;
+    let chain = handle.get(py)?;
+    let snapshot = run(py, move || {
+        let manifest = Manifest::from_canonical_json(manifest.as_bytes()).map_err(ManagerError::from)?;
+        CoreSnapshot::of_manifest(&chain, manifest, base.map(|base| base.0))
+    })?;
+    Ok(Snapshot::new(handle, snapshot))
+}
+
+/// The model of a block: what a release releases.
+pub(crate) fn model_of(chain: &CoreChain, block: BlockHash) -> Result<BlockHash, ManagerError> {
+    match chain.get(&block)?.header().kind {
+        BlockKind::RELEASE => find_model(chain, &block.to_string()),
+        _ => Ok(block),
     }
 }
 

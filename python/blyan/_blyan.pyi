@@ -158,10 +158,12 @@ __all__ = [
     "sign_statement",
     "signature_verifies",
     "snapshot_of",
+    "snapshot_of_manifest",
     "split_commitment",
     "statement_of",
     "tally",
     "tokenize",
+    "unpickled_chain",
     "vote",
     "write_tensors",
 ]
@@ -278,6 +280,8 @@ class Chain:
         >>> chain.snapshot("latest") == chain.snapshot(model.model)
         True
         """
+    def _refuse_own_writer(self) -> None:
+        """Refuses what would wait for a transaction of this thread on another one."""
     def append(self, draft: Draft) -> Block:
         """Appends a block, durably, and returns it. One that the chain holds already stays as it is, its
         payload repaired if it is damaged.
@@ -1735,5 +1739,9 @@ def block_with_report(block: Block, report: ImportReport) -> Block:
     """A block with what the import that gave it did: what unpickling makes."""
 def payload_from_bytes(bytes: bytes) -> Payload:
     """A payload of bytes, for pickles."""
+def unpickled_chain(path: _StrPath) -> Chain:
+    """For unpickling: the chain at a path, open for reading, the same one for all that is made of it."""
+def snapshot_of_manifest(chain: Chain, manifest: str, base: _BlockLike | None) -> Snapshot:
+    """For unpickling: a snapshot of these blocks, which comes from `base`."""
 def deliver_logs() -> None:
     """Hands over what was logged since the last call; `logging` is flushed before the program ends."""

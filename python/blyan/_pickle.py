@@ -15,6 +15,8 @@ from blyan._blyan import (
     TensorView,
     block_with_report,
     payload_from_bytes,
+    snapshot_of_manifest,
+    unpickled_chain,
 )
 from blyan._values import ImportReport
 
@@ -23,7 +25,7 @@ def chain(path: os.PathLike[str] | str) -> Chain:
 
 
 def block(path: os.PathLike[str] | str, hash: str, report: ImportReport | None = None) -> Block:
-    found = chain(path).block(hash)
+    found = unpickled_chain(path).block(hash)
     return found if report is None else block_with_report(found, report)
 
 
@@ -41,11 +43,8 @@ def tensor(place: tuple[os.PathLike[str] | str, str] | None, data: bytes | None,
     return tensors(place, data)[name]
 
 
-def snapshot(path: os.PathLike[str] | str, base: str, changed: list[str]) -> Snapshot:
-    made = chain(path).snapshot(base)
-    for other in changed:
-        made = made.with_block(other)
-    return made
+def snapshot(path: os.PathLike[str] | str, base: str | None, manifest: str) -> Snapshot:
+    return snapshot_of_manifest(unpickled_chain(path), manifest, base)
 
 
 def model(path: os.PathLike[str] | str, named: str | Snapshot, options: dict[str, Any]) -> MoEModelManager:

@@ -142,6 +142,9 @@ def test_an_expert_is_added(copy: blyan.Chain) -> None:
     assert refused.value.code == "not_growing" and refused.value.layer == 0
     snapshot = blyan.grow(copy, base, [blyan.LayerGrowth(0, [expert], router)])
     assert f"layer0.expert{count}" in snapshot.slots and len(snapshot.slots) == len(base.slots) + 1
+    assert pickle.loads(pickle.dumps(snapshot)) == snapshot
+    with blyan.MoEModelManager(copy, snapshot, persist_usage=False) as tried:
+        assert pickle.loads(pickle.dumps(tried)).snapshot == snapshot
     published = snapshot.publish()
     assert published.version == "1.1.0"
     with blyan.MoEModelManager(copy, "latest", persist_usage=False) as model:
@@ -351,3 +354,12 @@ def test_a_delta_is_merged_to_the_sum_that_anybody_gets(copy: blyan.Chain) -> No
         with pytest.raises(exceptions.BlyanError):
             blyan.append_delta(again, base, nothing)
         assert len(again) == length
+
+
+def test_a_release_is_named_by_its_whole_hash_as_well(copy: blyan.Chain) -> None:
+    base = copy.snapshot()
+    release = blyan.release(copy, base.base or "", "tiny", "1.0.0")
+    for name in (release, str(release.hash), bytes(release.hash), release.hash[:12], "tiny"):
+        assert copy.snapshot(name) == base
+        with blyan.MoEModelManager(copy, name, persist_usage=False) as model:
+            assert model.model == base.base

@@ -365,3 +365,10 @@ os.kill(os.getpid(), 9)
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == -9
     with blyan.Chain(tmp_path / "c") as chain:
         assert len(chain) == 47 and chain.verify(full=True).ok
+
+
+def test_blocks_that_are_unpickled_share_one_chain(copy: blyan.Chain) -> None:
+    data = pickle.dumps(list(copy))
+    before = len(os.listdir("/proc/self/fd"))
+    blocks = pickle.loads(data)
+    assert len(blocks) == len(copy) and len(os.listdir("/proc/self/fd")) - before < 5

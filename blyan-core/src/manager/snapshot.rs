@@ -63,7 +63,17 @@ impl Snapshot {
         Self::of_manifest(chain, manifest, Some(*model))
     }
 
-    fn of_manifest(chain: &Chain, manifest: Manifest, base: Option<BlockHash>) -> Result<Self, ManagerError> {
+    /// The model that a manifest pins, which need not be in the chain; `base` is the model block that it comes
+    /// from, and that it follows if it is published.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Snapshot::of_model`].
+    pub fn of_manifest(
+        chain: &Chain,
+        manifest: Manifest,
+        base: Option<BlockHash>,
+    ) -> Result<Self, ManagerError> {
         let spec_block = chain.get(&manifest.spec)?;
         if spec_block.header().kind != BlockKind::SPEC {
             return Err(ManagerError::NotASpec { block: manifest.spec, kind: spec_block.header().kind });
