@@ -22,8 +22,6 @@ use crate::{fork, logs};
 pub(crate) const POLL: Duration = Duration::from_millis(20);
 /// How long an interrupted call waits for its work to stop, before it leaves it to end by itself.
 const GRACE: Duration = Duration::from_millis(50);
-/// Reports that may wait for a slow callback before the work waits too.
-const PENDING_REPORTS: usize = 16;
 /// As deep as a main thread's stack.
 const STACK_BYTES: usize = 8 << 20;
 
@@ -133,7 +131,8 @@ pub(crate) struct Watch<'a, 'py> {
 }
 
 enum Message<T, P> {
-    Report(P),
+    /// The work goes on when it is answered, or the answer's channel is gone.
+    Report(P, SyncSender<()>),
     Done(Result<T, Failure>),
 }
 
@@ -149,10 +148,10 @@ where
     P: Report,
 {
     let process = fork::here();
-    let (sender, receiver) = sync_channel::<Message<T, P>>(PENDING_REPORTS);
+    let (sender, receiver) = sync_channel::<Message<T, P>>(1);
     let given_up = watch.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed));
     let cancel = Arc::new(AtomicBool::new(given_up));
-    let job = Job { cancel: Arc::clone(&cancel), report: reporter(&sender) };
+    let job = Job { cancel: Arc::clone(&cancel), report: reporter(&sender, watch.callback.is_some()) };
     spawn("blyan call", move || {
         let done = caught(|| fork::with_threads(|| work(&job).map_err(Into::into))?);
         // A caller that went away needs no result.
@@ -184,12 +183,21 @@ where
     done.map_err(|failure| failure.into_py(py))
 }
 
+/// Waits for the callback: what it says to the work, by a cancellation or an exception, is heard before the next step.
 fn reporter<T: Send + 'static, P: Send + 'static>(
     sender: &SyncSender<Message<T, P>>,
+    is_told: bool,
 ) -> Box<dyn Fn(P) + Send + Sync> {
+    if !is_told {
+        return Box::new(|_| {});
+    }
     let sender = sender.clone();
     Box::new(move |report| {
-        let _ = sender.send(Message::Report(report));
+        let (answer, answered) = sync_channel(1);
+        if sender.send(Message::Report(report, answer)).is_ok() {
+            // A caller that went away answers nothing.
+            let _ = answered.recv();
+        }
     })
 }
 
@@ -212,14 +220,17 @@ fn wait<T: Send, P: Report>(
 ) -> PyResult<Result<T, Failure>> {
     let mut raised: Option<(PyErr, Option<Instant>)> = None;
     let mut looked = Instant::now();
+    let hear_token = || {
+        if watch.cancel.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
+            cancel.store(true, Ordering::Relaxed);
+        }
+    };
     loop {
         let message = py.detach(|| lock(messages).recv_timeout(POLL));
         if looked.elapsed() >= POLL {
             looked = Instant::now();
             let heard = logs::deliver(py);
-            if watch.cancel.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed)) {
-                cancel.store(true, Ordering::Relaxed);
-            }
+            hear_token();
             // Python code runs in both, and a signal may be heard in either.
             if let Err(interrupt) = heard.and_then(|()| py.check_signals()) {
                 cancel.store(true, Ordering::Relaxed);
@@ -233,7 +244,7 @@ fn wait<T: Send, P: Report>(
             }
         }
         match message {
-            Ok(Message::Report(report)) if raised.is_none() => {
+            Ok(Message::Report(report, answer)) if raised.is_none() => {
                 let called = watch.callback.map_or(Ok(()), |callback| {
                     let report = report.to_python(py)?;
                     callback.call1((report,)).map(|_| ())
@@ -244,10 +255,14 @@ fn wait<T: Send, P: Report>(
                     raised = Some((error, None));
                 }
                 if fork::here() != process {
+                    std::mem::forget(answer);
                     return forked(process, raised);
                 }
+                hear_token();
+                let _ = answer.send(());
             }
-            Ok(Message::Report(_)) | Err(RecvTimeoutError::Timeout) => {}
+            // Without its answer the work goes on as well.
+            Ok(Message::Report(..)) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::Done(done)) => {
                 return match raised {
                     Some((error, _)) => {

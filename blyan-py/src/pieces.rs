@@ -175,6 +175,15 @@ impl Maker {
         }
     }
 
+    /// Ends the stream, and waits for the thread that makes a piece: what the stream borrows is free then.
+    pub(crate) fn settle(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.cancel.set();
+        while matches!(self.place, Place::Away(_)) {
+            self.arrive(py)?;
+        }
+        Ok(())
+    }
+
     /// Lets a thread make the next piece.
     fn send_away(&mut self) -> Result<(), Failure> {
         let (sender, receiver) = channel();

@@ -75,7 +75,7 @@ impl Session {
     ) -> PyResult<Stream> {
         let generate = args::generate(max_tokens, options, "stream")?;
         let session = self.shared(py)?;
-        Ok(Stream::start(generate, move |options| session.stream(prompt.0, options)))
+        Ok(Stream::start(generate, true, move |options| session.stream(prompt.0, options)))
     }
 
     /// Every token said so far, prompts and outputs.

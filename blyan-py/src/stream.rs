@@ -30,6 +30,8 @@ pub(crate) struct Stream {
     slot: Local<Mutex<Slot>>,
     end: Mutex<End>,
     cancel: Cancel,
+    /// Whether a session is free once the stream is let go of.
+    borrows: bool,
 }
 
 /// Who makes the pieces, and what it made that the caller does not have yet: turning it into a value of
@@ -53,9 +55,10 @@ enum End {
 }
 
 impl Stream {
-    /// A stream that `start` begins.
+    /// A stream that `start` begins; whether it borrows a session.
     pub(crate) fn start(
         generate: Generate,
+        borrows: bool,
         start: impl FnOnce(&GenerateOptions) -> Result<CoreStream<'static>, ManagerError> + Send + 'static,
     ) -> Self {
         let Generate { mut options, cancel } = generate;
@@ -63,7 +66,7 @@ impl Stream {
         options.cancel = Some(cancel.flag());
         let maker = Maker::new(Box::new(move || start(&options)), cancel.clone());
         let slot = Slot { maker: Some(maker), piece: None };
-        Self { slot: Local::new(Mutex::new(slot)), end: Mutex::new(End::Open), cancel }
+        Self { slot: Local::new(Mutex::new(slot)), end: Mutex::new(End::Open), cancel, borrows }
     }
 
     /// What makes the pieces, if no other call uses it.
@@ -130,7 +133,12 @@ impl Stream {
 
     /// Ends the stream and lets go of its memory, or of the session that it borrows.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let_go(py, &mut *self.slot(py)?);
+        let mut slot = self.slot(py)?;
+        if let Some(maker) = slot.maker.as_mut().filter(|_| self.borrows) {
+            // A call that was interrupted left it with a thread.
+            maker.settle(py)?;
+        }
+        let_go(py, &mut slot);
         Ok(())
     }
 

@@ -13,10 +13,12 @@ A token given as `cancel` ends every call that it was given to; cancelling a tas
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from blyan._blyan import (
     CancelToken,
@@ -41,8 +43,33 @@ _T = TypeVar("_T")
 _POLL_S = 0.01
 
 
-async def _end(work: asyncio.Future[_T], own: CancelToken, theirs: CancelToken | None) -> _T:
+class _Work(Generic[_T]):
+    """A call on a thread, once one is free."""
+
+    def __init__(self, call: Callable[[], _T]) -> None:
+        self._call = call
+        self._lock = threading.Lock()
+        self._begun = self._dropped = False
+        self.future: asyncio.Future[_T] = asyncio.ensure_future(asyncio.to_thread(self._run))
+
+    def _run(self) -> _T:
+        with self._lock:
+            if self._dropped:
+                raise asyncio.CancelledError
+            self._begun = True
+        return self._call()
+
+    def drop(self) -> None:
+        """Leaves out a call that still waits for a thread."""
+        with self._lock:
+            self._dropped = not self._begun
+        if self._dropped:
+            self.future.cancel()
+
+
+async def _end(call: _Work[_T], own: CancelToken, theirs: CancelToken | None) -> _T:
     """Awaits work that `own` ends, which is set when the caller's token is or the task is cancelled."""
+    work = call.future
     try:
         while not work.done():
             # Does not cancel what it waits for.
@@ -51,6 +78,7 @@ async def _end(work: asyncio.Future[_T], own: CancelToken, theirs: CancelToken |
                 own.cancel()
     except asyncio.CancelledError:
         own.cancel()
+        call.drop()
         # What it was doing is over before the caller goes on; its result is nobody's.
         await asyncio.wait([work])
         if not work.cancelled():
@@ -73,7 +101,7 @@ async def _run(call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
     """Awaits a call on a thread; cancelled, it ends the call and waits for its end."""
     theirs = options.pop("cancel", None)
     own = _own(theirs)
-    work = asyncio.ensure_future(asyncio.to_thread(call, *arguments, cancel=own, **options))
+    work = _Work(functools.partial(call, *arguments, cancel=own, **options))
     return await _end(work, own, theirs)
 
 
@@ -85,6 +113,7 @@ class AsyncStream:
         self._theirs = token
         self._token = _own(token)
         self._stream: Stream | None = None
+        self._work: _Work[Piece | None] | None = None
 
     def _started(self) -> Stream:
         if self._stream is None:
@@ -98,8 +127,8 @@ class AsyncStream:
         stream = self._started()
         if self._theirs is not None and self._theirs.cancelled:
             self._token.cancel()
-        work = asyncio.ensure_future(asyncio.to_thread(next, stream, None))
-        piece = await _end(work, self._token, self._theirs)
+        self._work = _Work(functools.partial(next, stream, None))
+        piece = await _end(self._work, self._token, self._theirs)
         if piece is None:
             raise StopAsyncIteration
         return piece
@@ -115,6 +144,10 @@ class AsyncStream:
     async def aclose(self) -> None:
         """Ends the stream and lets go of what it holds."""
         if self._stream is not None:
+            if self._work is not None and not self._work.future.done():
+                # A task that was cancelled twice did not wait for it.
+                self._token.cancel()
+                await asyncio.wait([self._work.future])
             await asyncio.to_thread(self._stream.close)
 
     async def __aenter__(self) -> AsyncStream:
@@ -198,7 +231,10 @@ class AsyncModel:
 async def import_checkpoint(
     chain: Chain, path: str | os.PathLike[str], dtype: str | None = None, **options: Any
 ) -> Block | ImportReport:
-    """As `blyan.import_checkpoint`; cancelled, it appends nothing."""
+    """As `blyan.import_checkpoint`; cancelled before it commits, it appends nothing."""
+    if not options.get("dry_run"):
+        # A writer of this thread would be waited for on another one for ever.
+        chain._refuse_own_writer()
     return await _run(_import_checkpoint, chain, path, dtype, **options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -115,5 +116,51 @@ def test_cancelling_a_task_ends_its_work(model: blyan.MoEModelManager) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await work
             assert len(chain) in (0, 47)
+
+    asyncio.run(main())
+
+
+def test_a_writer_of_the_loops_thread_is_not_waited_for() -> None:
+    async def main() -> None:
+        with blyan.Chain.in_memory() as chain, chain.writer():
+            with pytest.raises(exceptions.BusyError):
+                await asyncio.wait_for(aio.import_checkpoint(chain, MODEL), 30)
+
+    asyncio.run(main())
+
+
+def test_a_call_that_waits_for_a_thread_is_left_out(model: blyan.MoEModelManager) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        wrapped = aio.AsyncModel(model)
+        token = blyan.CancelToken()
+        first = asyncio.create_task(wrapped.generate_batch(LONG * 50, ignore_eos=True, cancel=token))
+        await asyncio.sleep(0.05)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(wrapped.generate(PROMPT), 0.05)
+        assert not first.done()
+        token.cancel()
+        await first
+
+    asyncio.run(main())
+
+
+def test_a_stream_is_closed_though_its_task_was_cancelled_twice(model: blyan.MoEModelManager) -> None:
+    async def main() -> None:
+        session = aio.AsyncSession(model.session())
+
+        async def read() -> None:
+            async with session.stream(PROMPT * 20, 8) as stream:
+                async for _ in stream:
+                    pass
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await session.generate(PROMPT, 2)).tokens
 
     asyncio.run(main())

@@ -378,3 +378,34 @@ def test_many_threads_read_one_chain(chain: blyan.Chain) -> None:
     for thread in threads:
         thread.join()
     assert found == [expected] * 6
+
+
+def test_a_chain_stays_where_it_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        with blyan.Chain("data") as other:
+            blyan.import_checkpoint(other, MODEL)
+    monkeypatch.chdir(tmp_path / "here")
+    with blyan.Chain("data") as chain:
+        monkeypatch.chdir(tmp_path / "there")
+        assert chain.verify(full=True).ok
+        kept = chain.append(blyan.Draft("B", 24, "kept", b"weights"))
+        assert payload_file(tmp_path / "here" / "data", kept.payload_hash).exists()
+        chain.collect()
+    with blyan.Chain(tmp_path / "there" / "data") as other:
+        assert other.verify(full=True).ok
+
+
+def test_what_a_callback_says_is_heard_before_the_next_step(empty: blyan.Chain) -> None:
+    def raising(report: blyan.ImportProgress) -> None:
+        if report.blocks == report.total_blocks:
+            raise RuntimeError("at the last one")
+
+    with pytest.raises(RuntimeError):
+        blyan.import_checkpoint(empty, MODEL, progress=raising)
+    assert len(empty) == 0
+    token = blyan.CancelToken()
+    with pytest.raises(exceptions.Cancelled):
+        blyan.import_checkpoint(empty, MODEL, progress=lambda _: token.cancel(), cancel=token)
+    assert len(empty) == 0
