@@ -264,12 +264,13 @@ fn a_folder_that_is_not_empty_is_left_alone_unless_asked() {
         ("model-00001-of-00002.safetensors", "stale"),
         ("model.safetensors.index.json", "{}"),
         ("tokenizer.json", "{}"),
+        ("added_tokens.json", "{\"<x>\": 260}"),
     ] {
         fs::write(out.path().join(file), bytes).unwrap();
     }
     let error = export::checkpoint(&chain, &report.model, out.path(), &ExportOptions::default()).unwrap_err();
     assert!(matches!(error, ExportError::NotEmpty { .. }));
-    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 4);
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 5);
 
     let options = ExportOptions { overwrite: true, ..ExportOptions::default() };
     let exported = export::checkpoint(&chain, &report.model, out.path(), &options).unwrap();
@@ -283,9 +284,19 @@ fn a_folder_that_is_not_empty_is_left_alone_unless_asked() {
     assert_eq!(fs::read(out.path().join("notes.txt")).unwrap(), b"mine");
     assert_eq!(import(&chain, out.path(), None).model, report.model);
 
-    // An empty folder is as good as none.
+    // An empty folder is as good as none, also one that a link leads to.
     let empty = tempfile::tempdir().unwrap();
     export::checkpoint(&chain, &report.model, empty.path(), &ExportOptions::default()).unwrap();
+    #[cfg(unix)]
+    {
+        let links = tempfile::tempdir().unwrap();
+        let (place, link) = (links.path().join("place"), links.path().join("link"));
+        fs::create_dir(&place).unwrap();
+        std::os::unix::fs::symlink(&place, &link).unwrap();
+        export::checkpoint(&chain, &report.model, &link, &ExportOptions::default()).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(import(&chain, &place, None).model, report.model);
+    }
 }
 
 #[test]

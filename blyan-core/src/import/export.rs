@@ -94,7 +94,7 @@ pub fn checkpoint(
         own_head: model.spec.tie_word_embeddings && model.has_head,
         quantization_config: model.quantization_config(),
     };
-    staging.write("config.json", &mut files, |out| {
+    staging.write(CONFIG, &mut files, |out| {
         out.write_all(&config_json(&model.spec, details)?).map_err(Failure::Io)
     })?;
     for (file, payload) in &model.texts {
@@ -363,13 +363,19 @@ impl From<ExportError> for Failure {
 
 fn is_empty_or_absent(dir: &Path) -> Result<bool, ExportError> {
     match fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
+        Ok(entries) => Ok(entries.flatten().all(|entry| is_staging(&entry.file_name().to_string_lossy()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(source) => Err(ExportError::Io { path: dir.to_owned(), source }),
     }
 }
 
-/// A folder beside the destination, removed unless it becomes the destination.
+/// Whether a name is that of an export under way, or of one that was killed.
+fn is_staging(name: &str) -> bool {
+    name.starts_with(".export-") && name.ends_with(".partial")
+}
+
+/// A folder beside the destination, removed unless it becomes the destination; or inside one that is there, which may
+/// be a link or a mount point, and whose parent may not be ours to write to.
 struct Staging {
     folder: PathBuf,
     destination: PathBuf,
@@ -385,6 +391,7 @@ impl Drop for Staging {
 impl Staging {
     fn new(destination: &Path) -> Result<Self, ExportError> {
         let parent = match destination.parent() {
+            _ if destination.is_dir() => destination,
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
@@ -425,16 +432,18 @@ impl Staging {
         Ok(())
     }
 
-    /// Moves the finished files to the destination: as a folder if that is empty, else one by one.
+    /// Moves the finished files to the destination: as a folder if that is not there, else one by one.
     fn publish(self, files: &[String]) -> Result<(), ExportError> {
         let destination = &self.destination;
         let io = |source| ExportError::Io { path: destination.clone(), source };
-        if is_empty_or_absent(destination)? {
-            // Renaming onto an empty folder replaces it where the system allows it.
-            if destination.exists() {
-                fs::remove_dir(destination).map_err(io)?;
-            }
+        if !self.folder.starts_with(destination) {
             return fs::rename(&self.folder, destination).map_err(io);
+        }
+        // What says that this is a checkpoint comes last.
+        let mut in_order: Vec<&String> = files.iter().collect();
+        in_order.sort_by_key(|file| *file == CONFIG);
+        for file in in_order {
+            fs::rename(self.folder.join(file), destination.join(file)).map_err(io)?;
         }
         let new: BTreeSet<&str> = files.iter().map(String::as_str).collect();
         for entry in fs::read_dir(destination).map_err(io)? {
@@ -444,15 +453,22 @@ impl Staging {
                 fs::remove_file(entry.path()).map_err(io)?;
             }
         }
-        for file in files {
-            fs::rename(self.folder.join(file), destination.join(file)).map_err(io)?;
-        }
         Ok(())
     }
 }
 
-/// Whether a file is one that an importer would read as part of a checkpoint.
+const CONFIG: &str = "config.json";
+
+/// Files of a tokenizer that are not exported.
+const OTHER_TEXTS: [&str; 5] =
+    ["added_tokens.json", "chat_template.json", "tokenizer.model", "vocab.json", "merges.txt"];
+
+/// Whether a file is one that an importer would read as part of a checkpoint, ours or another.
 fn is_checkpoint_file(name: &str) -> bool {
     let shard = name.starts_with("model-") && name.ends_with(".safetensors");
-    shard || name == SINGLE || name == INDEX || texts::FILES.iter().any(|(_, file, _)| *file == name)
+    shard
+        || name == SINGLE
+        || name == INDEX
+        || OTHER_TEXTS.contains(&name)
+        || texts::FILES.iter().any(|(_, file, _)| *file == name)
 }
