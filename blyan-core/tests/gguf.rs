@@ -370,19 +370,24 @@ fn keys_are_honoured_or_refused_by_name() {
     let linear = [("llama.rope.scaling.type", Text("linear")), ("llama.rope.scaling.factor", F32(2.5))];
     let json = |spec: &ModelSpec| serde_json::to_value(&spec.rope.scaling).unwrap();
     assert_eq!(json(&spec_with(&linear, &[]).unwrap()), json!({"rope_type": "linear", "factor": 2.5}));
-    let yarn = [
-        ("llama.rope.scaling.type", Text("yarn")),
-        ("llama.rope.scaling.factor", F32(4.0)),
-        ("llama.rope.scaling.original_context_length", U32(8)),
-        ("llama.rope.scaling.yarn_beta_fast", F32(16.0)),
-        ("llama.rope.scaling.finetuned", U32(1)),
-    ];
-    let scaling = json(&spec_with(&yarn, &[]).unwrap());
+    let yarn = |original| {
+        [
+            ("llama.rope.scaling.type", Text("yarn")),
+            ("llama.rope.scaling.factor", F32(4.0)),
+            ("llama.rope.scaling.original_context_length", U32(original)),
+            ("llama.rope.scaling.yarn_beta_fast", F32(16.0)),
+            ("llama.rope.scaling.finetuned", U32(1)),
+        ]
+    };
+    let scaling = json(&spec_with(&yarn(8), &[]).unwrap());
     // 0.1 ln 4 + 1, as in the paper.
     assert!((scaling["attention_factor"].as_f64().unwrap() - 1.138_629_436_111_989).abs() < 1e-12);
     let (factor, original) = (&scaling["factor"], &scaling["original_max_position_embeddings"]);
     assert_eq!((factor, original), (&json!(4.0), &json!(8)));
     assert_eq!((&scaling["beta_fast"], &scaling["beta_slow"]), (&json!(16.0), &json!(1.0)));
+    // As in a folder: the factor says how far the context reaches.
+    let reach = |original| spec_with(&yarn(original), &[]).unwrap().max_position_embeddings;
+    assert_eq!((reach(8), reach(128)), (plain.max_position_embeddings.max(32), 512));
     let window = spec_with(&[("llama.attention.sliding_window", U32(5))], &[]).unwrap();
     assert_eq!(window.layers[0].sliding_window, Some(5));
     let clip = spec_with(&[("llama.attention.clamp_kqv", F32(0.8))], &[]).unwrap();

@@ -131,14 +131,7 @@ pub(super) fn read(
     let windows = windows(&keys, architecture, layers)?;
     let feed_forwards = feed_forwards(&keys, architecture, layers)?;
     let rope = rope::read(&keys, defaults(architecture).rope_theta, max_position_embeddings, ignored)?;
-    // YaRN's factor says how far the context reaches; published configs often leave the first training's length.
-    let max_position_embeddings = match rope.scaling {
-        RopeScaling::Yarn { factor, original_max_position_embeddings: original, .. } => {
-            let reach = (original as f64 * factor).min(keys::MAX_COUNT as f64);
-            max_position_embeddings.max(reach as usize)
-        }
-        _ => max_position_embeddings,
-    };
+    let max_position_embeddings = reach(&rope.scaling, max_position_embeddings);
     let spec = ModelSpec {
         spec_version: 1,
         architecture,
@@ -161,6 +154,17 @@ pub(super) fn read(
     keys.refuse_unknown(is_harmless, ignored)?;
     spec.check()?;
     Ok(spec)
+}
+
+/// How far the context reaches: YaRN's factor says so; published configs often leave the first training's length.
+pub(crate) fn reach(scaling: &RopeScaling, max_position_embeddings: usize) -> usize {
+    match *scaling {
+        RopeScaling::Yarn { factor, original_max_position_embeddings: original, .. } => {
+            let reach = (original as f64 * factor).min(keys::MAX_COUNT as f64);
+            max_position_embeddings.max(reach as usize)
+        }
+        _ => max_position_embeddings,
+    }
 }
 
 /// Defaults of transformers' config classes.

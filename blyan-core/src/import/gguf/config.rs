@@ -5,6 +5,7 @@ use super::error::GgufError;
 use super::metadata::Metadata;
 use super::rope;
 use crate::format::{Architecture, AttentionSpec, FeedForward, LayerSpec, ModelSpec, QkNorm, TokenSpec};
+use crate::import::config::reach;
 use crate::import::weights::Weights;
 
 /// Most layers that are read, before the spec counts blocks: keeps a hostile number from costing memory.
@@ -101,15 +102,16 @@ pub(super) fn read(
         // Without an embedding the plan says that it is missing.
         (rows, count) => rows.or(count).unwrap_or(1),
     };
+    let rope = rope::read(&config, attention.head_dim, context)?;
     let spec = ModelSpec {
         spec_version: 1,
         architecture,
         vocab_size,
         hidden_size,
-        max_position_embeddings: context,
+        max_position_embeddings: reach(&rope.scaling, context),
         rms_norm_eps: metadata.number(&epsilon)?.ok_or_else(|| metadata.missing(&epsilon))?,
         tie_word_embeddings: !config.has(head),
-        rope: rope::read(&config, attention.head_dim, context)?,
+        rope,
         attention,
         layers: feed_forwards
             .into_iter()
