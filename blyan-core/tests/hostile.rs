@@ -578,6 +578,10 @@ fn specs_and_texts_that_are_none() {
     model.refused(text(BlockKind::TOKENIZER, "tokenizer", b"{"), "Text");
     model.refused(text(BlockKind::CHAT_TEMPLATE, "chat_template", b"\xff"), "Text");
     model.refused(text(BlockKind::CHAT_TEMPLATE, "tokenizer", b""), "Name");
+    let template = || text(BlockKind::CHAT_TEMPLATE, "chat_template", b"{{ messages }}");
+    model.refused(template().with_version("1.0.1".parse().unwrap()), "FirstVersion");
+    let first = model.chain.append(template()).unwrap();
+    model.refused(template().with_parent(first, ParentRole::Predecessor), "UnexpectedParent");
     model.refused(text(BlockKind::GENERATION_CONFIG, "generation_config", b"{\"a\":1,\"a\":2}"), "Text");
     model.chain.append(text(BlockKind::TOKENIZER, "tokenizer", b"{}")).unwrap();
 }

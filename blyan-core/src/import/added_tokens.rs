@@ -65,6 +65,7 @@ struct Entry {
 /// The parts of `tokenizer.json` that say which tokens there are.
 #[derive(Deserialize)]
 struct Tokenizer {
+    #[serde(default)]
     added_tokens: Vec<Entry>,
     model: Model,
 }

@@ -14,7 +14,7 @@ use crate::format::Slot;
 /// Longest config.json, and longest text of those that are small.
 pub(super) const MAX_CONFIG_BYTES: u64 = 4 << 20;
 const MAX_TOKENIZER_CONFIG_BYTES: u64 = 64 << 20;
-const MAX_TOKENIZER_BYTES: u64 = 512 << 20;
+const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 
 /// Slot, file name and longest length of each text, in the order in which they are appended.
 pub(super) const FILES: [(Slot, &str, u64); 5] = [

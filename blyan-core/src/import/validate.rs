@@ -490,6 +490,13 @@ impl Text {
             _ => "application/json",
         };
         check_header(header, ChainId::Parameter, media_type)?;
+        // Models share a text: equal ones have one name.
+        if let Some(parent) = header.parents.first() {
+            return Err(InvalidBlock::UnexpectedParent { block: parent.hash });
+        }
+        if header.version != Version::new(1, 0, 0) {
+            return Err(InvalidBlock::FirstVersion { found: header.version.clone() });
+        }
         let slot = slot_of(header)?;
         texts::check(slot, "payload", payload)
             .map(drop)
