@@ -285,10 +285,13 @@ fn damaged_files_are_moved_aside() {
     assert_eq!(open().get(0, 0).unwrap().calls, 1);
 }
 
-/// Asks for counts, and for a flush, when it hears of something: what it got, or `None` if it had to wait.
+/// How many experts were found, and whether a flush succeeded; `None` if that had to wait.
+type Answer = Option<(usize, bool)>;
+
+/// Asks for counts, and for a flush, when it hears of something.
 struct Listener {
     tracker: Arc<UsageTracker>,
-    answers: Arc<Mutex<Vec<Option<(usize, bool)>>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
 }
 
 impl tracing::Subscriber for Listener {
