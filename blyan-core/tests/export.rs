@@ -198,6 +198,7 @@ fn int4_models_are_written_as_pack_quantized() {
         let groups = quantization["config_groups"].as_object().unwrap();
         let of_format = |format: &str| groups.values().find(|group| group["format"] == format).unwrap();
         let packed = of_format("pack-quantized");
+        assert_eq!(groups["group_0"], *packed, "that of the experts, as transformers 5 takes it");
         let weights_config = &packed["weights"];
         assert_eq!(
             ["num_bits", "type", "strategy", "group_size", "symmetric"]

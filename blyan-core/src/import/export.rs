@@ -207,6 +207,8 @@ impl Model {
             (layers(DType::I4), 4, "int", "pack-quantized"),
         ];
         types.retain(|(layers, ..)| !layers.is_empty());
+        // transformers 5 takes the first group's type for all experts.
+        types.sort_by_key(|(layers, ..)| std::cmp::Reverse(layers.len()));
         let (mixed, format) = match types.as_slice() {
             [] => return None,
             [(.., format)] => (false, *format),
