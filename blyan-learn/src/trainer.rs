@@ -565,8 +565,8 @@ fn check(
         return Err(out_of_range("threads", &threads, "1 to 65536"));
     }
     let Schedule { peak, floor, .. } = options.schedule;
-    // Steps are made in f32.
-    let positive = |x: f64| (x as f32).is_normal() && x > 0.0;
+    let positive = |x: f64| x.is_finite() && x > 0.0;
+    // Moments are f32: a rate that becomes 1 would leave them as they are, an eps that becomes 0 divide 0 by it.
     let share = |x: f64| (0.0..1.0).contains(&x) && (x as f32) < 1.0;
     if !positive(peak) {
         return Err(out_of_range("schedule.peak", &peak, "a positive number"));
@@ -578,7 +578,7 @@ fn check(
     for (option, value, good) in [
         ("adamw.beta1", beta1, share(beta1)),
         ("adamw.beta2", beta2, share(beta2)),
-        ("adamw.eps", eps, positive(eps)),
+        ("adamw.eps", eps, positive(eps) && (eps as f32).is_normal()),
         ("adamw.weight_decay", weight_decay, weight_decay.is_finite() && weight_decay >= 0.0),
         ("balance", options.balance, options.balance.is_finite() && options.balance >= 0.0),
     ] {
