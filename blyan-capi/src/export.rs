@@ -78,8 +78,8 @@ pub struct blyan_export_info {
     pub files_len: usize,
 }
 
-/// Writes a model as a checkpoint folder that transformers loads; the folder is complete or untouched.
-/// `options` and `report` may be NULL.
+/// Writes a model as a checkpoint folder that transformers loads; the folder is complete or untouched. One that is
+/// there gets its files when all are written, one by one and config.json last. `options` and `report` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_export_checkpoint(
     chain: *const blyan_chain,

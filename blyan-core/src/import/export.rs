@@ -67,7 +67,8 @@ pub struct ExportReport {
 }
 
 /// Writes a model as a checkpoint folder, created if it is not there. Everything is written under
-/// another name first: the folder is complete or untouched.
+/// another name first: the folder is complete or untouched. One that is there gets its files when all are written, one by
+/// one and config.json last.
 ///
 /// # Errors
 ///
