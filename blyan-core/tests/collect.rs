@@ -356,20 +356,3 @@ fn what_follows_a_model_without_having_its_weights_does_not_take_them() {
     MoEModelManager::open(&here, &options).unwrap();
     assert!(here.payload(&next).is_ok());
 }
-
-#[test]
-fn many_that_say_to_follow_a_model_are_looked_at_once() {
-    let chain = Chain::in_memory().unwrap();
-    let model = import_into(&chain, &fixture("olmoe"), None);
-    let mut writer = chain.writer().unwrap();
-    // With a look at all of them for each of them this takes minutes.
-    for number in 0..3000_u32 {
-        let draft = Draft::new(ChainId::Meta, BlockKind(0x4001), "model", number.to_le_bytes())
-            .with_parent(model, ParentRole::Predecessor);
-        writer.append(draft).unwrap();
-    }
-    writer.commit().unwrap();
-    let start = std::time::Instant::now();
-    assert_eq!(*Snapshot::only_model(&chain).unwrap().base().unwrap(), model);
-    assert!(start.elapsed().as_secs() < 20);
-}

@@ -306,3 +306,20 @@ fn a_release_names_a_model() {
     let error = release(&chain, &model, "Not a name", Version::new(1, 2, 0)).unwrap_err();
     assert!(matches!(error, ManagerError::Chain(_)), "{error:?}");
 }
+
+#[test]
+fn many_that_say_to_follow_a_model_are_looked_at_once() {
+    let chain = Chain::in_memory().unwrap();
+    let model = import_into(&chain, &fixture("olmoe"), None);
+    let mut writer = chain.writer().unwrap();
+    // A look at all of them for each of them is nine million blocks.
+    for number in 0..3000_u32 {
+        let draft = Draft::new(ChainId::Meta, BlockKind(0x4001), "model", number.to_le_bytes())
+            .with_parent(model, ParentRole::Predecessor);
+        writer.append(draft).unwrap();
+    }
+    writer.commit().unwrap();
+    let start = std::time::Instant::now();
+    assert_eq!(*Snapshot::only_model(&chain).unwrap().base().unwrap(), model);
+    assert!(start.elapsed().as_secs() < 20);
+}

@@ -332,27 +332,19 @@ void streams(const blyan::chain &chain)
     broken.setstate(std::ios_base::badbit);
     std::ofstream unopened("no such folder/bundle", std::ios_base::binary);
     EXPECT(unopened.fail() && !unopened.bad());
-    for (std::ostream *failed : std::vector<std::ostream *>{&broken, &unopened}) {
-        bool caught = false;
+    const auto fails = [](const auto &call) {
         try {
-            chain.bundle(*failed);
+            call();
         } catch (const std::ios_base::failure &) {
-            caught = true;
+            return true;
         }
-        EXPECT(caught);
-    }
+        return false;
+    };
+    EXPECT(fails([&] { chain.bundle(broken); }) && fails([&] { chain.bundle(unopened); }));
     std::istream nowhere(nullptr);
     std::ifstream missing("no such folder/bundle", std::ios_base::binary);
     EXPECT(missing.fail() && !missing.bad());
-    for (std::istream *failed : std::vector<std::istream *>{&nowhere, &missing}) {
-        bool caught = false;
-        try {
-            other.unbundle(*failed);
-        } catch (const std::ios_base::failure &) {
-            caught = true;
-        }
-        EXPECT(caught);
-    }
+    EXPECT(fails([&] { other.unbundle(nowhere); }) && fails([&] { other.unbundle(missing); }));
     blyan::bundle_options stopping;
     stopping.on_progress = [](const blyan::progress &) { return false; };
     EXPECT(status_of([&] { chain.bundle(stream, stopping); }) == BLYAN_STATUS_STOPPED);

@@ -94,6 +94,17 @@ impl Parents<'_> {
             .map(|block| &**block)
             .ok_or(ChainError::NotFound { block: *parent })
     }
+
+    fn read(&self, block: &Block) -> Result<Payload, ChainError> {
+        let parent = &block.hash();
+        if !tables::is_inline(block.header()) {
+            // It may still be on its way to the medium.
+            self.writer.payloads.wait()?;
+        }
+        let stored = self.writer.find(parent)?.ok_or(ChainError::NotFound { block: *parent })?;
+        let payload = stored.payload(&self.writer.chain.0.payloads);
+        payload.map_err(|error| self.writer.chain.explain(error))
+    }
 }
 
 impl ParentView for Parents<'_> {
@@ -107,19 +118,6 @@ impl ParentView for Parents<'_> {
             self.failed.borrow_mut().get_or_insert(error);
             ChainError::NotFound { block: *parent }
         })
-    }
-}
-
-impl Parents<'_> {
-    fn read(&self, block: &Block) -> Result<Payload, ChainError> {
-        let parent = &block.hash();
-        if !tables::is_inline(block.header()) {
-            // It may still be on its way to the medium.
-            self.writer.payloads.wait()?;
-        }
-        let stored = self.writer.find(parent)?.ok_or(ChainError::NotFound { block: *parent })?;
-        let payload = stored.payload(&self.writer.chain.0.payloads);
-        payload.map_err(|error| self.writer.chain.explain(error))
     }
 }
 
