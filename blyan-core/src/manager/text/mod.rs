@@ -1,5 +1,6 @@
 //! Owns the way between text and token ids: [`Tokenizer`], [`StreamDecoder`], [`StopStrings`].
 
+mod growth;
 mod pattern;
 mod stop;
 mod stream;
@@ -10,15 +11,13 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use tokenizers::PostProcessor;
+
 pub use stop::{StopError, StopStrings, Stopped};
 pub use stream::StreamDecoder;
 
 /// Largest `tokenizer.json` that is read; the largest published ones have some 35 MB.
 pub const MAX_TOKENIZER_BYTES: usize = 256 << 20;
-
-/// Most that the replacements of a tokenizer may multiply the length of a text by. A short file can ask
-/// for two to the power of its length.
-const MAX_GROWTH: f64 = 65536.0;
 
 /// Text or tokens that the tokenizer of a model cannot handle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,40 +94,22 @@ fn shorten(message: &str) -> String {
     message.chars().take(300).collect()
 }
 
-/// By how much the replacements of a normalizer or decoder, one after the other, can lengthen a text.
-fn growth(step: &serde_json::Value) -> f64 {
-    match step {
-        serde_json::Value::Array(steps) => steps.iter().map(growth).product(),
-        serde_json::Value::Object(fields) => match fields.get("content").and_then(|content| content.as_str())
-        {
-            Some(content) if fields.contains_key("pattern") => {
-                let pattern = fields.get("pattern").and_then(|pattern| pattern.get("String")?.as_str());
-                match pattern.map(str::len) {
-                    Some(len) if len > 0 => (content.len() as f64 / len as f64).max(1.0),
-                    // An expression may match nothing, between any two characters.
-                    _ => 1.0 + content.len() as f64,
-                }
-            }
-            _ => fields.values().map(growth).product(),
-        },
-        _ => 1.0,
-    }
-}
-
 impl Tokenizer {
     /// Reads `tokenizer.json` for a model whose embedding has `vocab_size` rows.
     ///
     /// # Errors
     ///
     /// [`TextError::Tokenizer`] if the bytes are no tokenizer, or one that gives the same text other
-    /// tokens each time (dropout), or one whose replacements can make a text longer without bound, or
+    /// tokens each time (dropout), or one whose steps can make a text longer without bound, or
     /// one with a pattern that cannot be matched as Hugging Face's library would.
     pub fn from_json(bytes: &[u8], vocab_size: usize) -> Result<Self, TextError> {
         let refuse = |reason: String| TextError::Tokenizer { reason };
         if bytes.len() > MAX_TOKENIZER_BYTES {
             return Err(refuse(format!("{} bytes are more than {MAX_TOKENIZER_BYTES}", bytes.len())));
         }
-        let pattern::Rewritten { file, patterns } = pattern::rewrite_file(bytes).map_err(refuse)?;
+        let steps = pattern::Steps::read(bytes).map_err(refuse)?;
+        growth::check(&steps).map_err(refuse)?;
+        let pattern::Rewritten { file, patterns } = pattern::rewrite_file(bytes, steps).map_err(refuse)?;
         let bytes = file.as_deref().unwrap_or(bytes);
         let mut tokenizer = caught(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(refuse)?;
         if let tokenizers::ModelWrapper::BPE(bpe) = tokenizer.get_model()
@@ -136,15 +117,9 @@ impl Tokenizer {
         {
             return Err(refuse("model.dropout makes encoding random: set it to null".to_owned()));
         }
-        let growth = caught(|| {
-            let steps = [
-                serde_json::to_value(tokenizer.get_normalizer())?,
-                serde_json::to_value(tokenizer.get_decoder())?,
-            ];
-            Ok(steps.iter().map(growth).fold(1.0, f64::max))
-        });
-        if growth.map_err(refuse)? > MAX_GROWTH {
-            return Err(refuse(format!("its replacements can make a text over {MAX_GROWTH} times as long")));
+        let added = tokenizer.get_post_processor().map_or(0, |steps| steps.added_tokens(false));
+        if added > growth::MAX_ADDED_TOKENS {
+            return Err(refuse(format!("its post_processor adds {added} tokens to a text")));
         }
         caught(|| tokenizer.with_truncation(None).map(|_| ())).map_err(refuse)?;
         tokenizer.with_padding(None);

@@ -22,15 +22,26 @@ const WORD_IN_CLASS: &str = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}";
 /// What `\w` holds outside of one: six numbers of Latin-1 too.
 const WORD: &str = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE]";
 
-/// The parts of the file that have patterns: what is not named here, the vocabulary above all, is only skipped.
+/// The parts of the file that say what is done to a text: what is not named here, the vocabulary above all, is only
+/// skipped.
 #[derive(serde::Deserialize)]
-struct Steps {
+pub(super) struct Steps {
     #[serde(default)]
-    normalizer: Value,
+    pub(super) added_tokens: Value,
     #[serde(default)]
-    pre_tokenizer: Value,
+    pub(super) normalizer: Value,
     #[serde(default)]
-    decoder: Value,
+    pub(super) pre_tokenizer: Value,
+    #[serde(default)]
+    pub(super) post_processor: Value,
+    #[serde(default)]
+    pub(super) decoder: Value,
+}
+
+impl Steps {
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| super::shorten(&error.to_string()))
+    }
 }
 
 /// The pattern of a byte-level step that has none of its own.
@@ -45,10 +56,9 @@ pub(super) struct Rewritten {
     pub(super) patterns: Vec<String>,
 }
 
-/// The file with every pattern rewritten.
-pub(super) fn rewrite_file(bytes: &[u8]) -> Result<Rewritten, String> {
+/// The file, which has these steps, with every pattern rewritten.
+pub(super) fn rewrite_file(bytes: &[u8], mut steps: Steps) -> Result<Rewritten, String> {
     let refuse = |error: serde_json::Error| super::shorten(&error.to_string());
-    let mut steps: Steps = serde_json::from_slice(bytes).map_err(refuse)?;
     let (mut changed, mut patterns) = (false, Vec::new());
     for step in [&mut steps.normalizer, &mut steps.pre_tokenizer] {
         rewrite_within(step, &mut changed, &mut patterns)?;

@@ -284,6 +284,53 @@ fn replacements_that_grow_without_bound_are_refused() {
     }
 }
 
+/// Each of these took any memory, the first two from a few bytes on, the others for the first text.
+#[test]
+fn steps_that_take_any_memory_are_refused() {
+    let read = |part: &str, step: Json| {
+        let mut file: Json = serde_json::from_slice(KJV).unwrap();
+        file[part] = step;
+        if part == "normalizer" {
+            file["added_tokens"][0]["normalized"] = json!(true);
+        }
+        Tokenizer::from_json(file.to_string().as_bytes(), 2048)
+    };
+    let template = |pieces: Json, ids: usize| {
+        json!({
+            "type": "TemplateProcessing", "single": pieces, "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {"x": {"id": "x", "ids": vec![0; ids], "tokens": ["x"]}}
+        })
+    };
+    let (text, special) =
+        (json!({"Sequence": {"id": "A", "type_id": 0}}), json!({"SpecialToken": {"id": "x", "type_id": 0}}));
+    let prepend = |text: &str| json!({"type": "Prepend", "prepend": text});
+    let spaces = |content: &str| json!({"type": "Replace", "pattern": {"String": " "}, "content": content});
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true});
+    // SentencePiece's table: an empty trie, and one text of letters.
+    let charsmap = json!({"precompiled_charsmap": format!("AAAAAGFh{}", "YWFh".repeat(1000))});
+    let sequence = |name: &str, steps: &[Json]| {
+        let mut sequence = json!({"type": "Sequence"});
+        sequence[name] = steps.into();
+        sequence
+    };
+    for (part, step) in [
+        ("normalizer", sequence("normalizers", &vec![byte_level.clone(); 16])),
+        ("normalizer", sequence("normalizers", &[prepend(&" ".repeat(1000)), spaces("xyz")])),
+        ("normalizer", charsmap),
+        ("pre_tokenizer", sequence("pretokenizers", &vec![byte_level; 16])),
+        ("decoder", sequence("decoders", &vec![json!({"suffix": ""}); 16])),
+        ("post_processor", template(json!(vec![special.clone(); 100]), 100)),
+        ("post_processor", template(json!(vec![text.clone(); 100]), 1)),
+    ] {
+        match read(part, step) {
+            Err(TextError::Tokenizer { reason }) => assert!(reason.starts_with("its "), "{part}: {reason}"),
+            other => panic!("{part}: {other:?}"),
+        }
+    }
+    assert!(read("normalizer", sequence("normalizers", &[prepend("\u{2581}"), spaces("\u{2581}")])).is_ok());
+    assert!(read("post_processor", template(json!([special.clone(), text, special]), 1)).is_ok());
+}
+
 /// A tokenizer whose tokens are the pieces that a pattern splits a text into, from 1 on; others are 0.
 fn with_pattern(pattern: &str, pieces: &[&str]) -> Result<Tokenizer, TextError> {
     let mut vocabulary = serde_json::Map::new();
@@ -455,13 +502,13 @@ fn only_patterns_of_a_file_change() {
         "decoder": {"type": "Replace", "pattern": {"String": "^"}, "content": "^"},
         "model": {"vocab": [["^", -1.234567890123456], ["$", -0.1]], "Regex": "^"}
     });
-    let pattern::Rewritten { file: rewritten, patterns } =
-        pattern::rewrite_file(file.to_string().as_bytes()).unwrap();
+    let rewrite = |bytes: &[u8]| pattern::rewrite_file(bytes, pattern::Steps::read(bytes).unwrap());
+    let pattern::Rewritten { file: rewritten, patterns } = rewrite(file.to_string().as_bytes()).unwrap();
     let rewritten = rewritten.unwrap();
     assert_eq!(patterns, [r"(?:\A|(?m:^)(?!\z))x"]);
     let mut expected = file;
     expected["normalizer"]["pattern"]["Regex"] = json!(r"(?:\A|(?m:^)(?!\z))x");
     assert_eq!(serde_json::from_slice::<Json>(&rewritten).unwrap(), expected);
     let unchanged = pattern::Rewritten { file: None, patterns: Vec::new() };
-    assert_eq!(pattern::rewrite_file(br#"{"pattern": {"Regex": "a"}}"#), Ok(unchanged));
+    assert_eq!(rewrite(br#"{"pattern": {"Regex": "a"}}"#), Ok(unchanged));
 }
