@@ -11,7 +11,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tokenizers::PostProcessor;
+use tokenizers::{Model, PostProcessor};
 
 pub use stop::{StopError, StopStrings, Stopped};
 pub use stream::StreamDecoder;
@@ -187,10 +187,12 @@ impl Tokenizer {
     /// [`TextError::TokenOutOfRange`], or [`TextError::Decode`] if the tokenizer fails.
     pub fn decode(&self, tokens: &[u32], skip_special_tokens: bool) -> Result<String, TextError> {
         self.check(tokens)?;
+        let skipped = |token: u32| skip_special_tokens && self.is_special(token);
+        let tokens: Vec<u32> = tokens.iter().copied().filter(|&token| !skipped(token)).collect();
         if tokens.is_empty() {
             return Ok(String::new());
         }
-        caught(|| self.0.tokenizer.decode(tokens, skip_special_tokens))
+        caught(|| self.0.tokenizer.decode(&tokens, skip_special_tokens))
             .map_err(|reason| TextError::Decode { reason })
     }
 
@@ -219,7 +221,15 @@ impl Tokenizer {
 
     /// How a token is written in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
-        self.0.tokenizer.id_to_token(id)
+        let inner = &self.0.tokenizer;
+        let added = inner.get_added_vocabulary().get_added_tokens_decoder().get(&id);
+        added.map(|token| token.content.clone()).or_else(|| inner.get_model().id_to_token(id))
+    }
+
+    /// Whether a token is special. The library goes by texts, of which a token that the normalizer rewrites has two.
+    fn is_special(&self, id: u32) -> bool {
+        let added = self.0.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
+        added.get(&id).is_some_and(|token| token.special)
     }
 
     /// Every token with its id, ascending.

@@ -231,6 +231,9 @@ impl StreamDecoder {
     /// As [`Tokenizer::decode`].
     pub fn push(&mut self, token: u32) -> Result<String, TextError> {
         self.tokenizer.check(&[token])?;
+        if self.skip_special_tokens && self.tokenizer.is_special(token) {
+            return Ok(String::new());
+        }
         let inner = &self.tokenizer.0.tokenizer;
         match &mut self.chain {
             Chain::Whole(tokens) => {

@@ -189,6 +189,20 @@ fn special_tokens_follow_the_post_processor() {
     assert_eq!(tokenizer.vocabulary().len(), 2048);
 }
 
+/// The library decodes such a token as what the normalizer makes of it, and then does not know it for special.
+#[test]
+fn special_tokens_that_are_normalized_are_special() {
+    let mut file: Json = serde_json::from_slice(KJV).unwrap();
+    file["normalizer"] = json!({"type": "Prepend", "prepend": "x"});
+    file["added_tokens"][0]["normalized"] = json!(true);
+    let tokenizer = Tokenizer::from_json(file.to_string().as_bytes(), 2048).unwrap();
+    let word = tokenizer.token_id("a").unwrap();
+    assert_eq!(tokenizer.decode(&[0, word, 0], true).unwrap(), "a");
+    assert_eq!(tokenizer.decode(&[0], true).unwrap(), "");
+    assert_eq!(streamed(&tokenizer, &[0, word, 0], true).unwrap(), "a");
+    assert_eq!((tokenizer.token_id("<s>"), tokenizer.token(0).as_deref()), (Some(0), Some("<s>")));
+}
+
 #[test]
 fn tokens_outside_the_vocabulary_of_the_model_are_refused() {
     let token = kjv().encode(" the", false).unwrap()[0];
