@@ -805,7 +805,8 @@ typedef struct {
     float min_p;
     // Makes tokens that were seen already less likely if above 1, the default.
     float repetition_penalty;
-    // Texts that end the generation; they are not part of its text.
+    // Texts that end the generation; they are not part of its text. Special tokens of the tokenizer, which are
+    // never text, do too when they are chosen.
     const blyan_str *stop;
     // How many.
     size_t stop_len;

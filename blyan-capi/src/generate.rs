@@ -200,7 +200,8 @@ pub struct blyan_generate_options {
     pub min_p: f32,
     /// Makes tokens that were seen already less likely if above 1, the default.
     pub repetition_penalty: f32,
-    /// Texts that end the generation; they are not part of its text.
+    /// Texts that end the generation; they are not part of its text. Special tokens of the tokenizer, which are
+    /// never text, do too when they are chosen.
     pub stop: *const blyan_str,
     /// How many.
     pub stop_len: usize,

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::checkpoints::{fixture, import_into, imported, open, tiny_kjv};
+use crate::folders::Checkpoint;
 use blyan_core::manager::chat::ChatRequest;
 use blyan_core::manager::{
     FinishReason, GenerateOptions, ManagerError, ManagerOptions, MoEModelManager, SharedSession,
 };
 use blyan_core::{BlockKind, Chain, ChainId};
+use serde_json::{Value, json};
 
 fn options(max_tokens: usize) -> GenerateOptions {
     GenerateOptions { max_tokens: Some(max_tokens), ..GenerateOptions::default() }
@@ -62,6 +64,38 @@ fn tokens_that_end_a_text_end_it() {
     let beyond = model.generate([token], &on).unwrap();
     assert_eq!(beyond.tokens.len(), 30);
     assert_eq!(beyond.tokens[..generation.tokens.len()], generation.tokens);
+}
+
+/// Special tokens are no text, so that such a stop string was never found.
+#[test]
+fn a_stop_string_may_be_a_special_token() {
+    let mut checkpoint = Checkpoint::of("llama");
+    let special = json!({
+        "id": 1, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true
+    });
+    let mut vocabulary: serde_json::Map<String, Value> =
+        (0..256_u32).map(|id| (format!("t{id}"), id.into())).collect();
+    vocabulary.remove("t1");
+    vocabulary.insert("</s>".to_owned(), 1.into());
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "t0"}
+    });
+    checkpoint.files.insert("tokenizer.json".to_owned(), tokenizer.to_string().into_bytes());
+    let (chain, _) = imported(checkpoint.write().path(), None);
+    let model = open(&chain, |_| ());
+    let mut options = options(30);
+    let mut generations = (2..250).map(|token| (token, model.generate([token], &options).unwrap()));
+    let ends = generations.find(|(_, generation)| generation.finish_reason == FinishReason::StopToken);
+    let (token, ended) = ends.expect("some prompt ends");
+    options.ignore_eos = true;
+    options.stop = vec!["</s>".to_owned()];
+    let stopped = model.generate([token], &options).unwrap();
+    assert_eq!(stopped.finish_reason, FinishReason::StopString);
+    assert_eq!((&stopped.tokens, &stopped.text), (&ended.tokens, &ended.text));
+    assert!(stopped.receipt.replay(&chain, &ManagerOptions::default()).unwrap().is_ok());
 }
 
 #[test]

@@ -181,8 +181,8 @@ impl MoEModelManager {
     /// Continues a prompt: a text, or token ids.
     ///
     /// Greedy by default and until the model ends the text or its context is full. `stop` is a text or
-    /// several that end the generation; `logprobs` asks for log probabilities of that many best tokens;
-    /// `cancel` is a `CancelToken`. Ctrl-C interrupts it.
+    /// several that end the generation, as special tokens among them do when they are chosen; `logprobs` asks
+    /// for log probabilities of that many best tokens; `cancel` is a `CancelToken`. Ctrl-C interrupts it.
     ///
     /// >>> model.generate([3, 17], max_tokens=2, temperature=0.8, seed=7).finish_reason
     /// 'max_tokens'

@@ -34,6 +34,8 @@ pub struct Piece {
 struct TextOut {
     decoder: StreamDecoder,
     stops: StopStrings,
+    /// Stop strings that are special tokens, which are no text.
+    special_stops: Vec<u32>,
 }
 
 /// One generation.
@@ -81,9 +83,11 @@ impl Job {
             return Err(ManagerError::ContextFull { prompt_tokens: prompt.len(), max_tokens, capacity });
         }
         let text_out = match tokenizer {
-            Some(tokenizer) => {
-                Some(TextOut { decoder: tokenizer.stream(true), stops: StopStrings::new(&options.stop)? })
-            }
+            Some(tokenizer) => Some(TextOut {
+                decoder: tokenizer.stream(true),
+                stops: StopStrings::new(&options.stop)?,
+                special_stops: options.stop.iter().filter_map(|stop| tokenizer.special(stop)).collect(),
+            }),
             None if options.stop.is_empty() => None,
             None => return Err(ManagerError::NoTokenizer),
         };
@@ -129,7 +133,7 @@ impl Job {
             if !is_stop_token {
                 text = out.stops.push(&out.decoder.push(token)?);
             }
-            stopped = out.stops.stopped().is_some();
+            stopped = out.stops.stopped().is_some() || out.special_stops.contains(&token);
         }
         self.finish_reason = if is_stop_token {
             Some(FinishReason::StopToken)

@@ -61,7 +61,8 @@ pub struct GenerateOptions {
     pub max_tokens: Option<usize>,
     /// How tokens are chosen.
     pub sampling: SamplingOptions,
-    /// Texts that end the generation; they are not part of its text.
+    /// Texts that end the generation; they are not part of its text. Special tokens of the tokenizer, which are
+    /// never text, do too when they are chosen.
     pub stop: Vec<String>,
     /// Goes on after a token that ends a text.
     pub ignore_eos: bool,

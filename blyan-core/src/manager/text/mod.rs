@@ -226,6 +226,11 @@ impl Tokenizer {
         added.map(|token| token.content.clone()).or_else(|| inner.get_model().id_to_token(id))
     }
 
+    /// The special token written so.
+    pub(super) fn special(&self, token: &str) -> Option<u32> {
+        self.token_id(token).filter(|&id| self.is_special(id))
+    }
+
     /// Whether a token is special. The library goes by texts, of which a token that the normalizer rewrites has two.
     fn is_special(&self, id: u32) -> bool {
         let added = self.0.tokenizer.get_added_vocabulary().get_added_tokens_decoder();
