@@ -89,6 +89,19 @@ fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     }
 }
 
+/// Bytes of a text that is worth a thread of its own.
+const LONG_TEXT_BYTES: usize = 4096;
+
+/// [`caught`] on a thread of its own. The library keeps the words that it met in thread-locals, for each BPE, and takes
+/// none out when the BPE is dropped: those of a document would stay for as long as the caller's thread.
+fn caught_aside<T: Send>(run: impl FnOnce() -> tokenizers::Result<T> + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || caught(run));
+        let thread = thread.map_err(|error| format!("there is no thread to run it on: {error}"))?;
+        thread.join().unwrap_or_else(|_| Err("the tokenizers library failed".to_owned()))
+    })
+}
+
 /// Errors of the library quote whole files.
 fn shorten(message: &str) -> String {
     message.chars().take(300).collect()
@@ -142,8 +155,9 @@ impl Tokenizer {
     /// [`TextError::TokenOutOfRange`] if it gives a token that the model has no embedding for.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TextError> {
         self.check_matches(text)?;
-        let encoding = caught(|| self.0.tokenizer.encode_fast(text, add_special_tokens))
-            .map_err(|reason| TextError::Encode { reason })?;
+        let encode = || self.0.tokenizer.encode_fast(text, add_special_tokens);
+        let encoding = if text.len() < LONG_TEXT_BYTES { caught(encode) } else { caught_aside(encode) };
+        let encoding = encoding.map_err(|reason| TextError::Encode { reason })?;
         let tokens = encoding.get_ids().to_vec();
         self.check(&tokens)?;
         Ok(tokens)
