@@ -455,6 +455,49 @@ fn a_tied_head_that_is_written_out_is_left_out() {
     assert!(matches!(error, ImportError::TiedHeadDiffers));
 }
 
+/// transformers 5 saves the templates of a tokenizer so, and reads them back so.
+#[test]
+fn chat_templates_in_a_folder_of_their_own_keep_their_names() {
+    let mut checkpoint = Checkpoint::of("llama");
+    let config = br#"{"bos_token": "<s>", "chat_template": "old"}"#;
+    checkpoint.files.insert("tokenizer_config.json".to_owned(), config.to_vec());
+    checkpoint.files.insert("chat_template.jinja".to_owned(), b"plain".to_vec());
+    let dir = checkpoint.write();
+    let folder = dir.path().join("additional_chat_templates");
+    fs::create_dir(&folder).unwrap();
+    for (file, text) in [("tool_use.jinja", "tools"), ("rag.v2.jinja", "documents"), ("notes.txt", "x")] {
+        fs::write(folder.join(file), text).unwrap();
+    }
+    let config_of = |chain: &Chain| {
+        let report = import(chain, dir.path(), None);
+        assert_eq!(report.ignored_files, ["additional_chat_templates/notes.txt"]);
+        let manifest = manifest(chain, &report.model);
+        assert!(!manifest.slots.contains_key(&"chat_template".parse().unwrap()), "it would win");
+        let config = manifest.slots[&"tokenizer_config".parse().unwrap()];
+        serde_json::from_slice::<serde_json::Value>(&chain.payload(&config).unwrap()).unwrap()
+    };
+    let chain = Chain::in_memory().unwrap();
+    let named = |name: &str, template: &str| json!({"name": name, "template": template});
+    let (rag, tools) = (named("rag.v2", "documents"), named("tool_use", "tools"));
+    let list = json!([named("default", "plain"), rag, tools]);
+    assert_eq!(config_of(&chain), json!({"bos_token": "<s>", "chat_template": list}));
+    for file in ["tokenizer_config.json", "chat_template.jinja"] {
+        fs::remove_file(dir.path().join(file)).unwrap();
+    }
+    assert_eq!(config_of(&chain), json!({"chat_template": [rag, tools]}));
+
+    let before = state(&chain);
+    let refused = || import::checkpoint(&chain, dir.path(), &ImportOptions::default()).unwrap_err();
+    fs::write(folder.join("rag.v2.jinja"), "{% if %}").unwrap();
+    assert!(matches!(refused(), ImportError::ChatTemplate { file: "additional_chat_templates", .. }));
+    fs::write(folder.join("rag.v2.jinja"), b"\xff").unwrap();
+    let file = "additional_chat_templates/rag.v2.jinja";
+    assert!(matches!(refused(), ImportError::NotUtf8 { file: bad } if bad == file));
+    fs::write(folder.join("rag.v2.jinja"), vec![b'x'; (4 << 20) + 1]).unwrap();
+    assert!(matches!(refused(), ImportError::FileTooLarge { file: bad, .. } if bad == file));
+    assert_eq!(state(&chain), before);
+}
+
 #[test]
 fn texts_are_kept_byte_for_byte_unless_the_tokenizer_lacks_tokens_and_other_files_are_named() {
     let mut checkpoint = Checkpoint::of("llama");

@@ -43,6 +43,23 @@ impl Folder {
         self.entries.iter().filter(|(_, read)| !**read).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Names of the files of a folder in this one, if it is there: they count as entries of this one.
+    pub(super) fn list(&mut self, folder: &str) -> Result<Vec<String>, ImportError> {
+        let path = self.dir.join(folder);
+        if !self.entries.contains_key(folder) || !path.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(self.io(folder))? {
+            let entry = entry.map_err(self.io(folder))?;
+            names.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
+        }
+        names.sort_unstable();
+        self.entries.remove(folder);
+        self.entries.extend(names.iter().map(|name| (name.clone(), false)));
+        Ok(names)
+    }
+
     fn io(&self, name: &str) -> impl Fn(io::Error) -> ImportError + use<> {
         let path = self.dir.join(name);
         move |source| ImportError::Io { path: path.clone(), source }

@@ -1,8 +1,10 @@
 //! Owns the texts of a checkpoint: tokenizer, templates and generation defaults, kept byte for byte but for a
-//! tokenizer that lacks tokens.
+//! tokenizer that lacks tokens and chat templates that have a folder of their own.
+
+use std::collections::BTreeMap;
 
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::added_tokens::{self, Beside};
 use super::error::ImportError;
@@ -25,6 +27,9 @@ pub(super) const FILES: [(Slot, &str, u64); 5] = [
     (Slot::GenerationConfig, "generation_config.json", MAX_CONFIG_BYTES),
 ];
 
+/// Where transformers 5 saves the chat templates that have names, each in a file that is called so.
+const NAMED_TEMPLATES: &str = "additional_chat_templates";
+
 /// The texts of a checkpoint.
 pub(super) struct Texts {
     pub(super) slots: Vec<(Slot, Vec<u8>)>,
@@ -43,6 +48,51 @@ impl Texts {
         }
         Ok(())
     }
+
+    /// Writes templates with names, and the one that is a file of its own, into `tokenizer_config.json`, in the place of
+    /// those that it has: there they are one text.
+    fn name_templates(&mut self, named: BTreeMap<String, String>) -> Result<(), ImportError> {
+        let place = self.slots.iter().position(|(slot, _)| *slot == Slot::ChatTemplate);
+        let default = place.map(|place| String::from_utf8_lossy(&self.slots.remove(place).1).into_owned());
+        let mut templates: BTreeMap<String, String> =
+            default.map(|template| ("default".to_owned(), template)).into_iter().collect();
+        templates.extend(named);
+        let list = templates.iter().map(|(name, template)| json!({"name": name, "template": template}));
+        let mut config = self.beside_tokenizer.tokenizer_config.clone().unwrap_or_default();
+        config.insert("chat_template".to_owned(), list.collect());
+        let bytes = format!("{:#}\n", Value::Object(config)).into_bytes();
+        let len_bytes = bytes.len() as u64;
+        if len_bytes > MAX_TOKENIZER_CONFIG_BYTES {
+            let (file, max) = (NAMED_TEMPLATES.to_owned(), MAX_TOKENIZER_CONFIG_BYTES);
+            return Err(ImportError::FileTooLarge { file, len_bytes, max });
+        }
+        match self.slots.iter_mut().find(|(slot, _)| *slot == Slot::TokenizerConfig) {
+            Some((_, config)) => *config = bytes,
+            None => {
+                let place = self.slots.iter().take_while(|(slot, _)| *slot == Slot::Tokenizer).count();
+                self.slots.insert(place, (Slot::TokenizerConfig, bytes));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the chat templates that are files of a folder, by their names.
+fn read_named_templates(folder: &mut Folder) -> Result<BTreeMap<String, String>, ImportError> {
+    let mut templates = BTreeMap::new();
+    let mut left = MAX_TOKENIZER_CONFIG_BYTES;
+    for file in folder.list(NAMED_TEMPLATES)? {
+        let name = file.strip_prefix(NAMED_TEMPLATES).and_then(|name| name.strip_suffix(".jinja"));
+        let Some(name) = name.and_then(|name| name.strip_prefix('/')) else { continue };
+        let Some(bytes) = folder.read(&file, MAX_CONFIG_BYTES.min(left))? else { continue };
+        left -= bytes.len() as u64;
+        check(Slot::ChatTemplate, &file, &bytes)?;
+        ChatTemplates::read(None, None, Some(&bytes))
+            .check()
+            .map_err(|source| ImportError::ChatTemplate { file: NAMED_TEMPLATES, source })?;
+        templates.insert(name.to_owned(), String::from_utf8_lossy(&bytes).into_owned());
+    }
+    Ok(templates)
 }
 
 /// Reads the texts that are there.
@@ -61,6 +111,10 @@ pub(super) fn read(folder: &mut Folder) -> Result<Texts, ImportError> {
     }
     texts.beside_tokenizer.added_tokens =
         folder.read_json("added_tokens.json", MAX_TOKENIZER_CONFIG_BYTES)?;
+    let named = read_named_templates(folder)?;
+    if !named.is_empty() {
+        texts.name_templates(named)?;
+    }
     Ok(texts)
 }
 
