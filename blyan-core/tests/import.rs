@@ -455,6 +455,23 @@ fn a_tied_head_that_is_written_out_is_left_out() {
     assert!(matches!(error, ImportError::TiedHeadDiffers));
 }
 
+/// As `safetensors.torch.save_model` writes it.
+#[test]
+fn a_tied_matrix_may_have_the_name_of_the_head() {
+    let mut checkpoint = Checkpoint::of("llama");
+    let embedding = checkpoint.tensors.remove("model.embed_tokens.weight").unwrap();
+    checkpoint.tensors.insert("lm_head.weight".to_owned(), embedding);
+    for dtype in [None, Some(DType::I8)] {
+        let chain = Chain::in_memory().unwrap();
+        let expected = import(&chain, &fixture("llama"), dtype);
+        assert_eq!(import(&chain, checkpoint.write().path(), dtype).model, expected.model);
+    }
+    checkpoint.config["tie_word_embeddings"] = false.into();
+    let chain = Chain::in_memory().unwrap();
+    let error = import::checkpoint(&chain, checkpoint.write().path(), &ImportOptions::default()).unwrap_err();
+    assert!(matches!(error, ImportError::MissingTensors { names } if names == ["model.embed_tokens.weight"]));
+}
+
 /// transformers 5 saves the templates of a tokenizer so, and reads them back so.
 #[test]
 fn chat_templates_in_a_folder_of_their_own_keep_their_names() {

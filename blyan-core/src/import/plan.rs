@@ -105,7 +105,11 @@ impl<'a> Planner<'a> {
     fn find(&mut self, slot: Slot, tensor: &TensorSpec) -> Option<Source<'a>> {
         let naming = self.weights.naming();
         let published = match slot {
-            Slot::Head if self.spec.tie_word_embeddings => vec![naming.ends().0.to_owned()],
+            // Tied, they are one, which some savers keep under the name that comes first in the alphabet.
+            Slot::Embedding | Slot::Head if self.spec.tie_word_embeddings => {
+                let (embedding, head) = naming.ends();
+                vec![embedding.to_owned(), head.to_owned()]
+            }
             _ => naming.published(self.spec, slot, tensor.name),
         };
         for name in &published {
