@@ -264,6 +264,25 @@ fn texts_are_what_a_folder_has_as_files() {
     assert_eq!((spec.tokens.bos_token_id, spec.tokens.eos_token_ids, template), (Some(1), vec![2], None));
 }
 
+/// As older converters wrote all added tokens: such a model never stopped.
+#[test]
+fn ends_of_a_text_are_known_by_their_names_whatever_their_type() {
+    let expected = import(&Chain::in_memory().unwrap(), &gguf("bpe-smollm.gguf"), None).model;
+    let mut bytes = fs::read(gguf("bpe-smollm.gguf")).unwrap();
+    let key = b"tokenizer.ggml.token_type";
+    let place = bytes.windows(key.len()).position(|window| window == key).unwrap();
+    // Type of the value, type of its elements, their number.
+    let first = place + key.len() + 4 + 4 + 8;
+    for (id, (control, other)) in [(701, (3, 4)), (703, (3, 1))] {
+        assert_eq!(bytes[first + 4 * id], control);
+        bytes[first + 4 * id] = other;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("changed.gguf");
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(import(&Chain::in_memory().unwrap(), &path, None).model, expected);
+}
+
 #[test]
 fn only_the_first_of_several_files_is_taken_and_all_must_be_there() {
     let dir = tempfile::tempdir().unwrap();

@@ -197,7 +197,7 @@ impl<'a> Vocabulary<'a> {
                 return Err(error(format!("tokens {other} and {id} are both {}", shortened(token))));
             }
         }
-        let kinds = kinds(metadata, tokens.len())?;
+        let mut kinds = kinds(metadata, tokens.len())?;
         let merges = match metadata.texts(&key("merges"))? {
             Some(merges) => merges.iter().map(|merge| parts(merge, &ids)).collect::<Result<_, _>>()?,
             None if sentence_piece => Vec::new(),
@@ -247,11 +247,15 @@ impl<'a> Vocabulary<'a> {
                 return Err(error(format!("{name}_token_id {id} is beyond the {} tokens", tokens.len())));
             }
         }
-        let controls = |token: &&str| {
-            let id = ids.get(token).copied()?;
-            (kinds.get(id as usize) == Some(&Kind::Control)).then_some(id)
-        };
-        special.ends.extend(ENDS.iter().filter_map(controls));
+        for id in ENDS.iter().filter_map(|end| ids.get(end)) {
+            // Some converters call all added tokens defined by the user. llama.cpp goes by these names, too.
+            if let Some(kind @ (Kind::Normal | Kind::UserDefined | Kind::Control)) =
+                kinds.get_mut(*id as usize)
+            {
+                *kind = Kind::Control;
+                special.ends.push(*id);
+            }
+        }
         Ok(Self { tokens, kinds, model, special: Special::default() })
     }
 
