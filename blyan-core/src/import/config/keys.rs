@@ -147,7 +147,8 @@ impl<'a> Keys<'a> {
     }
 
     /// Refuses the first key that nobody asked for, unless it is known to be harmless, named in
-    /// `ignored`, or null or false, which is how a feature that is not used is written.
+    /// `ignored`, or null or false, which is how a feature that is not used is written; among the outermost keys,
+    /// empty lists and objects are no features either.
     pub(super) fn refuse_unknown(
         &self,
         harmless: impl Fn(&str) -> bool,
@@ -155,7 +156,12 @@ impl<'a> Keys<'a> {
     ) -> Result<(), ImportError> {
         let read = self.read.borrow();
         let unknown = self.map.iter().find(|(key, value)| {
-            let off = value.is_null() || **value == Value::Bool(false);
+            let off = match value {
+                Value::Null | Value::Bool(false) => true,
+                Value::Array(items) => items.is_empty() && self.path(key) == **key,
+                Value::Object(fields) => fields.is_empty() && self.path(key) == **key,
+                _ => false,
+            };
             !off && !read.contains(*key) && !harmless(key) && !ignored.contains(&self.path(key))
         });
         match unknown {

@@ -349,6 +349,7 @@ fn harmless_keys_are_harmless() {
         json!({"is_causal": true}),
         json!({"unsloth_fixed": true, "unsloth_version": "2025.1", "_attn_implementation": "sdpa"}),
         json!({"is_decoder": true, "pruned_heads": {}}),
+        json!({"auto_map": {}, "something_new": [], "max_sequence_length": 9, "_flash_attn_2_enabled": true}),
     ] {
         assert_eq!(spec(&with(&config, keys.clone())).unwrap(), expected, "{keys}");
     }
