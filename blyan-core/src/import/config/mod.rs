@@ -23,8 +23,8 @@ const FILE: &str = "config.json";
 /// Most layers that are read, before the spec counts blocks: keeps a hostile number from costing memory.
 const MAX_LAYERS: usize = 1 << 16;
 
-/// Keys that change nothing about inference: training, bookkeeping, and defaults of generation, which
-/// generation_config.json states with more authority.
+/// Keys that change nothing about inference: training, bookkeeping, and defaults of generation, which the caller
+/// chooses here, as those of generation_config.json.
 fn is_harmless(key: &str) -> bool {
     const HARMLESS: &[&str] = &[
         "_attn_implementation",
