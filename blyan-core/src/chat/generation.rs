@@ -1,7 +1,7 @@
 //! Owns the `{% generation %}` tag, which marks what the model wrote, for training.
 
-/// Turns the tag into an `if` that is always true, which treats white space alike. Comments, raw
-/// blocks and texts inside other tags stay as they are.
+/// Turns the tag into a `with` of no variables, which treats white space alike and keeps what is set in it to itself, as
+/// the tag does. Comments, raw blocks and texts inside other tags stay as they are.
 pub(super) fn without_generation_tags(template: &str) -> String {
     let mut text = String::with_capacity(template.len());
     let mut rest = template;
@@ -17,8 +17,8 @@ pub(super) fn without_generation_tags(template: &str) -> String {
         let (tag, mut after) = tag.split_at(len);
         let (open, word, close) = parts(tag);
         match word.trim() {
-            "generation" => text.extend([open, " if true ", close]),
-            "endgeneration" => text.extend([open, " endif ", close]),
+            "generation" => text.extend([open, " with ", close]),
+            "endgeneration" => text.extend([open, " endwith ", close]),
             "raw" => {
                 let end = after.find("endraw").unwrap_or(after.len());
                 text.push_str(tag);

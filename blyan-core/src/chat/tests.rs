@@ -418,20 +418,22 @@ fn a_template_that_does_not_compile_spoils_only_itself() {
 #[test]
 fn generation_tags_become_blocks_wherever_they_are_tags() {
     for (template, expected) in [
-        ("{% generation %}x{% endgeneration %}", "{% if true %}x{% endif %}"),
-        ("{%- generation -%}", "{%- if true -%}"),
-        ("{%+generation+%}", "{%+ if true +%}"),
+        ("{% generation %}x{% endgeneration %}", "{% with %}x{% endwith %}"),
+        ("{%- generation -%}", "{%- with -%}"),
+        ("{%+generation+%}", "{%+ with +%}"),
         ("{{ '{% generation %}' }}", "{{ '{% generation %}' }}"),
         ("{% if '%}{% generation %}' %}", "{% if '%}{% generation %}' %}"),
         ("{# {% generation %} #}", "{# {% generation %} #}"),
         ("{% raw %}{% generation %}{% endraw %}", "{% raw %}{% generation %}{% endraw %}"),
-        ("{{ {'a': {'b': 1}} }}{% generation %}", "{{ {'a': {'b': 1}} }}{% if true %}"),
+        ("{{ {'a': {'b': 1}} }}{% generation %}", "{{ {'a': {'b': 1}} }}{% with %}"),
         ("{% generation", "{% generation"),
         ("é{é{%é%}{", "é{é{%é%}{"),
         ("{{ 'it\\'s {% generation %}' }}", "{{ 'it\\'s {% generation %}' }}"),
     ] {
         assert_eq!(without_generation_tags(template), expected);
     }
+    let scoped = "{% set x = 'a' %}{% generation %}{% set x = 'b' %}{{ x }}{% endgeneration %}{{ x }}";
+    assert_eq!(render(scoped, &hello()).as_deref(), Ok("ba"), "as transformers renders it");
 }
 
 #[test]
