@@ -6,10 +6,11 @@ use blyan_core::evolve::DEFAULT_WINDOW;
 use blyan_core::import::dtype_of_option;
 use blyan_core::kernels::{Isa, KernelError};
 use blyan_core::manager::SamplingOptions;
+use blyan_core::manager::chat::CivilTime;
 use blyan_core::model::KvDType;
 use blyan_core::{BlockHash, BlockKind, ChainError, ChainId, DType, Draft};
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 const OVERVIEW: &str = "\
 A chain is a directory that holds models as blocks, each named by its hash,
@@ -250,6 +251,7 @@ where its context is full.";
 
 #[derive(Debug, Args)]
 #[command(after_help = GENERATE)]
+#[command(group(ArgGroup::new("conversation").args(["chat", "messages"]).multiple(true)))]
 pub(crate) struct Generate {
     /// What to continue, or with --chat the message to answer.
     #[arg(required_unless_present_any = ["file", "messages"])]
@@ -270,6 +272,10 @@ pub(crate) struct Generate {
     /// Answer the chat in a JSON file: a list of objects with role and content; - is the standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "system"])]
     pub(crate) messages: Option<PathBuf>,
+
+    /// The time of the chat, for templates that print it: 2026-03-01 or 2026-03-01T09:05:07.
+    #[arg(long, value_name = "TIME", requires = "conversation", value_parser = civil_time)]
+    pub(crate) now: Option<CivilTime>,
 
     #[command(flatten)]
     pub(crate) model: Model,
@@ -310,11 +316,11 @@ pub(crate) struct Generate {
     #[arg(short = 's', long, value_name = "N", default_value_t = 0)]
     pub(crate) seed: u64,
 
-    /// End the text before this; may be given again.
+    /// End the text before this, special tokens included; may be given again.
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) stop: Vec<String>,
 
-    /// Go on after a token that ends a text.
+    /// Go on after a token that ends a text, which the model then reads.
     #[arg(long)]
     pub(crate) ignore_eos: bool,
 
@@ -628,6 +634,20 @@ fn name_and_version(text: &str) -> Result<(String, semver::Version), String> {
         Err(ChainError::Header { source, .. }) => Err(source.to_string()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// A date, or a date and a time of day.
+fn civil_time(text: &str) -> Result<CivilTime, String> {
+    let (date, time) = text.split_once('T').unwrap_or((text, "00:00:00"));
+    let numbers = |text: &str, separator: char| -> Option<(u32, u32, u32)> {
+        let mut numbers = text.split(separator).map(|digits| digits.parse().ok());
+        let three = (numbers.next()??, numbers.next()??, numbers.next()??);
+        numbers.next().is_none().then_some(three)
+    };
+    let (date, time) = numbers(date, '-')
+        .zip(numbers(time, ':'))
+        .ok_or_else(|| "expected a date such as 2026-03-01, or 2026-03-01T09:05:07".to_owned())?;
+    CivilTime::new(date, time).map_err(|error| error.to_string())
 }
 
 fn lane(text: &str) -> Result<ChainId, String> {

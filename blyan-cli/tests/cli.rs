@@ -456,10 +456,25 @@ fn chats_go_through_the_models_template() {
     ]);
     fs::write(&messages, list.to_string()).unwrap();
     assert_eq!(answer(&["generate", "--messages", messages.to_str().unwrap(), "-n", "6"]), asked);
-    let manager = manager(&path);
+    let tokenizer = manager(&path).tokenizer().unwrap().clone();
     let rendered = "system: Be brief.\nuser: Who art thou?\n";
-    let tokens = manager.tokenizer().unwrap().encode(rendered, false).unwrap();
+    let tokens = tokenizer.encode(rendered, false).unwrap();
     assert_eq!(asked["receipt"]["claim"]["prompt_tokens"], json!(tokens));
+
+    fs::write(checkpoint.join("chat_template.jinja"), "{{ strftime_now('%d %b %Y %H:%M') }}").unwrap();
+    let path = dir.path().join("timed");
+    let answer = |arguments: &[&str]| document(&path, arguments);
+    text(&path, [OsStr::new("import"), checkpoint.as_os_str()]);
+    assert_eq!(failure(&path, 1, ["generate", "--chat", "Hello"])["kind"], "model");
+    for (now, rendered) in [("2026-03-01", "01 Mar 2026 00:00"), ("2024-02-29T09:05:07", "29 Feb 2024 09:05")]
+    {
+        let asked = answer(&["generate", "--chat", "Hello", "--now", now, "-n", "1"]);
+        let tokens = tokenizer.encode(rendered, false).unwrap();
+        assert_eq!(asked["receipt"]["claim"]["prompt_tokens"], json!(tokens));
+    }
+    for now in ["2023-02-29", "2026-03", "today"] {
+        failure(&path, 2, ["generate", "--chat", "Hello", "--now", now]);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use blyan_core::MoEModelManager;
-use blyan_core::manager::chat::ChatRequest;
+use blyan_core::manager::chat::{ChatRequest, CivilTime};
 use blyan_core::manager::{
     FinishReason, GenerateOptions, Generation, ManagerOptions, Prompt, SamplingOptions, Stream,
 };
@@ -88,7 +88,7 @@ fn options_of(context: &Context<'_, '_>, arguments: &Generate) -> GenerateOption
 /// What the model is given.
 enum Input {
     Text(String),
-    Messages(Vec<Value>),
+    Messages(Vec<Value>, Option<CivilTime>),
 }
 
 impl Input {
@@ -99,7 +99,7 @@ impl Input {
                 path: path.clone(),
                 reason: format!("expected a JSON list of messages: {error}"),
             };
-            return messages.map(Self::Messages).map_err(content);
+            return messages.map(|messages| Self::Messages(messages, arguments.now)).map_err(content);
         }
         let prompt = match (&arguments.prompt, &arguments.file) {
             (Some(prompt), _) => prompt.clone(),
@@ -112,7 +112,8 @@ impl Input {
             return Ok(Self::Text(prompt));
         }
         let system = arguments.system.iter().map(|system| json!({"role": "system", "content": system}));
-        Ok(Self::Messages(system.chain([json!({"role": "user", "content": prompt})]).collect()))
+        let messages = system.chain([json!({"role": "user", "content": prompt})]).collect();
+        Ok(Self::Messages(messages, arguments.now))
     }
 
     fn stream(
@@ -122,8 +123,8 @@ impl Input {
     ) -> Result<Stream<'static>, CliError> {
         Ok(match self {
             Self::Text(text) => manager.stream(Prompt::from(text.as_str()), options)?,
-            Self::Messages(messages) => {
-                let request = ChatRequest { messages, ..ChatRequest::default() };
+            Self::Messages(messages, now) => {
+                let request = ChatRequest { messages, now: *now, ..ChatRequest::default() };
                 manager.chat_stream(&request, options)?
             }
         })
