@@ -312,6 +312,18 @@ fn who_comes_later_or_copies_earns_nothing() {
     assert_eq!(runs.len(), 1);
     assert_eq!(uses(&world.chain, &world.policy).unwrap().len(), 2);
 
+    // Nor does a generation of the same tokens that was ended before it read any take the run's place.
+    let claim = Receipt::read(&world.chain, &receipts[0]).unwrap().claim().clone();
+    let options = ManagerOptions { model: Some(claim.model), ..run_options() };
+    let manager = MoEModelManager::open(&world.chain, &options).unwrap();
+    let tokens = [&claim.prompt_tokens[..], &claim.output_tokens].concat();
+    let stream = manager.stream(tokens, &GenerateOptions { max_tokens: Some(1), ..Default::default() });
+    let unread = stream.unwrap().finish().unwrap().receipt.append(&world.chain).unwrap();
+    for validator in [vera(), victor()] {
+        world.record(&reveal, &[unread], &validator);
+    }
+    assert_eq!(world.shares(0), all);
+
     // Carol brings Alice's weights in a block of her own.
     let round = open_round(&world.chain, &vera(), &world.policy, &world.splits[1]).unwrap();
     let base = world.chosen();

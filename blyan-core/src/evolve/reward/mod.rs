@@ -141,7 +141,7 @@ pub struct Use {
     pub run: [u8; 32],
     /// The period that it was recorded in.
     pub period: u64,
-    /// Tokens that went through each block.
+    /// Tokens that went through each block; without any it counts for nothing.
     pub tokens: BTreeMap<BlockHash, u64>,
 }
 
@@ -322,9 +322,10 @@ fn heirs(places: &[Place<'_>]) -> Heirs {
 
 /// Tokens that went through each block in a period.
 fn tokens_of(period: u64, uses: &[Use]) -> BTreeMap<BlockHash, u64> {
-    // The first period of each run; of two accounts of it in one period, the smaller.
+    // The first period of each run; of two accounts of it in one period, the smaller. A generation that was ended
+    // before it read anything names a run as well: it is no account of it.
     let mut runs: BTreeMap<&[u8; 32], &Use> = BTreeMap::new();
-    for used in uses {
+    for used in uses.iter().filter(|used| !used.tokens.is_empty()) {
         runs.entry(&used.run).and_modify(|known| *known = (*known).min(used)).or_insert(used);
     }
     let mut tokens: BTreeMap<BlockHash, u64> = BTreeMap::new();

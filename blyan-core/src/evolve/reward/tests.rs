@@ -203,7 +203,8 @@ proptest! {
         };
         let mut runs: Vec<&Use> = Vec::new();
         for run in 0..12 {
-            runs.extend(world.uses.iter().filter(|used| used.run == [run; 32]).min());
+            let read = world.uses.iter().filter(|used| used.run == [run; 32] && !used.tokens.is_empty());
+            runs.extend(read.min());
         }
         let through = |block: BlockHash| -> f64 {
             let now = runs.iter().filter(|used| used.period == NOW);
