@@ -271,12 +271,14 @@ fn a_split_that_was_shown_before_judges_nothing() {
     let again = world.finish(OWNER, again, &split(0), &[(11, blocks(2))]);
     world.attest(&[1, 2], &again.reveal, &again.candidates, &[(2.0, 1.0), (1.0, 1.0)]);
     assert_eq!(world.reason(&again.candidates[0]), Reason::SplitKnown { tokens });
+    // What is shown again later keeps nobody from attesting the first.
+    let options = EvaluateOptions { threads: Some(1), ..Default::default() };
+    attest_all(&world.chain, &key(2), &first.reveal, &options).unwrap();
     // The same beside the first: a pure fold cannot tell which was first, a careful validator can.
     let beside = Round { seen: BTreeSet::from([first.closing]), ..opened };
     let beside = Statement::sign(&key(OWNER), beside).unwrap().append(&world.chain).unwrap();
     let beside = world.finish(OWNER, beside, &split(0), &[(12, blocks(3))]);
-    let options = blyan_core::evolve::EvaluateOptions { threads: Some(1), ..Default::default() };
-    let error = blyan_core::evolve::attest_all(&world.chain, &key(2), &beside.reveal, &options).unwrap_err();
+    let error = attest_all(&world.chain, &key(2), &beside.reveal, &options).unwrap_err();
     assert!(matches!(error, EvolveError::Step(StepError::SplitReused { .. })), "{error:?}");
     // The policy's own data is known to everyone.
     let error = blyan_core::evolve::open_round(&world.chain, &key(2), &world.policy, &[9, 8, 7]).unwrap_err();

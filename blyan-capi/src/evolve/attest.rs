@@ -18,7 +18,7 @@ use crate::text::blyan_text;
 /// attestations; those that were appended before a failure stay. `options` may be NULL.
 ///
 /// It is the careful validator of docs/evolution.md: `BLYAN_STATUS_STEP` in a round that is void, on a base
-/// that is not chosen beside it, and with a split that another round has shown.
+/// that is not chosen beside it, and with a split that another round has shown that does not follow it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_attest(
     chain: *const blyan_chain,

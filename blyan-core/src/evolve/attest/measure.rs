@@ -161,7 +161,8 @@ struct Bench {
 
 impl Bench {
     /// Refuses what no careful validator attests: a round in which nothing can be accepted, one whose
-    /// base is not what is chosen beside it, and one whose split another round has shown.
+    /// base is not what is chosen beside it, and one whose split another round has shown that did not come
+    /// after it.
     fn new(chain: &Chain, key: &SigningKey, block: &BlockHash) -> Result<Self, EvolveError> {
         let reveal = Statement::<Reveal>::read(chain, block)?.body().clone();
         let policy = Policy::read(chain, &reveal.policy)?;
@@ -178,7 +179,11 @@ impl Bench {
                 return Err(StepError::StaleBase { round, base, chosen }.into());
             }
         }
-        let mut others = state.rounds.iter().filter(|(other, _)| **other != round);
+        // Of a round that follows this one, the fold knows that it came too late.
+        let mut others = state
+            .rounds
+            .iter()
+            .filter(|(other, state)| **other != round && !state.ancestors.contains(&round));
         let shown = |(_, other): (_, &crate::evolve::judge::RoundState)| {
             other.reveals.iter().find(|(_, shown)| **shown == tokens).map(|(reveal, _)| *reveal)
         };
