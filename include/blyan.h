@@ -2236,7 +2236,8 @@ const char *blyan_status_name(int32_t status);
 // attestations; those that were appended before a failure stay. `options` may be NULL.
 //
 // It is the careful validator of docs/evolution.md: `BLYAN_STATUS_STEP` in a round that is void, on a base
-// that is not chosen beside it, and with a split that another round has shown that does not follow it.
+// that is not chosen beside it, with a split that another round has shown that does not follow it, and
+// where the key attested something else of the same candidates. What it attested alike is given again.
 blyan_status blyan_attest(const blyan_chain *chain,
                           const blyan_key *key,
                           const blyan_hash *reveal,

@@ -329,6 +329,41 @@ fn what_candidates_share_is_measured_once() {
 }
 
 #[test]
+fn a_key_attests_candidates_once() {
+    let world = world(|_| ());
+    let blocks = [expert(0, 0), expert(0, 1)].map(|slot| other(&world, &world.model, slot, 1));
+    let revealed = world.round(&SPLIT, &(10..).zip(blocks).collect::<Vec<_>>());
+    let options = EvaluateOptions { threads: Some(1), ..Default::default() };
+    let all = |seed| attest_all(&world.chain, &key(seed), &revealed.reveal, &options);
+    let one = |seed, at: usize| {
+        attest(&world.chain, &key(seed), &revealed.reveal, &revealed.candidates[at..=at], &options)
+    };
+    let attested = all(2).unwrap();
+    let len = || world.chain.len().unwrap();
+    let before = len();
+    assert_eq!(all(2).unwrap(), attested);
+    assert!(attested.contains(&one(2, 0).unwrap()));
+    assert_eq!(len(), before, "the same word is one block");
+
+    // What another version of the arithmetic gave is another word.
+    let said = Statement::<Attestation>::read(&world.chain, &attested[1]).unwrap().body().clone();
+    let said = Attestation { numerics_version: said.numerics_version + 1, ..said };
+    let said = Statement::sign(&key(3), said).unwrap().append(&world.chain).unwrap();
+    let at = revealed.candidates.iter().position(|candidate| {
+        let said = Statement::<Attestation>::read(&world.chain, &said).unwrap();
+        said.body().candidates.contains(candidate)
+    });
+    let at = at.unwrap();
+    for error in [all(3).unwrap_err(), one(3, at).unwrap_err()] {
+        let expected = StepError::AlreadyAttested { reveal: revealed.reveal, attestation: said };
+        assert!(matches!(&error, EvolveError::Step(step) if *step == expected), "{error:?}");
+    }
+    assert_eq!(len(), before + 1);
+    one(3, 1 - at).unwrap();
+    assert!(world.judge().faults.is_empty());
+}
+
+#[test]
 fn steps_out_of_order_are_refused_by_name() {
     let world = world(|_| ());
     let round = world.open(OWNER, &SPLIT);

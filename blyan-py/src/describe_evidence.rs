@@ -72,6 +72,9 @@ fn step(error: &StepError) -> Description {
         StepError::SplitReused { round, tokens, reveal } => {
             (STEP, "split_reused", fields![round, tokens, reveal])
         }
+        StepError::AlreadyAttested { reveal, attestation } => {
+            (STEP, "already_attested", fields![reveal, attestation])
+        }
         _ => (STEP, "step", vec![]),
     }
 }

@@ -41,7 +41,8 @@ fn of_step(error: &StepError) -> Option<BlockHash> {
         | StepError::AlreadyRevealed { reveal: block, .. }
         | StepError::RoundRefused { round: block, .. }
         | StepError::StaleBase { round: block, .. }
-        | StepError::SplitReused { reveal: block, .. } => Some(*block),
+        | StepError::SplitReused { reveal: block, .. }
+        | StepError::AlreadyAttested { attestation: block, .. } => Some(*block),
         _ => None,
     }
 }

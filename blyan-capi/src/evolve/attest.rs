@@ -18,7 +18,8 @@ use crate::text::blyan_text;
 /// attestations; those that were appended before a failure stay. `options` may be NULL.
 ///
 /// It is the careful validator of docs/evolution.md: `BLYAN_STATUS_STEP` in a round that is void, on a base
-/// that is not chosen beside it, and with a split that another round has shown that does not follow it.
+/// that is not chosen beside it, with a split that another round has shown that does not follow it, and
+/// where the key attested something else of the same candidates. What it attested alike is given again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_attest(
     chain: *const blyan_chain,

@@ -7,11 +7,11 @@ use ed25519_dalek::SigningKey;
 
 use super::statement::data_of;
 use super::{Attestation, Losses};
-use crate::chain::Chain;
+use crate::chain::{Chain, Writer};
 use crate::evolve::dataset::{Dataset, Tokens};
 use crate::evolve::judge::{Judgement, Reason, Verdict, judge};
 use crate::evolve::loss::{LossBits, improves, worsens};
-use crate::evolve::round::{Candidate, Reveal, StepError, snapshot_of};
+use crate::evolve::round::{Candidate, Reveal, StepError, children, snapshot_of};
 use crate::evolve::{
     EvaluateError, EvaluateOptions, Evidence, EvolveError, Policy, PublicKey, Statement, evaluate,
     evaluate_together,
@@ -180,10 +180,8 @@ impl Bench {
             }
         }
         // Of a round that follows this one, the fold knows that it came too late.
-        let mut others = state
-            .rounds
-            .iter()
-            .filter(|(other, state)| **other != round && !state.ancestors.contains(&round));
+        let others = state.rounds.iter();
+        let mut others = others.filter(|(name, other)| **name != round && !other.ancestors.contains(&round));
         let shown = |(_, other): (_, &crate::evolve::judge::RoundState)| {
             other.reveals.iter().find(|(_, shown)| **shown == tokens).map(|(reveal, _)| *reveal)
         };
@@ -194,14 +192,48 @@ impl Bench {
     }
 }
 
+/// Appends what a key attests of a reveal, all or nothing.
+struct Words<'a> {
+    writer: Writer,
+    key: &'a SigningKey,
+    reveal: &'a BlockHash,
+    /// What the key attested before.
+    said: Vec<(BlockHash, Statement<Attestation>)>,
+}
+
+impl<'a> Words<'a> {
+    fn begin(chain: &Chain, key: &'a SigningKey, reveal: &'a BlockHash) -> Result<Self, EvolveError> {
+        // Begun first: the key says nothing else between the look and the append.
+        let writer = chain.writer()?;
+        let mut said = children::<Attestation>(chain, reveal)?;
+        said.retain(|(_, said)| said.key() == PublicKey::of(key));
+        Ok(Self { writer, key, reveal, said })
+    }
+
+    /// Says it, unless it was said: two different words of one key are a fault, and void.
+    fn append(&mut self, body: Attestation) -> Result<BlockHash, EvolveError> {
+        let mut said = self.said.iter().filter(|(_, said)| said.body().candidates == body.candidates);
+        if let Some((attestation, _)) = said.clone().find(|(_, said)| *said.body() != body) {
+            let (reveal, attestation) = (*self.reveal, *attestation);
+            return Err(StepError::AlreadyAttested { reveal, attestation }.into());
+        }
+        match said.next() {
+            Some((attestation, _)) => Ok(*attestation),
+            None => Ok(self.writer.append(Statement::sign(self.key, body)?.draft())?.hash),
+        }
+    }
+}
+
 /// Measures candidates of a reveal, in one model if they are several, and appends what was found as an
-/// attestation by `key`. `options.window` is not looked at, the policy has its own.
+/// attestation by `key`, or gives the one of the same that the key has. `options.window` is not looked at, the
+/// policy has its own.
 ///
 /// # Errors
 ///
 /// [`StepError::RoundRefused`], [`StepError::StaleBase`], [`StepError::SplitReused`] where a careful
-/// validator says nothing; [`EvolveError`] for a key that is no validator, candidates that the reveal does
-/// not judge, an evaluation that fails or is cancelled, or from the chain.
+/// validator says nothing; [`StepError::AlreadyAttested`] if the key attests something else of these candidates;
+/// [`EvolveError`] for a key that is no validator, candidates that the reveal does not judge, an evaluation that
+/// fails or is cancelled, or from the chain.
 pub fn attest(
     chain: &Chain,
     key: &SigningKey,
@@ -214,7 +246,10 @@ pub fn attest(
     let mut measure = Measure::new(chain, &bench.policy, options);
     measure.prepare(&bench.reveal, slice::from_ref(&candidates))?;
     let body = measure.attestation((reveal, &bench.reveal), &candidates)?;
-    Statement::sign(key, body)?.append(chain)
+    let mut words = Words::begin(chain, key, reveal)?;
+    let attestation = words.append(body)?;
+    words.writer.commit()?;
+    Ok(attestation)
 }
 
 /// Attests each candidate of a reveal that is no copy, and then those that are good enough together in one
@@ -224,8 +259,8 @@ pub fn attest(
 ///
 /// # Errors
 ///
-/// As [`attest`]; nothing was appended if one of the candidates cannot be measured, and those of single
-/// candidates stay if that is so of all together.
+/// As [`attest`]; nothing was appended if one of the candidates cannot be measured or is attested otherwise by the
+/// key, and those of single candidates stay if that is so of all together.
 pub fn attest_all(
     chain: &Chain,
     key: &SigningKey,
@@ -253,10 +288,10 @@ pub fn attest_all(
         }
         bodies.push(body);
     }
-    let mut appended = Vec::new();
-    for body in bodies {
-        appended.push(Statement::sign(key, body)?.append(chain)?);
-    }
+    let mut words = Words::begin(chain, key, reveal)?;
+    let mut appended: Vec<BlockHash> =
+        bodies.into_iter().map(|body| words.append(body)).collect::<Result<_, _>>()?;
+    words.writer.commit()?;
     good.sort_unstable();
     let (mut together, mut filled) = (BTreeSet::new(), BTreeSet::new());
     for (_, candidate) in good {
@@ -268,7 +303,9 @@ pub fn attest_all(
     }
     if together.len() > 1 {
         let body = measure.attestation((reveal, &bench.reveal), &together)?;
-        appended.push(Statement::sign(key, body)?.append(chain)?);
+        let mut words = Words::begin(chain, key, reveal)?;
+        appended.push(words.append(body)?);
+        words.writer.commit()?;
     }
     Ok(appended)
 }

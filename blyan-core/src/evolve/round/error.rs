@@ -257,4 +257,14 @@ pub enum StepError {
         /// The other reveal.
         reveal: BlockHash,
     },
+    /// A second word of a key about the same candidates would void both.
+    #[error(
+        "under reveal {reveal} the key attested other losses or numerics of these candidates, in {attestation}"
+    )]
+    AlreadyAttested {
+        /// The reveal.
+        reveal: BlockHash,
+        /// The key's attestation.
+        attestation: BlockHash,
+    },
 }
