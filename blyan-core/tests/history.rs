@@ -398,6 +398,21 @@ fn releases_are_names_with_an_order() {
         }
     }
 
+    // Whoever is about to give another model the name and version was first.
+    let payload = Release { release_version: 1, model: second }.to_canonical_json();
+    let draft = Draft::new(ChainId::Meta, BlockKind::RELEASE, "raced", payload)
+        .with_version(version("1.0.0"))
+        .with_parent(second, ParentRole::Dependency);
+    let mut writer = chain.writer().unwrap();
+    writer.append(draft).unwrap();
+    let late = std::thread::scope(|scope| {
+        let late = scope.spawn(|| release(&chain, &first, "raced", version("1.0.0")));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        writer.commit().unwrap();
+        late.join().unwrap().unwrap_err()
+    });
+    assert!(matches!(late, ManagerError::ReleaseExists { model, .. } if model == second), "{late:?}");
+
     let model = |name: &str| find_model(&chain, name);
     for (name, expected) in [
         ("tiny", first),

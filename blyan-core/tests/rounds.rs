@@ -401,6 +401,45 @@ fn steps_out_of_order_are_refused_by_name() {
     assert_eq!(step(shown(&SPLIT).unwrap_err()), StepError::AlreadyRevealed { round, reveal });
 }
 
+#[test]
+fn what_is_appended_while_a_round_is_closed_or_revealed_is_listed() {
+    let world = world(|_| ());
+    let chain = &world.chain;
+    // What is under way when the step begins, by the time that it has looked.
+    let meanwhile = |draft: Draft, step: &(dyn Fn() -> BlockHash + Sync)| {
+        let mut writer = chain.writer().unwrap();
+        let appended = writer.append(draft).unwrap().hash;
+        std::thread::scope(|scope| {
+            let done = scope.spawn(step);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            writer.commit().unwrap();
+            (appended, done.join().unwrap())
+        })
+    };
+    let round = world.open(OWNER, &SPLIT);
+    let blocks = [expert(0, 0), expert(0, 1)].map(|slot| other(&world, &world.model, slot, 1));
+    let claims = blocks.clone().map(|blocks| world.claim(10, &round, &blocks));
+    let claim = Statement::<Claim>::read(chain, &claims[0]).unwrap().body().clone();
+    let claim = Statement::sign(&key(11), claim).unwrap().draft();
+    let (claim, closing) = meanwhile(claim, &|| close_round(chain, &key(OWNER), &round).unwrap());
+    let closing = Statement::<Closing>::read(chain, &closing).unwrap();
+    assert!(closing.body().claims.contains(&claim));
+
+    let propose = |chain: &Chain, at: usize| {
+        blyan_core::evolve::propose_candidate(chain, &key(10), &claims[at], &blocks[at]).unwrap()
+    };
+    propose(chain, 0);
+    let twin = Chain::in_memory().unwrap();
+    for draft in drafts(chain) {
+        twin.append(draft).unwrap();
+    }
+    let candidate = propose(&twin, 1);
+    let candidate = Statement::<Candidate>::read(&twin, &candidate).unwrap().draft();
+    let (candidate, shown) = meanwhile(candidate, &|| reveal(chain, &key(OWNER), &round, &SPLIT).unwrap());
+    let shown = Statement::<Reveal>::read(chain, &shown).unwrap();
+    assert!(shown.body().candidates.contains(&candidate));
+}
+
 /// A chain on which much has happened, honest and not.
 fn eventful() -> World {
     let world = world_with_dataset();

@@ -108,6 +108,11 @@ pub fn release(
     if block.header().kind != BlockKind::MODEL {
         return Err(ManagerError::NotAModel { block: *model, kind: block.header().kind });
     }
+    if let Some(block) = find_release(chain, model, name, &version)? {
+        return Ok(block);
+    }
+    // Begun first: nobody takes the name and version between the look and the append.
+    let mut writer = chain.writer()?;
     let releases = releases(chain)?;
     if let Some(block) = held(&releases, model, name, &version)? {
         return Ok(block);
@@ -125,5 +130,7 @@ pub fn release(
         payload: Release { release_version: 1, model: *model }.to_canonical_json(),
         media_type: "application/json".to_owned(),
     };
-    Ok(chain.append(draft)?)
+    let release = writer.append(draft)?.hash;
+    writer.commit()?;
+    Ok(release)
 }

@@ -120,6 +120,8 @@ pub fn claims_of(chain: &Chain, round: &BlockHash) -> Result<Vec<(BlockHash, Pub
 /// round, or from the chain.
 pub fn close_round(chain: &Chain, key: &SigningKey, round: &BlockHash) -> Result<BlockHash, EvolveError> {
     let opened = Statement::<Round>::read(chain, round)?;
+    // Begun first: nobody closes it, or claims, between the look and the append.
+    let mut writer = chain.writer()?;
     if let Some((closing, _)) = children::<Closing>(chain, round)?.first() {
         return Err(StepError::AlreadyClosed { round: *round, closing: *closing }.into());
     }
@@ -127,7 +129,10 @@ pub fn close_round(chain: &Chain, key: &SigningKey, round: &BlockHash) -> Result
     if claims.is_empty() {
         return Err(StepError::NoClaims { round: *round }.into());
     }
-    Statement::sign(key, Closing { policy: opened.body().policy, round: *round, claims })?.append(chain)
+    let closing = Closing { policy: opened.body().policy, round: *round, claims };
+    let closing = writer.append(Statement::sign(key, closing)?.draft())?.hash;
+    writer.commit()?;
+    Ok(closing)
 }
 
 /// Shows a candidate that was claimed, once its round is closed. Its blocks must be on the chain.
@@ -175,6 +180,8 @@ pub fn reveal(
     split: &[u32],
 ) -> Result<BlockHash, EvolveError> {
     let opened = Statement::<Round>::read(chain, round)?;
+    // Begun first: nobody reveals it, or proposes, between the look and the append.
+    let mut writer = chain.writer()?;
     if let Some((reveal, _)) = children::<Reveal>(chain, round)?.first() {
         return Err(StepError::AlreadyRevealed { round: *round, reveal: *reveal }.into());
     }
@@ -194,7 +201,6 @@ pub fn reveal(
         salt: split_salt(key, &PayloadHash::of(&tokens.payload)),
     };
     let reveal = Statement::sign(key, reveal)?.draft();
-    let mut writer = chain.writer()?;
     writer.append(tokens)?;
     let appended = writer.append(reveal)?;
     writer.commit()?;
