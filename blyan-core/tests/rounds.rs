@@ -178,11 +178,18 @@ fn together_counts_only_what_counts_alone() {
         snapshot.with_block(&world.chain, blocks.values().next().unwrap()).unwrap()
     });
     assert_eq!((chosen.root, chosen.model), (snapshot.root(), snapshot.model_block(&world.chain).unwrap()));
+    // A release that is refused publishes nothing.
+    let version = || semver::Version::new(1, 0, 0);
+    blyan_core::manager::release(&world.chain, &world.model, "taken", version()).unwrap();
+    for name in ["taken", "latest", "Not a name"] {
+        blyan_core::evolve::publish_release(&world.chain, &world.judge(), name, version()).unwrap_err();
+    }
     assert!(!world.chain.contains(&chosen.model).unwrap());
     assert_eq!(publish(&world.chain, &world.judge()).unwrap(), chosen.model);
     assert!(world.chain.contains(&chosen.model).unwrap());
     assert_eq!(world.judge().chosen, chosen, "publishing changes no judgement");
-    let gone = world.chain.collect(&CollectOptions::default()).unwrap().blocks;
+    let roots = Some(&[chosen.model][..]);
+    let gone = world.chain.collect(&CollectOptions { roots, ..CollectOptions::default() }).unwrap().blocks;
     let replaced = [0, 1].map(|number| world.snapshot(&world.model).slots()[&slots[number]].block);
     assert!(replaced.iter().all(|block| gone.contains(block)));
     assert_eq!(world.judge().chosen, chosen, "nor does a collection");

@@ -34,6 +34,7 @@ pub use job::Piece;
 pub use names::{MIN_HASH_DIGITS, find_block, find_model};
 pub use options::{GenerateOptions, ManagerOptions, Prompt};
 pub use receipt::{FinishReason, Receipt};
+pub(crate) use release::release_to;
 pub use release::{ReleaseEntry, find_release, release, releases};
 pub use replay::Replay;
 pub use sampling::SamplingOptions;

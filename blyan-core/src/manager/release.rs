@@ -2,7 +2,7 @@
 
 use semver::Version;
 
-use crate::chain::{Block, Chain, Draft};
+use crate::chain::{Block, Chain, Draft, Writer};
 use crate::format::{BlockKind, ChainId, Parent, ParentRole, Release};
 use crate::hash::BlockHash;
 
@@ -113,6 +113,19 @@ pub fn release(
     }
     // Begun first: nobody takes the name and version between the look and the append.
     let mut writer = chain.writer()?;
+    let release = release_to(&mut writer, chain, model, name, version)?;
+    writer.commit()?;
+    Ok(release)
+}
+
+/// As [`release`], in a transaction, which may append the model itself.
+pub(crate) fn release_to(
+    writer: &mut Writer,
+    chain: &Chain,
+    model: &BlockHash,
+    name: &str,
+    version: Version,
+) -> Result<BlockHash, ManagerError> {
     let releases = releases(chain)?;
     if let Some(block) = held(&releases, model, name, &version)? {
         return Ok(block);
@@ -130,7 +143,5 @@ pub fn release(
         payload: Release { release_version: 1, model: *model }.to_canonical_json(),
         media_type: "application/json".to_owned(),
     };
-    let release = writer.append(draft)?.hash;
-    writer.commit()?;
-    Ok(release)
+    Ok(writer.append(draft)?.hash)
 }

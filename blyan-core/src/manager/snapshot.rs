@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use semver::Version;
 
-use crate::chain::{Block, Chain, Draft};
+use crate::chain::{Block, Chain, Draft, Writer};
 use crate::format::{BlockKind, ChainId, Change, Manifest, ModelSpec, Parent, ParentRole, Slot};
 use crate::hash::{BlockHash, PayloadHash, SnapshotRoot};
 use crate::model::ModelError;
@@ -219,12 +219,17 @@ impl Snapshot {
             None => {
                 // Begun first: nobody collects what the draft was found to have.
                 let mut writer = chain.writer()?;
-                self.refuse_collected(chain)?;
-                let model = writer.append(self.draft(chain)?)?.hash;
+                let model = self.append_to(&mut writer, chain)?;
                 writer.commit()?;
                 Ok(model)
             }
         }
+    }
+
+    /// As [`Snapshot::publish`] of a snapshot that was changed, in a transaction.
+    pub(crate) fn append_to(&self, writer: &mut Writer, chain: &Chain) -> Result<BlockHash, ManagerError> {
+        self.refuse_collected(chain)?;
+        Ok(writer.append(self.draft(chain)?)?.hash)
     }
 
     /// The model block that [`Snapshot::publish`] would give, without appending it; also of weights that were

@@ -14,7 +14,7 @@ pub use reason::{FaultKind, Reason};
 use super::loss::Score;
 use super::round::{CandidateBlocks, snapshot_of};
 use super::{EvolveError, Losses, PublicKey};
-use crate::chain::Chain;
+use crate::chain::{Chain, Writer};
 use crate::hash::{BlockHash, SnapshotRoot};
 use crate::manager;
 
@@ -265,26 +265,43 @@ impl Judgement {
 ///
 /// [`EvolveError`] from the chain.
 pub fn publish(chain: &Chain, state: &Judgement) -> Result<BlockHash, EvolveError> {
-    for step in &state.chosen.steps {
-        if !chain.contains(&step.model)? {
-            let candidates: Vec<BlockHash> = step.candidates.iter().copied().collect();
-            snapshot_of(chain, &candidates)?.publish(chain)?;
-        }
+    if !chain.contains(&state.chosen.model)? {
+        let mut writer = chain.writer()?;
+        publish_to(&mut writer, chain, state)?;
+        writer.commit()?;
     }
     Ok(state.chosen.model)
 }
 
-/// Appends the chosen model's block, as [`publish`], and a release of it. Returns model and release.
+fn publish_to(writer: &mut Writer, chain: &Chain, state: &Judgement) -> Result<(), EvolveError> {
+    for step in &state.chosen.steps {
+        if !writer.contains(&step.model)? {
+            let candidates: Vec<BlockHash> = step.candidates.iter().copied().collect();
+            snapshot_of(chain, &candidates)?.append_to(writer, chain)?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends the chosen model's block, as [`publish`], and a release of it, together. Returns model and release.
 ///
 /// # Errors
 ///
-/// [`EvolveError`] for a name that a block cannot have, or from the chain.
+/// [`EvolveError`] for a name that a block cannot have, or that another model has, or from the chain. Nothing was
+/// appended then.
 pub fn publish_release(
     chain: &Chain,
     state: &Judgement,
     name: &str,
     version: Version,
 ) -> Result<(BlockHash, BlockHash), EvolveError> {
-    let model = publish(chain, state)?;
-    Ok((model, manager::release(chain, &model, name, version)?))
+    let model = state.chosen.model;
+    if chain.contains(&model)? {
+        return Ok((model, manager::release(chain, &model, name, version)?));
+    }
+    let mut writer = chain.writer()?;
+    publish_to(&mut writer, chain, state)?;
+    let release = manager::release_to(&mut writer, chain, &model, name, version)?;
+    writer.commit()?;
+    Ok((model, release))
 }
