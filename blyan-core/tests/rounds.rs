@@ -226,6 +226,51 @@ fn the_fork_choice_takes_the_better_loss_then_the_smaller_hash() {
 }
 
 #[test]
+fn who_was_first_of_two_that_do_not_know_of_each_other_proposes_again() {
+    let world = world(|_| ());
+    let blocks = other(&world, &world.model, expert(0, 0), 1);
+    let propose = |owner, round, number, authors: &[u8]| {
+        let proposals: Vec<_> = authors.iter().map(|author| (*author, blocks.clone())).collect();
+        world.finish(owner, round, &split(number), &proposals)
+    };
+    let (one, two) = (world.open(1, &split(1)), world.open(2, &split(2)));
+    // What 10 has shown, 11 claims in a round that began before.
+    propose(1, one, 1, &[10]);
+    propose(2, two, 2, &[11]);
+    let third = propose(3, world.open(3, &split(3)), 3, &[10, 11, 12]);
+    for candidate in &third.candidates {
+        world.attest(&[1, 2], &third.reveal, &[*candidate], &[(2.0, 1.0)]);
+    }
+    let accepted: Vec<bool> =
+        third.candidates.iter().map(|candidate| world.verdict(candidate).is_accepted()).collect();
+    assert_eq!(accepted, [true, true, false]);
+    assert!(matches!(world.reason(&third.candidates[2]), Reason::Copy { .. }));
+}
+
+#[test]
+fn of_equal_weights_in_a_round_the_smallest_claim_decides() {
+    let world = world(|_| ());
+    let blocks = other(&world, &world.model, expert(0, 0), 1);
+    let wider = |seed| {
+        let more = other(&world, &world.model, expert(0, 1), seed);
+        blocks.clone().into_iter().chain(more).collect::<CandidateBlocks>()
+    };
+    let proposals = [(10, blocks.clone()), (10, wider(2)), (11, blocks.clone()), (11, wider(3))];
+    let revealed = world.round(&SPLIT, &proposals);
+    let all: Vec<_> = proposals.iter().map(|(author, _)| *author).zip(&revealed.claims).collect();
+    for ((author, _), candidate) in all.iter().zip(&revealed.candidates) {
+        let first = all.iter().filter(|(other, _)| other == author).map(|(_, claim)| claim).min();
+        let before = all.iter().zip(&revealed.candidates);
+        let before = before.filter(|((other, claim), _)| other != author && Some(claim) < first);
+        let expected = match before.map(|(_, candidate)| *candidate).min() {
+            Some(of) => Reason::Copy { of },
+            None => Reason::TooFewAttestations { agreeing: 0, required: 2 },
+        };
+        assert_eq!(world.reason(candidate), expected);
+    }
+}
+
+#[test]
 fn the_base_of_a_round_follows_from_what_it_names() {
     let world = world(|_| ());
     let blocks = [expert(0, 0), expert(0, 1)].map(|slot| other(&world, &world.model, slot, 1));

@@ -209,11 +209,11 @@ impl Said {
     /// Whether one candidate came before another: in a round before, or in the same one with a smaller
     /// claim.
     fn precedes(&self, (a, b): (&Candidate, &Candidate)) -> bool {
-        self.is_before(&a.round, &b.round) || (a.round == b.round && a.claim < b.claim)
+        if a.round == b.round { a.claim < b.claim } else { self.is_before(&a.round, &b.round) }
     }
 
     /// For each candidate that is a copy the one that came first: by another key, with weights of this
-    /// one in their slot, before this one and before any of its own author's with them.
+    /// one in their slot, before this one and before each of its own author's with them that came before it.
     fn copies(&self, chain: &Chain) -> Result<BTreeMap<BlockHash, BlockHash>, EvolveError> {
         let mut holders: BTreeMap<_, Vec<(BlockHash, &Statement<Candidate>)>> = BTreeMap::new();
         for (block, candidate) in &self.candidates {
@@ -224,19 +224,32 @@ impl Said {
         }
         let mut copies = BTreeMap::new();
         for holders in holders.values() {
-            for (block, candidate) in holders {
-                let (own, key) = (candidate.body(), candidate.key());
-                let earlier = |other: &Candidate| {
-                    let mut mine = holders.iter().filter(|(_, mine)| mine.key() == key);
-                    mine.any(|(_, mine)| self.precedes((mine.body(), other)))
-                };
-                let others = holders.iter().filter(|(_, other)| {
-                    other.key() != key && self.precedes((other.body(), own)) && !earlier(other.body())
-                });
-                let first = others.map(|(other, body)| (body.body().round == own.round, *other)).min();
-                if let Some((_, first)) = first {
-                    copies.insert(*block, first);
+            // Of one key in one round the first decides: what is not before it takes nothing from the others.
+            let mut firsts: BTreeMap<PublicKey, BTreeMap<BlockHash, &Candidate>> = BTreeMap::new();
+            for (_, holder) in holders {
+                let body = holder.body();
+                let first = firsts.entry(holder.key()).or_default().entry(body.round).or_insert(body);
+                if body.claim < first.claim {
+                    *first = body;
                 }
+            }
+            let mut originals = BTreeMap::new();
+            for (key, firsts) in &firsts {
+                for round in firsts.keys() {
+                    let own = firsts
+                        .values()
+                        .filter(|own| own.round == *round || self.is_before(&own.round, round));
+                    let own: Vec<&Candidate> = own.copied().collect();
+                    let others = holders.iter().filter(|(_, other)| {
+                        other.key() != *key && own.iter().all(|own| self.precedes((other.body(), own)))
+                    });
+                    let first = others.map(|(other, body)| (body.body().round == *round, *other)).min();
+                    originals.extend(first.map(|(_, first)| ((*key, *round), first)));
+                }
+            }
+            for (block, holder) in holders {
+                let original = originals.get(&(holder.key(), holder.body().round));
+                copies.extend(original.map(|original| (*block, *original)));
             }
         }
         Ok(copies)
