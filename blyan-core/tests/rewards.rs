@@ -394,6 +394,18 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(matches!(same, EvolveError::Contribute(ContributeError::Unchanged { slot: A, .. })), "{same}");
     let unknown = refused(&alice(), &[(A, BlockHash::from_bytes([9; 32]))]);
     assert!(matches!(unknown, EvolveError::Chain(_)), "{unknown}");
+    // What no candidate may hold is not claimed either: a text, or a head beside tied embeddings.
+    let text = Draft::new(ChainId::Parameter, BlockKind::TOKENIZER, "tokenizer", "{}");
+    let text = refused(&alice(), &[(Slot::Tokenizer, world.chain.append(text).unwrap())]);
+    assert!(matches!(text.reason(), Some(InvalidEvidence::Round(RoundError::NotWeights { .. }))), "{text}");
+    let model = Snapshot::of_model(&world.chain, &world.model).unwrap();
+    let embedding = TensorBlock::open(&world.chain, &model.slots()[&Slot::Embedding].block).unwrap();
+    let (_, view) = embedding.tensors().next().unwrap();
+    let head = write(&[("lm_head.weight", view.dtype(), view.shape(), view.data())]).unwrap();
+    let head = Draft::new(ChainId::Parameter, BlockKind::HEAD, "head", head)
+        .with_parent(*model.spec_block(), ParentRole::Dependency);
+    let head = refused(&alice(), &[(Slot::Head, world.chain.append(head).unwrap())]);
+    assert!(matches!(head.reason(), Some(InvalidEvidence::Round(RoundError::UnknownSlot { .. }))), "{head}");
     // Who knows the split proposes nothing.
     let owner = refused(&vera(), &[(A, block)]);
     assert!(matches!(owner.reason(), Some(InvalidEvidence::Round(RoundError::OwnRound { .. }))), "{owner}");

@@ -9,7 +9,7 @@ use super::round::{
     Candidate, CandidateBlocks, Claim, Closing, Reveal, Round, candidate_root, children, claim_commitment,
     claim_salt,
 };
-use super::{Evidence, EvolveError, PublicKey, Statement};
+use super::{Evidence, EvolveError, PublicKey, RoundError, Statement};
 use crate::chain::{Chain, Draft};
 use crate::format::{BlockKind, ChainId, Slot};
 use crate::hash::{BlockHash, PayloadHash};
@@ -201,6 +201,10 @@ fn check_blocks(
     let base = Snapshot::of_model(chain, base)?;
     let mut payloads = BTreeMap::new();
     for (&slot, block) in blocks {
+        // What the base could hold besides, a text or the head of tied embeddings, could be claimed but never proposed.
+        if !slot.kind().is_weights() {
+            return Err(RoundError::NotWeights { slot }.into());
+        }
         let stored = chain.get(block)?;
         let header = stored.header();
         if header.name != slot.to_string() {
@@ -212,6 +216,9 @@ fn check_blocks(
             return Err(ContributeError::Unchanged { slot, block: *block }.into());
         }
         base.with_block(chain, block)?;
+        if !base.slots().contains_key(&slot) {
+            return Err(RoundError::UnknownSlot { slot }.into());
+        }
         payloads.insert(slot, payload);
     }
     Ok(payloads)
