@@ -8,14 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::checkpoints::{fixture, imported};
 use crate::world::{OWNER, Revealed, World, drafts, expert, key, noise, parents, public};
 use blyan_core::chain::CollectOptions;
+use blyan_core::evolve::dataset::Tokens;
 use blyan_core::evolve::{
-    Accusation, Attestation, Candidate, CandidateBlocks, Claim, Closing, EvaluateOptions, EvaluateProgress,
-    Evidence, EvolveError, Fault, FaultKind, InvalidEvidence, Judgement, LossBits, Policy, Reason, Reveal,
-    Round, RoundError, Statement, StepError, attest, attest_all, audit, close_round, evaluate, judge,
-    publish, reveal, snapshot_of,
+    Accusation, Attestation, Candidate, CandidateBlocks, Claim, Closing, EvaluateError, EvaluateOptions,
+    EvaluateProgress, Evidence, EvolveError, Fault, FaultKind, InvalidEvidence, Judgement, LossBits, Policy,
+    Reason, Reveal, Round, RoundError, Statement, StepError, attest, attest_all, audit, close_round,
+    evaluate, judge, publish, reveal, snapshot_of, split_commitment,
 };
 use blyan_core::manager::Snapshot;
-use blyan_core::{BlockHash, BlockKind, Chain, ChainError, ChainId, Draft, ParentRole, Salt, Slot};
+use blyan_core::{
+    BlockHash, BlockKind, Chain, ChainError, ChainId, Draft, ParentRole, PayloadHash, Salt, Slot,
+};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
@@ -335,6 +338,48 @@ fn a_split_that_was_shown_before_judges_nothing() {
     // The policy's own data is known to everyone.
     let error = blyan_core::evolve::open_round(&world.chain, &key(2), &world.policy, &[9, 8, 7]).unwrap_err();
     assert!(matches!(error, EvolveError::Step(StepError::SplitKnown { .. })), "{error:?}");
+}
+
+#[test]
+fn a_split_with_windows_beyond_the_models_positions_is_not_shown_for_nothing() {
+    let world = world(|policy| policy.window = 1000);
+    let chain = &world.chain;
+    let split: Vec<u32> = (0..300).map(|n| n % 9).collect();
+    let len = chain.len().unwrap();
+    let error = blyan_core::evolve::open_round(chain, &key(OWNER), &world.policy, &split).unwrap_err();
+    let EvolveError::Evaluate(EvaluateError::WindowTooLong { window, capacity }) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((window, capacity), (1000, 256));
+    assert_eq!(chain.len().unwrap(), len);
+
+    // One that is opened all the same, as a stranger's library may, is judged: no loss is a number.
+    let tokens = Tokens::new(split).unwrap().draft();
+    let salt = Salt::from_bytes([7; 32]);
+    let round = Round {
+        policy: world.policy,
+        previous: None,
+        attestations: BTreeSet::new(),
+        seen: BTreeSet::new(),
+        base: world.model,
+        split: split_commitment(&salt, &PayloadHash::of(&tokens.payload)),
+        tokens: 300,
+    };
+    let round = Statement::sign(&key(OWNER), round).unwrap().append(chain).unwrap();
+    let blocks = other(&world, &world.model, expert(0, 0), 1);
+    let claim = world.claim(10, &round, &blocks);
+    let closing = close_round(chain, &key(OWNER), &round).unwrap();
+    let candidate = blyan_core::evolve::propose_candidate(chain, &key(10), &claim, &blocks).unwrap();
+    let (policy, candidates, tokens) = (world.policy, [candidate].into(), chain.append(tokens).unwrap());
+    let shown = Reveal { policy, round, closing, candidates, tokens, salt };
+    let shown = Statement::sign(&key(OWNER), shown).unwrap().append(chain).unwrap();
+    let options = EvaluateOptions { threads: Some(1), ..Default::default() };
+    for seed in [2, 3] {
+        attest_all(chain, &key(seed), &shown, &options).unwrap();
+    }
+    assert_eq!(world.reason(&candidate), Reason::NotFinite { data: tokens });
+    let report = audit(chain, &world.policy, None, &options).unwrap();
+    assert_eq!((report.checked, report.lies.len()), (2, 0));
 }
 
 #[test]

@@ -140,12 +140,13 @@ impl<'a> Measure<'a> {
     }
 }
 
-/// Tokens that the model does not have, or too few to predict one, make a loss of NaN: for everyone the
-/// same, and never accepted.
+/// Tokens that the model does not have, or too few to predict one, and windows that it has no positions for make a
+/// loss of NaN: for everyone the same, and never accepted.
 fn or_no_number<T>(found: Result<T, EvaluateError>, none: impl FnOnce() -> T) -> Result<T, EvolveError> {
     match found {
         Err(
             EvaluateError::TooFewTokens { .. }
+            | EvaluateError::WindowTooLong { .. }
             | EvaluateError::Manager(ManagerError::Model(ModelError::UnknownToken { .. })),
         ) => Ok(none()),
         found => Ok(found?),

@@ -9,9 +9,9 @@ use super::{
     claim_commitment, salt, split_commitment,
 };
 use crate::chain::Chain;
-use crate::evolve::dataset::Tokens;
+use crate::evolve::dataset::{Dataset, Tokens};
 use crate::evolve::judge::{judge, publish};
-use crate::evolve::{Body, Evidence, EvolveError, PublicKey, Statement};
+use crate::evolve::{Body, EvaluateError, Evidence, EvolveError, Policy, PublicKey, Statement};
 use crate::format::{BlockKind, Slot};
 use crate::hash::{BlockHash, CandidateRoot, PayloadHash};
 use crate::manager::Snapshot;
@@ -41,7 +41,8 @@ pub(in crate::evolve) fn children<B: Body>(
 ///
 /// # Errors
 ///
-/// [`StepError::SplitKnown`] if the split's tokens are on the chain already; [`EvolveError`] for a key
+/// [`StepError::SplitKnown`] if the split's tokens are on the chain already; [`EvaluateError::WindowTooLong`] if the
+/// split or a dataset of the policy has windows that its models have no positions for; [`EvolveError`] for a key
 /// that is no validator, a split of less than two tokens, or from the chain.
 pub fn open_round(
     chain: &Chain,
@@ -54,6 +55,7 @@ pub fn open_round(
     if chain.contains(&tokens_block)? {
         return Err(StepError::SplitKnown { tokens: tokens_block }.into());
     }
+    check_windows(chain, policy, split)?;
     let state = judge(chain, policy)?;
     let base = publish(chain, &state)?;
     let tip = state.tip();
@@ -68,6 +70,22 @@ pub fn open_round(
         tokens: split.len() as u64,
     };
     Statement::sign(key, round)?.append(chain)
+}
+
+/// Refuses what no validator could measure: the split would be shown for nothing. Every model under a policy has the
+/// spec of its first.
+fn check_windows(chain: &Chain, policy: &BlockHash, split: &[u32]) -> Result<(), EvolveError> {
+    let rules = Policy::of(chain, policy)?;
+    let mut longest = split.len() as u64;
+    for dataset in &rules.datasets {
+        longest = longest.max(Dataset::read(chain, dataset)?.num_tokens);
+    }
+    let capacity = Snapshot::of_model(chain, &rules.model)?.spec().max_position_embeddings;
+    // A short text has no window as long as that.
+    if u64::from(rules.window).min(longest.saturating_sub(1)) > capacity as u64 {
+        return Err(EvaluateError::WindowTooLong { window: rules.window as usize, capacity }.into());
+    }
+    Ok(())
 }
 
 fn split_salt(key: &SigningKey, content: &PayloadHash) -> crate::hash::Salt {
