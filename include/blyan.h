@@ -1016,6 +1016,8 @@ typedef struct {
     size_t lies_len;
     // Number of attestations of another version of the arithmetic, which this library cannot compute.
     size_t other_numerics_len;
+    // Number of attestations of candidates whose weights, or those of their base, were collected.
+    size_t collected_len;
 } blyan_audit_info;
 
 // An ed25519 public key: the only name that a contributor, validator or voter has.
@@ -2247,7 +2249,8 @@ blyan_status blyan_attest(const blyan_chain *chain,
                           blyan_hashes **attestations);
 
 // Computes every attestation under a policy again. With a key, appends an accusation for each that does not
-// recompute and is not the key's own; `key` may be NULL, and then nothing is. `options` may be NULL.
+// recompute and is not the key's own; `key` may be NULL, and then nothing is. What cannot be computed here is counted
+// and passed over. `options` may be NULL.
 blyan_status blyan_audit(const blyan_chain *chain,
                          const blyan_hash *policy,
                          const blyan_key *key,

@@ -426,6 +426,23 @@ fn what_candidates_share_is_measured_once() {
 }
 
 #[test]
+fn an_audit_passes_over_what_was_collected() {
+    let world = world(|_| ());
+    let first = world.round(&split(0), &[(10, other(&world, &world.model, expert(0, 0), 1))]);
+    let old = world.attest(&[1, 2], &first.reveal, &first.candidates, &[(2.0, 1.0)]);
+    let base = publish(&world.chain, &world.judge()).unwrap();
+    world.chain.collect(&CollectOptions::default()).unwrap();
+    let second = world.round(&split(1), &[(11, other(&world, &base, expert(0, 1), 2))]);
+    let lie = world.attest(&[1], &second.reveal, &second.candidates, &[(2.0, 1.0)])[0];
+    let options = EvaluateOptions { threads: Some(1), ..Default::default() };
+    let report = audit(&world.chain, &world.policy, Some(&key(2)), &options).unwrap();
+    assert_eq!(report.checked, 1);
+    assert_eq!(BTreeSet::from_iter(report.collected), BTreeSet::from_iter(old));
+    assert_eq!(report.lies.iter().map(|lie| lie.attestation).collect::<Vec<_>>(), [lie]);
+    assert!(report.lies[0].accusation.is_some());
+}
+
+#[test]
 fn a_key_attests_candidates_once() {
     let world = world(|_| ());
     let blocks = [expert(0, 0), expert(0, 1)].map(|slot| other(&world, &world.model, slot, 1));

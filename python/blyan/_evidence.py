@@ -268,6 +268,8 @@ class AuditReport:
     lies: list[Lie]
     other_numerics: list[BlockHash]
     """Attestations of another version of the arithmetic."""
+    collected: list[BlockHash]
+    """Attestations of candidates whose weights, or those of their base, were collected."""
 
     __hash__ = None  # type: ignore[assignment]
 

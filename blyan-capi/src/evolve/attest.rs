@@ -65,6 +65,8 @@ pub struct blyan_audit_info {
     pub lies_len: usize,
     /// Number of attestations of another version of the arithmetic, which this library cannot compute.
     pub other_numerics_len: usize,
+    /// Number of attestations of candidates whose weights, or those of their base, were collected.
+    pub collected_len: usize,
 }
 
 /// An attestation that does not recompute.
@@ -84,7 +86,8 @@ pub struct blyan_lie {
 }
 
 /// Computes every attestation under a policy again. With a key, appends an accusation for each that does not
-/// recompute and is not the key's own; `key` may be NULL, and then nothing is. `options` may be NULL.
+/// recompute and is not the key's own; `key` may be NULL, and then nothing is. What cannot be computed here is counted
+/// and passed over. `options` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_audit(
     chain: *const blyan_chain,
@@ -126,6 +129,7 @@ pub unsafe extern "C" fn blyan_audit_report_describe(
             checked: report.checked,
             lies_len: report.lies.len(),
             other_numerics_len: report.other_numerics.len(),
+            collected_len: report.collected.len(),
         };
         // SAFETY: as above.
         unsafe { describe(info, size, "info", description) }

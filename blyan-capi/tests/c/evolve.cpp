@@ -304,7 +304,7 @@ void whole_round(blyan::chain &chain, const blyan::hash &trained, const blyan::h
     EXPECT(status_of([&] { evolve::attest(chain, author, reveal); }) == BLYAN_STATUS_EVIDENCE);
     const evolve::audit_report audit = evolve::audit(chain, rules);
     EXPECT(audit.info().checked == 1 && audit.lies().empty());
-    EXPECT(audit.json() == "{\"checked\":1,\"lies\":[],\"other_numerics\":[]}");
+    EXPECT(audit.json() == "{\"checked\":1,\"lies\":[],\"other_numerics\":[],\"collected\":[]}");
     EXPECT(evolve::audit(chain, rules, &owner).info().lies_len == 0);
     EXPECT(status_of([&] { audit.accuse(0, chain, rules, owner); }) == BLYAN_STATUS_INVALID_ARGUMENT);
 

@@ -93,10 +93,12 @@ pub struct AuditReport {
     pub lies: Vec<Lie>,
     /// Attestations of another version of the arithmetic, which this library cannot compute.
     pub other_numerics: Vec<BlockHash>,
+    /// Attestations of candidates whose weights, or those of their base, were collected.
+    pub collected: Vec<BlockHash>,
 }
 
 /// Computes every attestation under a policy again. With a key, appends an accusation for each that does
-/// not recompute and is not the key's own. Base and candidates are each evaluated once on each data,
+/// not recompute and is not the key's own. What cannot be computed here is named and passed over. Base and candidates are each evaluated once on each data,
 /// however many attested them, and those of a reveal beside each other: what they share is computed once.
 /// `options.window` is not looked at, the policy has its own.
 ///
@@ -113,6 +115,8 @@ pub fn audit(
     let mut measure = Measure::new(chain, &rules, options);
     let mut report = AuditReport::default();
     let mut to_check = Vec::new();
+    // Whether weights of a set of candidates are gone.
+    let mut gone: BTreeMap<BTreeSet<BlockHash>, bool> = BTreeMap::new();
     let mut sets: BTreeMap<BlockHash, BTreeSet<BTreeSet<BlockHash>>> = BTreeMap::new();
     for block in chain.blocks_of_kind(BlockKind::ATTESTATION) {
         let attestation = block?.hash();
@@ -123,6 +127,13 @@ pub fn audit(
         }
         if body.numerics_version != NUMERICS_VERSION {
             report.other_numerics.push(attestation);
+            continue;
+        }
+        if !gone.contains_key(&body.candidates) {
+            gone.insert(body.candidates.clone(), measure.is_collected(&body.candidates)?);
+        }
+        if gone.get(&body.candidates) == Some(&true) {
+            report.collected.push(attestation);
             continue;
         }
         sets.entry(body.reveal).or_default().insert(body.candidates.clone());

@@ -60,6 +60,7 @@ json_of! {
         "checked": report.checked,
         "lies": report.lies,
         "other_numerics": report.other_numerics,
+        "collected": report.collected,
     });
 
     Judgement: state => json!({

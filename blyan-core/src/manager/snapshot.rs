@@ -272,7 +272,7 @@ impl Snapshot {
     }
 
     /// A model that cannot run would take the place of one that can, whose weights the next collection takes.
-    pub(super) fn refuse_collected(&self, chain: &Chain) -> Result<(), ManagerError> {
+    pub(crate) fn refuse_collected(&self, chain: &Chain) -> Result<(), ManagerError> {
         let weights = self.slots.values().map(|pinned| (pinned.block, pinned.payload));
         Ok(chain.refuse_collected(weights)?)
     }

@@ -413,9 +413,10 @@ static void attest(const struct world *world, const blyan_hash *reveal, const bl
 
     MUST(blyan_audit(world->chain, &world->policy, world->validator, NULL, &report));
     MUST(blyan_audit_report_describe(report, &info, sizeof info));
-    EXPECT_TRUE(info.checked == 2 && info.lies_len == 0 && info.other_numerics_len == 0);
+    EXPECT_TRUE(info.checked == 2 && info.lies_len == 0 && info.other_numerics_len == 0
+                && info.collected_len == 0);
     MUST(blyan_audit_report_json(report, &json));
-    EXPECT_TRUE(holds(json, "{\"checked\":2,\"lies\":[],\"other_numerics\":[]}"));
+    EXPECT_TRUE(holds(json, "{\"checked\":2,\"lies\":[],\"other_numerics\":[],\"collected\":[]}"));
     blyan_audit_report_free(report);
 }
 

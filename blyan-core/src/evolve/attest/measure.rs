@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 
 use super::statement::data_of;
 use super::{Attestation, Losses};
-use crate::chain::{Chain, Writer};
+use crate::chain::{Chain, ChainError, Writer};
 use crate::evolve::dataset::{Dataset, Tokens};
 use crate::evolve::judge::{Judgement, Reason, Verdict, judge};
 use crate::evolve::loss::{LossBits, improves, worsens};
@@ -117,6 +117,23 @@ impl<'a> Measure<'a> {
             numerics_version: NUMERICS_VERSION,
             losses,
         })
+    }
+
+    /// Whether weights that these candidates are measured by were collected.
+    pub(in crate::evolve) fn is_collected(
+        &self,
+        candidates: &BTreeSet<BlockHash>,
+    ) -> Result<bool, EvolveError> {
+        let blocks: Vec<BlockHash> = candidates.iter().copied().collect();
+        let changed = snapshot_of(self.chain, &blocks)?;
+        let base = changed.base().map(|base| Snapshot::of_model(self.chain, base)).transpose()?;
+        for model in base.iter().chain([&changed]) {
+            match model.refuse_collected(self.chain) {
+                Err(ManagerError::Chain(ChainError::PayloadCollected { .. })) => return Ok(true),
+                found => found?,
+            }
+        }
+        Ok(false)
     }
 
     fn tokens(&self, data: &BlockHash) -> Result<Vec<u32>, EvolveError> {
