@@ -537,6 +537,7 @@ const RECEIPT: &str = "\
 Examples:
   blyan generate 'And God said' -n 20 --receipt receipt.json
   blyan receipt verify receipt.json
+  blyan receipt verify receipt.json --overlay 9e12   what was made with --overlay
 
 Runs the receipt's inputs again on this chain's blocks and names every
 difference: other tokens, other blocks, other logits, an edited field. The exit
@@ -550,9 +551,18 @@ pub(crate) enum Receipt {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("model", |model| model.requires("overlay")))]
 pub(crate) struct ReceiptVerify {
     /// The receipt; - is the standard input.
     pub(crate) file: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) model: Model,
+
+    /// The blocks that `blyan generate` was given as --overlay, if no model with them was appended since; may be
+    /// given again. Without it the receipt says which model it is of.
+    #[arg(long, value_name = "BLOCK")]
+    pub(crate) overlay: Vec<String>,
 
     #[command(flatten)]
     pub(crate) machine: Machine,

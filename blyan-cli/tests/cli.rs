@@ -499,6 +499,16 @@ fn receipts_are_replayed() {
         .map(|difference| difference["path"].as_str().unwrap())
         .collect();
     assert!(paths.contains(&"/claim/output_tokens/2"), "{paths:?}");
+    // What was made with a block laid over is verified with it.
+    let chain = Chain::open(&path).unwrap();
+    let base = Snapshot::only_model(&chain).unwrap();
+    let tried = next_expert(&chain, base.slots()[&"layer0.expert1".parse().unwrap()].block).to_string();
+    drop(chain);
+    let model = base.base().unwrap().to_string();
+    text(&path, ["generate", "And God said", "-n", "4", "--overlay", &tried, "--receipt", name]);
+    let verified = document(&path, ["receipt", "verify", name, "--overlay", &tried, "-m", &model]);
+    assert_eq!(verified["ok"], true);
+    assert_eq!(run(&path, ["receipt", "verify", name]).status.code(), Some(1));
     fs::write(&file, "{}").unwrap();
     assert_eq!(failure(&path, 1, ["receipt", "verify", name])["kind"], "model");
     assert_eq!(failure(&path, 1, ["receipt", "verify", "no-such-file"])["kind"], "file");
@@ -563,6 +573,7 @@ fn wrong_arguments_are_a_code_of_their_own() {
         &["generate", "x", "--min-p", "-0.5"],
         &["generate", "x", "--repeat-penalty", "0"],
         &["receipt", "verify", "x", "-t", "0"],
+        &["receipt", "verify", "x", "-m", "tiny"],
         &["import", "x", "--rope-frequencies", "int8"],
         &["export", "x", "--max-shard-bytes", "0"],
         &["generate", "x", "--messages", "y"],

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use blyan_core::hash::ReceiptHash;
-use blyan_core::manager::{ManagerError, Replay};
+use blyan_core::manager::{ManagerError, ManagerOptions, Replay};
 use blyan_core::{Chain, Receipt};
 use serde_json::json;
 
@@ -48,7 +48,11 @@ fn replay(
     chain: Chain,
     arguments: &ReceiptVerify,
 ) -> Result<Replay, CliError> {
-    let options = generate::manager_options(&arguments.machine);
+    let options = ManagerOptions {
+        model: names::model(&chain, arguments.model.name.as_deref())?,
+        overlay: names::blocks(&chain, &arguments.overlay, None)?,
+        ..generate::manager_options(&arguments.machine)
+    };
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || {
         // Nobody hears of it any more if the command was stopped.
