@@ -485,7 +485,7 @@ pub(crate) struct Bundle {
     #[arg(long, requires = "names")]
     pub(crate) no_ancestors: bool,
 
-    /// Leave out what the chain in this directory has.
+    /// Leave out the blocks that the chain in this directory has, also those whose payload it lost or collected.
     #[arg(long, value_name = "DIR")]
     pub(crate) lacking: Option<PathBuf>,
 
@@ -519,7 +519,8 @@ Examples:
 
 Only payloads of weights go; every block stays, and its payload can come back
 by a bundle or an import. Weights that are in no model yet go, too, unless
---keep names them.";
+--keep names them. A model that follows one whose weights went can be bundled
+only for a chain that has that one: bundle it before, or keep both.";
 
 #[derive(Debug, Args)]
 #[command(after_help = GC)]

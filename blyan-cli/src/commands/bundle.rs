@@ -70,7 +70,7 @@ fn shared(ours: &Chain, theirs: &Chain, cancel: &AtomicBool) -> Result<Vec<Block
             return Err(CliError::Interrupted);
         }
         let block = match block {
-            // What they cannot read they may lack.
+            // It is no news: what they cannot read of the index no bundle brings back.
             Err(ChainError::Damaged { .. }) => continue,
             block => block?.hash(),
         };
