@@ -5,7 +5,7 @@ use std::path::Path;
 use blyan_core::chain::ChainError;
 use blyan_core::manager::{Release, Snapshot, find_block, find_model};
 use blyan_core::storage::StorageError;
-use blyan_core::{BlockHash, Chain};
+use blyan_core::{BlockHash, Chain, Slot};
 
 use crate::error::CliError;
 
@@ -34,6 +34,14 @@ pub(crate) fn snapshot(chain: &Chain, name: Option<&str>) -> Result<Snapshot, Cl
 /// The model block of a name.
 pub(crate) fn model(chain: &Chain, name: Option<&str>) -> Result<Option<BlockHash>, CliError> {
     Ok(name.map(|name| find_model(chain, name)).transpose()?)
+}
+
+/// Refuses a model whose slots nobody asked for.
+pub(crate) fn check_of<S: AsRef<str>>(names: &[S], of: Option<&str>) -> Result<(), CliError> {
+    if of.is_none() || names.iter().any(|name| name.as_ref().parse::<Slot>().is_ok()) {
+        return Ok(());
+    }
+    Err(CliError::Usage("error: --model is for slots, and none is named".to_owned()))
 }
 
 /// The block of a name: as [`model`], or the one in a slot of `of`, or of the only model.

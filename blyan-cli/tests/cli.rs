@@ -579,6 +579,7 @@ fn wrong_arguments_are_a_code_of_their_own() {
         &["generate", "x", "--messages", "y"],
         &["receipt"],
         &["show"],
+        &["show", "53b64b82", "-m", "tiny"],
         &["log", "--all"],
         &["log", "latest", "--tips"],
         &["log", "latest", "--all"],
@@ -601,6 +602,7 @@ fn wrong_arguments_are_a_code_of_their_own() {
         &["bundle", "x", "--known", "53b6"],
         &["bundle", "x", "--no-ancestors"],
         &["bundle", "x", "-m", "tiny"],
+        &["bundle", "x", "53b64b82", "-m", "tiny"],
         &["unbundle"],
     ] {
         assert_eq!(failure(&path, 2, words)["kind"], "usage", "{words:?}");

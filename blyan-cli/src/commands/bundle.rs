@@ -17,10 +17,12 @@ use crate::names;
 use crate::output::{Progress, output_error};
 
 pub(super) fn bundle(context: &mut Context<'_, '_>, arguments: &Bundle) -> Result<(), CliError> {
+    let of = arguments.model.name.as_deref();
+    names::check_of(&arguments.names, of)?;
     let chain = names::open(context.chain)?;
     let blocks = match arguments.names.as_slice() {
         [] => None,
-        given => Some(names::blocks(&chain, given, arguments.model.name.as_deref())?),
+        given => Some(names::blocks(&chain, given, of)?),
     };
     let mut known = arguments.known.clone();
     if let Some(other) = &arguments.lacking {

@@ -10,8 +10,10 @@ use crate::names;
 use crate::output::table;
 
 pub(super) fn run(context: &mut Context<'_, '_>, arguments: &Show) -> Result<(), CliError> {
+    let of = arguments.model.name.as_deref();
+    names::check_of(&[&arguments.name], of)?;
     let chain = names::open(context.chain)?;
-    let hash = names::block(&chain, &arguments.name, arguments.model.name.as_deref())?;
+    let hash = names::block(&chain, &arguments.name, of)?;
     let block = chain.get(&hash)?;
     let document = document(&chain, &block)?;
     if context.json {
