@@ -807,6 +807,13 @@ fn a_file_that_is_not_there_makes_no_chain() {
     let chain = dir.path().join("chain");
     assert_eq!(failure(&chain, 1, ["import", "no/such/model"])["kind"], "import");
     assert_eq!(failure(&chain, 1, ["unbundle", "no-such-file"])["kind"], "chain");
+    let no_bundle = dir.path().join("no-bundle");
+    fs::write(&no_bundle, "BLYAN, but no bundle").unwrap();
+    for path in [dir.path(), &no_bundle] {
+        assert_eq!(failure(&chain, 1, ["unbundle", path.to_str().unwrap()])["kind"], "chain");
+    }
+    // The standard input, which is empty.
+    assert_eq!(failure(&chain, 1, ["unbundle", "-"])["kind"], "chain");
     assert!(!chain.exists());
 }
 
@@ -865,6 +872,7 @@ fn ctrl_c_ends_the_wait_for_an_input() {
     let path = dir.path().join("chain");
     let mut child =
         blyan(&path).args(["unbundle", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"BLYANBND").unwrap();
     // From then on it listens.
     while !path.join("index.redb").exists() {
         assert_eq!(child.try_wait().unwrap(), None);

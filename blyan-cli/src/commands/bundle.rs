@@ -1,10 +1,12 @@
 //! `blyan bundle` and `blyan unbundle`.
 
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use blyan_core::chain::{
-    BundleError, BundleOptions, BundleProgress, BundleReport, ChainError, UnbundleOptions, UnbundleReport,
+    BUNDLE_MAGIC, BundleError, BundleOptions, BundleProgress, BundleReport, ChainError, UnbundleOptions,
 };
 use blyan_core::{BlockHash, Chain};
 use serde_json::json;
@@ -83,13 +85,9 @@ fn shared(ours: &Chain, theirs: &Chain, cancel: &AtomicBool) -> Result<Vec<Block
     Ok(shared)
 }
 
-fn unbundle_input(
-    chain: &Chain,
-    options: &UnbundleOptions<'_>,
-    cancel: &AtomicBool,
-) -> Result<UnbundleReport, CliError> {
-    let file = |source| CliError::File { action: "read", path: "-".into(), source };
-    match chain.unbundle(&mut Input::new(cancel).map_err(file)?, options) {
+/// A read that Ctrl-C ended is no failure.
+fn stopped<T>(cancel: &AtomicBool, done: Result<T, ChainError>) -> Result<T, CliError> {
+    match done {
         Err(ChainError::Bundle(BundleError::Io { .. })) if cancel.load(Ordering::Relaxed) => {
             Err(CliError::Interrupted)
         }
@@ -97,13 +95,35 @@ fn unbundle_input(
     }
 }
 
-pub(super) fn unbundle(context: &mut Context<'_, '_>, arguments: &Unbundle) -> Result<(), CliError> {
-    let from_input = arguments.file == Path::new("-");
-    if !from_input {
-        // Before a chain is made for nothing.
-        let missing = |source| BundleError::Io { action: "open", path: arguments.file.clone(), source };
-        std::fs::metadata(&arguments.file).map_err(missing).map_err(ChainError::from)?;
+/// Refuses what does not begin as a bundle, before a chain is made for nothing; gives what it has read.
+fn begin(input: &mut dyn Read, path: &Path) -> Result<Vec<u8>, ChainError> {
+    let mut head = Vec::new();
+    let read = |source| BundleError::Io { action: "read", path: path.to_owned(), source };
+    input.take(BUNDLE_MAGIC.len() as u64).read_to_end(&mut head).map_err(read)?;
+    if head == BUNDLE_MAGIC {
+        Ok(head)
+    } else if BUNDLE_MAGIC.starts_with(&head) {
+        Err(BundleError::Truncated { len_bytes: head.len() as u64 }.into())
+    } else {
+        Err(BundleError::NotABundle.into())
     }
+}
+
+pub(super) fn unbundle(context: &mut Context<'_, '_>, arguments: &Unbundle) -> Result<(), CliError> {
+    let path = arguments.file.as_path();
+    let mut input = match path == Path::new("-") {
+        true => {
+            let file = |source| CliError::File { action: "read", path: path.into(), source };
+            let mut input = Input::new(context.cancel).map_err(file)?;
+            let head = stopped(context.cancel, begin(&mut input, path))?;
+            Some(Cursor::new(head).chain(input))
+        }
+        false => {
+            let missing = |source| BundleError::Io { action: "open", path: path.into(), source };
+            begin(&mut File::open(path).map_err(missing).map_err(ChainError::from)?, path)?;
+            None
+        }
+    };
     let chain = Chain::open(context.chain)?;
     let bar = Progress::new(context.streams.terminal);
     let show = |progress: BundleProgress| {
@@ -111,9 +131,9 @@ pub(super) fn unbundle(context: &mut Context<'_, '_>, arguments: &Unbundle) -> R
     };
     let options =
         UnbundleOptions { progress: Some(&show), cancel: Some(context.cancel), ..UnbundleOptions::default() };
-    let report = match from_input {
-        true => unbundle_input(&chain, &options, context.cancel)?,
-        false => chain.unbundle_file(&arguments.file, &options)?,
+    let report = match &mut input {
+        Some(input) => stopped(context.cancel, chain.unbundle(input, &options))?,
+        None => chain.unbundle_file(path, &options)?,
     };
     drop(bar);
     if context.json {

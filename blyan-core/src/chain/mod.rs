@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 pub use block::{Block, Draft};
 pub use bundle::{
-    BundleError, BundleOptions, BundleProgress, BundleReport, MAX_BUNDLE_BLOCKS, UnbundleOptions,
-    UnbundleReport,
+    BUNDLE_MAGIC, BundleError, BundleOptions, BundleProgress, BundleReport, MAX_BUNDLE_BLOCKS,
+    UnbundleOptions, UnbundleReport,
 };
 pub use collect::{CollectOptions, CollectReport};
 pub use error::{ChainError, Damage, ValidationError};

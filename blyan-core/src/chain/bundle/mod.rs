@@ -24,7 +24,8 @@ pub use error::BundleError;
 use super::error::ChainError;
 use crate::hash::{BlockHash, ChainRoot};
 
-const MAGIC: [u8; 8] = *b"BLYANBND";
+/// What every bundle begins with.
+pub const BUNDLE_MAGIC: [u8; 8] = *b"BLYANBND";
 const VERSION: u16 = 1;
 const PAYLOAD: u8 = 1;
 const BLOCK: u8 = 2;

@@ -9,7 +9,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::{
-    BLOCK, BundleError, BundleProgress, END, MAGIC, MAX_BUNDLE_BLOCKS, MAX_EDGES, PART_BYTES, PAYLOAD,
+    BLOCK, BUNDLE_MAGIC, BundleError, BundleProgress, END, MAX_BUNDLE_BLOCKS, MAX_EDGES, PART_BYTES, PAYLOAD,
     SIGNATURE, UnbundleOptions, UnbundleReport, VERSION, check_cancelled, of_file, stream_error,
 };
 use crate::chain::error::ChainError;
@@ -99,7 +99,7 @@ impl Scanner<'_> {
 
     fn scan(mut self) -> Result<Contents, ChainError> {
         match self.array() {
-            Ok(MAGIC) => {}
+            Ok(BUNDLE_MAGIC) => {}
             Ok(_) => return Err(BundleError::NotABundle.into()),
             Err(error) => return Err(error),
         }

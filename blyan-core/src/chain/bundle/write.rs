@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::{
-    BLOCK, BundleError, BundleOptions, BundleProgress, BundleReport, END, MAGIC, MAX_BUNDLE_BLOCKS,
+    BLOCK, BUNDLE_MAGIC, BundleError, BundleOptions, BundleProgress, BundleReport, END, MAX_BUNDLE_BLOCKS,
     MAX_EDGES, PART_BYTES, PAYLOAD, SIGNATURE, VERSION, check_cancelled, of_file, stream_error,
 };
 use crate::chain::error::{ChainError, Damage};
@@ -139,7 +139,7 @@ impl Chain {
             hasher: blake3::Hasher::new(),
             report: BundleReport::default(),
         };
-        sink.put(&MAGIC)?;
+        sink.put(&BUNDLE_MAGIC)?;
         sink.put(&VERSION.to_le_bytes())?;
         let mut payload_bytes = 0;
         for (_, hash) in order {
