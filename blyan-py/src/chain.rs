@@ -68,9 +68,17 @@ impl Drop for Telling<'_> {
 
 impl ChainHandle {
     fn new(chain: CoreChain) -> Arc<Self> {
-        let dir = chain.dir().map(Path::to_path_buf);
-        let writable = chain.is_writable();
-        let open = Local::new(RwLock::new(Some(chain)));
+        let (dir, writable) = (chain.dir().map(Path::to_path_buf), chain.is_writable());
+        Self::of(Some(chain), dir, writable)
+    }
+
+    /// A chain that is closed.
+    pub(crate) fn closed(dir: Option<PathBuf>) -> Arc<Self> {
+        Self::of(None, dir, false)
+    }
+
+    fn of(chain: Option<CoreChain>, dir: Option<PathBuf>, writable: bool) -> Arc<Self> {
+        let open = Local::new(RwLock::new(chain));
         let (users, writer, told) = (Mutex::default(), Mutex::default(), Mutex::default());
         Arc::new(Self { open, users, writer, told, dir, writable })
     }
@@ -141,10 +149,12 @@ impl ChainHandle {
 
 /// A DAG of content-addressed blocks in a directory, or in memory.
 ///
-/// `Chain(path)` opens the chain for reading and writing and creates it if there is none; one process
-/// at a time can do that. `Chain(path, read_only=True)` works beside a writer. A chain is a context
-/// manager, can be iterated (every block, parents first), and knows `len` and `in`. All methods may be
-/// called from several threads.
+/// `Chain(path)` opens the chain for reading and writing and creates it if there is none; there can be one
+/// such `Chain` of a path at a time, in all processes together. `Chain(path, read_only=True)` works beside
+/// it. A chain is a context manager, can be iterated (every block, parents first), and knows `len` and `in`.
+/// All methods may be called from several threads.
+///
+/// A chain is open until it is closed, or until nothing uses it any more: it, its blocks and its snapshots.
 ///
 /// Pickled, a chain is its path; unpickled, it is open for reading.
 ///

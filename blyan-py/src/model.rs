@@ -1,7 +1,8 @@
 //! Owns `blyan.MoEModelManager`: opening a model, generating, chatting, logits, tokens; and rebuilding
 //! the model in a process made by `fork`.
 
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, Weak};
 
 use blyan_core::kernels::Isa;
 use blyan_core::manager::chat::{ChatRequest, CivilTime};
@@ -31,8 +32,9 @@ const LONG_TEXT: usize = 1 << 13;
 pub(crate) struct ModelHandle {
     /// `None` once it is closed. Locked by who has the interpreter, and not beyond: so no fork finds it locked.
     current: Mutex<Option<Local<CoreManager>>>,
-    /// Where its blocks come from.
-    chain: Arc<ChainHandle>,
+    /// Where its blocks come from, and what its snapshots ask. A model keeps no chain open.
+    chain: Weak<ChainHandle>,
+    dir: Option<PathBuf>,
     options: ManagerOptions,
 }
 
@@ -88,8 +90,8 @@ enum Found {
 /// gives up). Where the CPU has AMX, the search for the best `isa`, like "amx", asks Linux for this
 /// process's right to use it, which lasts until exec.
 ///
-/// An open model needs the chain no more, can be used from several threads at once, and after `fork`
-/// starts threads of its own. Pickled, it is a path, a model and these options.
+/// An open model needs the chain no more and does not keep it open, can be used from several threads at
+/// once, and after `fork` starts threads of its own. Pickled, it is a path, a model and these options.
 ///
 /// >>> model.generate("In the beginning", max_tokens=8).text
 /// ' of the law, and the word of'
@@ -174,7 +176,8 @@ impl MoEModelManager {
             None => CoreManager::open(&core, &opening),
         })?;
         let current = Mutex::new(Some(Local::new(manager)));
-        let handle = ModelHandle { current, chain: Arc::clone(handle), options };
+        let (chain, dir) = (Arc::downgrade(handle), handle.dir().cloned());
+        let handle = ModelHandle { current, chain, dir, options };
         Ok(Self { handle: Arc::new(handle) })
     }
 
@@ -379,10 +382,13 @@ impl MoEModelManager {
         values::block_hash(py, self.handle.get(py)?.model())
     }
 
-    /// Spec and slots.
+    /// Spec and slots. What asks the chain raises `ClosedError` if that is closed.
     #[getter]
     fn snapshot(&self, py: Python<'_>) -> PyResult<Snapshot> {
-        Ok(Snapshot::new(&self.handle.chain, self.handle.get(py)?.snapshot().clone()))
+        let snapshot = self.handle.get(py)?.snapshot().clone();
+        let ModelHandle { chain, dir, .. } = &*self.handle;
+        let chain = chain.upgrade().unwrap_or_else(|| ChainHandle::closed(dir.clone()));
+        Ok(Snapshot::new(&chain, snapshot))
     }
 
     /// The decoder, described by its parts, as a dict.
@@ -445,7 +451,7 @@ impl MoEModelManager {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
         let (py, handle) = (slf.py(), &slf.get().handle);
-        let path = pickled_path(py, handle.chain.dir(), "model")?;
+        let path = pickled_path(py, handle.dir.as_ref(), "model")?;
         let snapshot = slf.get().snapshot(py)?;
         let published = *slf.get().handle.get(py)?.model();
         let options = PyDict::new(py);

@@ -200,10 +200,12 @@ class CancelToken:
 class Chain:
     """A DAG of content-addressed blocks in a directory, or in memory.
 
-    `Chain(path)` opens the chain for reading and writing and creates it if there is none; one process
-    at a time can do that. `Chain(path, read_only=True)` works beside a writer. A chain is a context
-    manager, can be iterated (every block, parents first), and knows `len` and `in`. All methods may be
-    called from several threads.
+    `Chain(path)` opens the chain for reading and writing and creates it if there is none; there can be one
+    such `Chain` of a path at a time, in all processes together. `Chain(path, read_only=True)` works beside
+    it. A chain is a context manager, can be iterated (every block, parents first), and knows `len` and `in`.
+    All methods may be called from several threads.
+
+    A chain is open until it is closed, or until nothing uses it any more: it, its blocks and its snapshots.
 
     Pickled, a chain is its path; unpickled, it is open for reading.
 
@@ -610,8 +612,8 @@ class MoEModelManager:
     gives up). Where the CPU has AMX, the search for the best `isa`, like "amx", asks Linux for this
     process's right to use it, which lasts until exec.
 
-    An open model needs the chain no more, can be used from several threads at once, and after `fork`
-    starts threads of its own. Pickled, it is a path, a model and these options.
+    An open model needs the chain no more and does not keep it open, can be used from several threads at
+    once, and after `fork` starts threads of its own. Pickled, it is a path, a model and these options.
 
     >>> model.generate("In the beginning", max_tokens=8).text
     ' of the law, and the word of'
@@ -801,7 +803,7 @@ class MoEModelManager:
         """The model block; of a snapshot in memory the one it would be published as."""
     @property
     def snapshot(self) -> Snapshot:
-        """Spec and slots."""
+        """Spec and slots. What asks the chain raises `ClosedError` if that is closed."""
     @property
     def spec(self) -> dict[str, Any]:
         """The decoder, described by its parts, as a dict."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
+import pickle
 import platform
 import shutil
 import struct
@@ -240,6 +241,23 @@ def test_the_model_lives_without_its_chain(tmp_path: Path) -> None:
     # The counts were stored when it was closed.
     with blyan.Chain(tmp_path / "c", read_only=True) as chain:
         assert blyan.MoEModelManager(chain).usage.top(1)[0].tokens > 0
+
+
+def test_a_model_keeps_no_chain_open(tmp_path: Path) -> None:
+    # It once kept the lock of a chain that nobody had any more to close.
+    def opened() -> blyan.MoEModelManager:
+        chain = blyan.Chain(tmp_path / "c")
+        blyan.import_checkpoint(chain, MODEL)
+        return blyan.MoEModelManager(chain)
+
+    model = opened()
+    usage, snapshot = model.usage, model.snapshot
+    with blyan.Chain(tmp_path / "c") as chain:
+        assert model.generate(PROMPT, max_tokens=8).tokens and usage.top(1)
+        assert snapshot == chain.snapshot() and list(snapshot.slots)
+        with pytest.raises(exceptions.ClosedError):
+            snapshot.with_block(model.model)
+    assert pickle.loads(pickle.dumps(model)).snapshot == snapshot == pickle.loads(pickle.dumps(snapshot))
 
 
 def test_logits(model: blyan.MoEModelManager, monkeypatch: pytest.MonkeyPatch) -> None:
