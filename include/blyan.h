@@ -534,8 +534,9 @@ typedef struct blyan_trainer blyan_trainer;
 // What a verification found.
 typedef struct blyan_verify_report blyan_verify_report;
 
-// A transaction of a chain, for one thread at a time. Freed without `blyan_writer_commit`, nothing of
-// it remains.
+// A transaction of a chain, for one thread at a time. It is the thread's that used it last: what that
+// thread appends to the chain itself gets `BLYAN_STATUS_BUSY` until the transaction ends, what another
+// one appends waits for that. Freed without `blyan_writer_commit`, nothing of it remains.
 typedef struct blyan_writer blyan_writer;
 
 // A BLAKE3 hash: the name of a block, a payload, a receipt, or whatever the field says.

@@ -32,6 +32,17 @@ pub(crate) struct Writing {
     thread: ThreadId,
 }
 
+impl Writing {
+    /// Marks the thread that goes on with the transaction, in place of the one before.
+    pub(crate) fn follow(&mut self) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mark) = threads.iter_mut().find(|mark| **mark == self.thread) {
+            self.thread = std::thread::current().id();
+            *mark = self.thread;
+        }
+    }
+}
+
 impl Drop for Writing {
     fn drop(&mut self) {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,8 +13,9 @@ use crate::error::{Failure, Outcome, blyan_status, edge};
 use crate::hash::blyan_hash;
 use crate::signature::blyan_signature;
 
-/// A transaction of a chain, for one thread at a time. Freed without `blyan_writer_commit`, nothing of
-/// it remains.
+/// A transaction of a chain, for one thread at a time. It is the thread's that used it last: what that
+/// thread appends to the chain itself gets `BLYAN_STATUS_BUSY` until the transaction ends, what another
+/// one appends waits for that. Freed without `blyan_writer_commit`, nothing of it remains.
 pub struct blyan_writer(Mutex<Open>);
 
 /// None once it is committed.
@@ -22,7 +23,9 @@ struct Open(Option<(Writer, Writing)>);
 
 impl Open {
     fn writer(&mut self) -> Outcome<&mut Writer> {
-        self.0.as_mut().map(|(writer, _)| writer).ok_or_else(committed)
+        let (writer, writing) = self.0.as_mut().ok_or_else(committed)?;
+        writing.follow();
+        Ok(writer)
     }
 }
 

@@ -38,13 +38,16 @@ impl<T: Send> Close for Slot<T> {
     }
 }
 
+/// The thread that used a transaction last: waiting for it, it would wait for itself.
+pub(crate) type Owner = Arc<Mutex<ThreadId>>;
+
 /// An open chain, shared by Python's objects. Closing it takes it from all of them.
 pub(crate) struct ChainHandle {
     open: Local<RwLock<Option<CoreChain>>>,
     /// Iterators and writers that keep the chain open.
     users: Mutex<Vec<Weak<dyn Close>>>,
-    /// The open transaction, and the thread that began it.
-    writer: Mutex<Option<(ThreadId, Weak<Slot<core::Writer>>)>>,
+    /// The open transaction, and whose it is.
+    writer: Mutex<Option<(Owner, Weak<Slot<core::Writer>>)>>,
     /// Threads whose callbacks are told by a call that has a transaction.
     told: Mutex<Vec<ThreadId>>,
     dir: Option<PathBuf>,
@@ -102,7 +105,7 @@ impl ChainHandle {
         let chain = self.get(py)?;
         let writer = lock(&self.writer);
         let thread = std::thread::current().id();
-        let own = writer.as_ref().filter(|(owner, _)| *owner == thread);
+        let own = writer.as_ref().filter(|(owner, _)| *lock(owner) == thread);
         let slot = own.and_then(|(_, slot)| slot.upgrade());
         if slot.is_some_and(|slot| lock(&slot).is_some()) {
             let message = "this thread has an open writer on the chain: commit it first, or append to it";
@@ -407,8 +410,9 @@ impl Chain {
         let chain = self.handle.to_append(py)?;
         let writer = run_watched(py, &Watch::default(), move |_: &Job<Silent>| chain.writer())?;
         let slot = self.handle.keep(writer);
-        *lock(&self.handle.writer) = Some((std::thread::current().id(), Arc::downgrade(&slot)));
-        Ok(Writer::new(slot))
+        let owner = Arc::new(Mutex::new(std::thread::current().id()));
+        *lock(&self.handle.writer) = Some((Arc::clone(&owner), Arc::downgrade(&slot)));
+        Ok(Writer::new(slot, owner))
     }
 
     /// Signs a block with an ed25519 key (32 secret bytes) and puts the signature beside it; `time_ms`

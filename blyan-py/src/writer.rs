@@ -1,6 +1,7 @@
 //! Owns `blyan.Writer`, a transaction, and how a `blyan.Draft` becomes one of the core's.
 
 use std::sync::Arc;
+use std::thread;
 
 use blyan_core::chain::{self as core, ChainError};
 use blyan_core::{BlockKind, Draft};
@@ -8,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::args::{BlockArg, Kind, Lane, ParentArg, expected};
-use crate::chain::Slot;
+use crate::chain::{Owner, Slot};
 use crate::door::{lock, run};
 use crate::failure::Failure;
 use crate::fork::Local;
@@ -16,6 +17,9 @@ use crate::signature::read_signature;
 use crate::{buffer, values};
 
 /// A transaction: everything appended becomes durable and visible together, or not at all.
+///
+/// It is the thread's that used it last: what that thread appends to the chain itself raises `BusyError`
+/// until the transaction ends, what another one appends waits for that.
 ///
 /// >>> with blyan.Chain.in_memory() as notes:
 /// ...     with notes.writer() as writer:
@@ -26,11 +30,12 @@ use crate::{buffer, values};
 #[pyclass(frozen, weakref, module = "blyan")]
 pub(crate) struct Writer {
     slot: Local<Arc<Slot<core::Writer>>>,
+    owner: Owner,
 }
 
 impl Writer {
-    pub(crate) fn new(slot: Arc<Slot<core::Writer>>) -> Self {
-        Self { slot: Local::new(slot) }
+    pub(crate) fn new(slot: Arc<Slot<core::Writer>>, owner: Owner) -> Self {
+        Self { slot: Local::new(slot), owner }
     }
 
     fn with<T: Send>(
@@ -39,6 +44,7 @@ impl Writer {
         work: impl FnOnce(&mut core::Writer) -> Result<T, ChainError> + Send,
     ) -> PyResult<T> {
         let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
+        *lock(&self.owner) = thread::current().id();
         run(py, || match &mut *lock(slot) {
             Some(writer) => work(writer).map_err(Failure::from),
             None => Err(Failure::Closed("writer")),

@@ -401,6 +401,9 @@ class Blocks:
 class Writer:
     """A transaction: everything appended becomes durable and visible together, or not at all.
 
+    It is the thread's that used it last: what that thread appends to the chain itself raises `BusyError`
+    until the transaction ends, what another one appends waits for that.
+
     >>> with blyan.Chain.in_memory() as notes:
     ...     with notes.writer() as writer:
     ...         first = writer.append(blyan.Draft("D", 4096, "note", b"1"))

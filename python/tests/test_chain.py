@@ -139,6 +139,26 @@ def test_one_writer_at_a_time_waits_for_the_other(empty: blyan.Chain) -> None:
     assert len(empty) == 2
 
 
+def test_a_writer_is_the_threads_that_used_it_last(empty: blyan.Chain) -> None:
+    # It stayed the first one's: another one that went on with it waited for itself.
+    writer = empty.writer()
+    used = threading.Event()
+
+    def other() -> None:
+        writer.append(note(b"1"))
+        with pytest.raises(exceptions.BusyError):
+            empty.append(note(b"2"))
+        used.set()
+        writer.commit()
+
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    assert used.wait(60)
+    empty.append(note(b"3"))
+    thread.join()
+    assert len(empty) == 2
+
+
 @pytest.mark.parametrize(
     ("fields", "error"),
     [

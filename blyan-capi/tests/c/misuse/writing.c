@@ -18,6 +18,28 @@ static void *append_elsewhere(void *user)
     return NULL;
 }
 
+struct begun {
+    blyan_chain *chain;
+    blyan_writer *writer;
+};
+
+static void *go_on_elsewhere(void *user)
+{
+    const struct begun *begun = user;
+    blyan_draft draft;
+    blyan_appended appended;
+    blyan_hash hash;
+
+    EXPECT(OK, blyan_draft_init(&draft, sizeof draft));
+    draft.lane = BLYAN_LANE_DATASET;
+    draft.kind = 4096;
+    draft.name.data = "moved";
+    draft.name.len = BLYAN_NUL;
+    EXPECT(OK, blyan_writer_append(begun->writer, &draft, &appended));
+    EXPECT(BUSY, blyan_chain_append(begun->chain, &draft, &hash));
+    return NULL;
+}
+
 /* One transaction at a time: a thread that has one gets an error, others wait. */
 void write_twice(void)
 {
@@ -28,6 +50,7 @@ void write_twice(void)
     blyan_appended appended;
     blyan_hash hash;
     blyan_parent parent = {{{1}}, BLYAN_ROLE_DEPENDENCY};
+    struct begun begun;
     pthread_t thread;
     uint64_t len;
     bool contains;
@@ -63,6 +86,16 @@ void write_twice(void)
     blyan_writer_free(writer);
     EXPECT(BUSY, blyan_chain_append(chain, &draft, &hash));
     blyan_writer_free(second);
+    EXPECT(OK, blyan_chain_append(chain, &draft, &hash));
+
+    /* One that moves to another thread is that thread's: it must not come to wait for itself there. */
+    begun.chain = chain;
+    EXPECT(OK, blyan_chain_writer(chain, &begun.writer));
+    EXPECT_TRUE(pthread_create(&thread, NULL, go_on_elsewhere, &begun) == 0);
+    pthread_join(thread, NULL);
+    EXPECT(OK, blyan_writer_contains(begun.writer, &appended.hash, &contains));
+    EXPECT(BUSY, blyan_chain_append(chain, &draft, &hash));
+    blyan_writer_free(begun.writer);
     EXPECT(OK, blyan_chain_append(chain, &draft, &hash));
 
     /* One that is not committed leaves nothing. */
