@@ -1,6 +1,7 @@
 //! Owns `blyan.Writer`, a transaction, and how a `blyan.Draft` becomes one of the core's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use blyan_core::chain::{self as core, ChainError};
@@ -31,11 +32,13 @@ use crate::{buffer, values};
 pub(crate) struct Writer {
     slot: Local<Arc<Slot<core::Writer>>>,
     owner: Owner,
+    /// Whether `commit` or `rollback` was called.
+    ended: AtomicBool,
 }
 
 impl Writer {
     pub(crate) fn new(slot: Arc<Slot<core::Writer>>, owner: Owner) -> Self {
-        Self { slot: Local::new(slot), owner }
+        Self { slot: Local::new(slot), owner, ended: AtomicBool::new(false) }
     }
 
     fn with<T: Send>(
@@ -76,6 +79,7 @@ impl Writer {
     /// Makes everything appended durable and visible, and ends the transaction.
     fn commit(&self, py: Python<'_>) -> PyResult<()> {
         let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
+        self.ended.store(true, Ordering::Relaxed);
         run(py, || match lock(slot).take() {
             Some(writer) => writer.commit().map_err(Failure::from),
             None => Err(Failure::Closed("writer")),
@@ -85,6 +89,7 @@ impl Writer {
     /// Ends the transaction and leaves the chain as it was. Does nothing after `commit`.
     fn rollback(&self, py: Python<'_>) -> PyResult<()> {
         let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
+        self.ended.store(true, Ordering::Relaxed);
         py.detach(|| drop(lock(slot).take()));
         Ok(())
     }
@@ -110,11 +115,9 @@ impl Writer {
         exception_type: Option<Bound<'_, PyAny>>,
         _exception: &Bound<'_, PyTuple>,
     ) -> PyResult<()> {
-        let slot = self.slot.get("writer").map_err(|failure| failure.into_py(py))?;
-        let ended = py.detach(|| lock(slot).is_none());
         match exception_type {
-            // Committed or rolled back by hand.
-            None if ended => Ok(()),
+            // By hand. One that the closing of its chain ended was not asked for: `commit` says so.
+            None if self.ended.load(Ordering::Relaxed) => Ok(()),
             None => self.commit(py),
             Some(_) => self.rollback(py),
         }

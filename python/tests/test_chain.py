@@ -115,6 +115,9 @@ def test_writer(empty: blyan.Chain) -> None:
     writer.append(note(b"7"))
     writer.rollback()
     assert len(empty) == 2
+    for end in (blyan.Writer.commit, blyan.Writer.rollback):
+        with empty.writer() as writer:
+            end(writer)
     dropped = empty.writer()
     dropped.append(note(b"8"))
     del dropped
@@ -255,6 +258,17 @@ def test_closing(tmp_path: Path) -> None:
         assert weights in again
         assert bytes(payload) == b"held" * 2000 and bytes(view) == kept
     assert bytes(view) == kept
+
+
+def test_a_writer_whose_chain_is_closed_says_so(tmp_path: Path) -> None:
+    # It ended as one that was committed by hand, and what it held was lost without a word.
+    chain = blyan.Chain(tmp_path / "c")
+    with pytest.raises(exceptions.ClosedError):
+        with chain.writer() as writer:
+            writer.append(note(b"lost"))
+            chain.close()
+    with blyan.Chain(tmp_path / "c") as again:
+        assert len(again) == 0
 
 
 def test_opening_what_is_not_there(tmp_path: Path) -> None:
