@@ -23,7 +23,7 @@ use crate::progress::Progress;
 use crate::signature::{read_signature, sign};
 use crate::snapshot::Snapshot;
 use crate::writer::{Writer, read_draft};
-use crate::{bundle, tensor, values};
+use crate::{bundle, logs, tensor, values};
 
 /// What a handle's open iterators and writers are, so that closing it closes them.
 pub(crate) type Slot<T> = Mutex<Option<T>>;
@@ -224,8 +224,9 @@ impl Chain {
 
     /// Closes the chain, its iterators and its writers; another process can open it for writing then.
     /// Models that were opened from it go on working, and so do views of tensors. Closing twice is fine.
-    fn close(&self, py: Python<'_>) {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.handle.close());
+        logs::deliver(py)
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
@@ -234,8 +235,8 @@ impl Chain {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
-        self.close(py);
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.close(py)
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {

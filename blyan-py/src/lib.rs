@@ -109,7 +109,7 @@ mod _blyan {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         blyan_core::hash::is_first_process();
-        crate::logs::listen();
+        crate::logs::listen(module)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("NUMERICS_VERSION", blyan_core::kernels::NUMERICS_VERSION)
     }

@@ -1,7 +1,7 @@
 //! Owns the way of the core's `tracing` events to Python's `logging`.
 //!
 //! An event is written down where it happens, on whatever thread, and handed over by the next call
-//! that has the interpreter. No thread of the core ever waits for the interpreter's lock, so none can
+//! that has the interpreter, or at the program's end. No thread of the core ever waits for the interpreter's lock, so none can
 //! hold up a call that waits for the thread.
 
 use std::collections::VecDeque;
@@ -103,10 +103,14 @@ impl Visit for Text {
     }
 }
 
-/// Begins to write down events.
-pub(crate) fn listen() {
+/// Begins to write down events; those that no call hands over are handed over as the program ends.
+pub(crate) fn listen(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // Another subscriber of this process keeps its place.
     let _ = tracing::subscriber::set_global_default(Scribe);
+    // What is imported first ends last: `logging` flushes its handlers after this.
+    module.py().import("logging")?;
+    module.py().import("atexit")?.call_method1("register", (module.getattr("deliver_logs")?,))?;
+    Ok(())
 }
 
 /// Hands what was written down to Python's `logging`.
@@ -148,7 +152,7 @@ fn log(py: Python<'_>, entry: &Entry) -> PyResult<()> {
     Ok(())
 }
 
-/// Hands over what was logged since the last call; `logging` is flushed before the program ends.
+/// Hands over what was logged since the last call. The end of the program does, too.
 #[pyfunction]
 pub(crate) fn deliver_logs(py: Python<'_>) -> PyResult<()> {
     deliver(py)

@@ -23,7 +23,7 @@ use crate::session::Session;
 use crate::snapshot::{Snapshot, model_of};
 use crate::stream::Stream;
 use crate::usage::UsageTracker;
-use crate::values;
+use crate::{logs, values};
 
 /// Bytes or tokens that take longer than a thread takes to start, and less than a person notices.
 const LONG_TEXT: usize = 1 << 13;
@@ -433,10 +433,11 @@ impl MoEModelManager {
     }
 
     /// Stores the counts of use and lets go of the model's threads and maps, once nothing uses them.
-    fn close(&self) {
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
         let closed = lock(&self.handle.current).take();
         // Not locked any more: this lets go of the interpreter.
         drop(closed);
+        logs::deliver(py)
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
@@ -445,8 +446,8 @@ impl MoEModelManager {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {
-        self.close();
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.close(py)
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {

@@ -1749,4 +1749,4 @@ def unpickled_chain(path: _StrPath) -> Chain:
 def snapshot_of_manifest(chain: Chain, manifest: str, base: _BlockLike | None) -> Snapshot:
     """For unpickling: a snapshot of these blocks, which comes from `base`."""
 def deliver_logs() -> None:
-    """Hands over what was logged since the last call; `logging` is flushed before the program ends."""
+    """Hands over what was logged since the last call. The end of the program does, too."""

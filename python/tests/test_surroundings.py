@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,39 @@ def test_logging_goes_to_pythons_logging(copy: blyan.Chain, caplog: pytest.LogCa
     with caplog.at_level(logging.CRITICAL, logger="blyan"):
         blyan.MoEModelManager(copy)
     assert not caplog.records
+
+
+def test_what_is_logged_last_is_heard(copy: blyan.Chain, caplog: pytest.LogCaptureFixture) -> None:
+    # It waited for a call that never came.
+    assert copy.path is not None
+    usage = copy.path / "usage"
+
+    def used() -> blyan.MoEModelManager:
+        model = blyan.MoEModelManager(copy)
+        model.generate("x", max_tokens=1)
+        shutil.rmtree(usage, ignore_errors=True)
+        usage.write_bytes(b"where the counts would go")
+        return model
+
+    with caplog.at_level(logging.WARNING, logger="blyan"):
+        used().close()
+    assert "usage counts are not stored" in caplog.text
+    usage.unlink()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="blyan"), used():
+        pass
+    assert "usage counts are not stored" in caplog.text
+    usage.unlink()
+    script = f"""
+import blyan, logging, pathlib
+logging.basicConfig()
+model = blyan.MoEModelManager(blyan.Chain({str(copy.path)!r}, read_only=True))
+model.generate("x", max_tokens=1)
+pathlib.Path({str(usage)!r}).write_bytes(b"")
+del model
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "usage counts are not stored" in done.stderr
 
 
 def test_a_log_handler_that_raises_breaks_nothing(copy: blyan.Chain) -> None:
