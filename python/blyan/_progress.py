@@ -55,7 +55,7 @@ def in_terminal() -> bool:
     """Whether stderr, where bars go, is a terminal."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
-    except ValueError:  # closed
+    except (ValueError, AttributeError):  # closed, or what a program put in its place
         return False
 
 

@@ -141,6 +141,13 @@ def test_bars(empty: blyan.Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     assert empty.verify().ok
 
+    class Window:
+        def write(self, text: str) -> None: ...
+        def flush(self) -> None: ...
+
+    monkeypatch.setattr(sys, "stderr", Window())
+    assert empty.verify().ok
+
 
 def test_one_tree_of_exceptions() -> None:
     classes = [c for _, c in inspect.getmembers(exceptions, inspect.isclass) if c.__module__ == "blyan.exceptions"]
