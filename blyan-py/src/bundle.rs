@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyString};
 
 use crate::args::{BlockArg, Count};
+use crate::buffer::bytes_of;
 use crate::chain::ChainHandle;
 use crate::door::{CancelToken, Job, Silent, Watch, lock, run_watched};
 use crate::failure::Failure;
@@ -78,9 +79,7 @@ impl Write for Stream {
             }
             match written.extract::<Option<usize>>()? {
                 Some(written) => Ok(written.min(bytes.len())),
-                None if raw => Err(PyBlockingIOError::new_err(
-                    "the stream would have to wait: give one that blocks, or a buffer",
-                )),
+                None if raw => Err(would_wait()),
                 // Other writers that say nothing took everything.
                 None => Ok(bytes.len()),
             }
@@ -96,8 +95,17 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.call(|read| {
             let given = read.call1((buffer.len(),))?;
-            let given = given.cast::<PyBytes>()?;
-            let bytes = given.as_bytes();
+            if given.is_none() {
+                return Err(would_wait());
+            }
+            let copied;
+            let bytes = match given.cast::<PyBytes>() {
+                Ok(bytes) => bytes.as_bytes(),
+                Err(_) => {
+                    copied = bytes_of(&given)?;
+                    &copied
+                }
+            };
             let Some(target) = buffer.get_mut(..bytes.len()) else {
                 let message = "read() gave more bytes than it was asked for";
                 return Err(Failure::Argument(message.to_owned()).into_py(read.py()));
@@ -106,6 +114,10 @@ impl Read for Stream {
             Ok(bytes.len())
         })
     }
+}
+
+fn would_wait() -> PyErr {
+    PyBlockingIOError::new_err("the stream would have to wait: give one that blocks, or a buffer")
 }
 
 /// What was raised, rather than what the core makes of it.

@@ -518,6 +518,7 @@ impl Chain {
 
     /// Takes in a bundle from a file, or a binary stream with `read`: all of its blocks that the chain
     /// does not hold, or nothing. Every check of an append is made; taking one in again changes nothing.
+    /// A stream that gives None, as it would have to wait, raises `BlockingIOError`.
     ///
     /// A payload longer than `max_payload_bytes` (16 GiB if None) is refused. `progress` and `cancel` are
     /// as for `bundle`. Raises `InvalidBundleError` (a `ValueError`) for bytes that are no whole bundle,

@@ -265,6 +265,20 @@ def test_streams_fail_as_themselves(copy: blyan.Chain, empty: blyan.Chain) -> No
     with open(reader, "rb"), open(writer, "wb", buffering=0) as pipe:
         with pytest.raises(BlockingIOError, match="wait"):
             copy.bundle(pipe)
+    # It has nothing to read either, until somebody writes.
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    with open(reader, "rb", buffering=0) as pipe, open(writer, "wb"):
+        with pytest.raises(BlockingIOError, match="wait"):
+            empty.unbundle(pipe)
+    for kind in (bytearray, memoryview):
+
+        class Other(io.BytesIO):
+            def read(self, size: int | None = -1) -> Any:
+                return kind(super().read(size))
+
+        with blyan.Chain.in_memory() as chain:
+            assert chain.unbundle(Other(expected.getvalue())).root == copy.root()
     with pytest.raises(TypeError):
         copy.bundle(7)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
