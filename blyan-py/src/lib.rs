@@ -43,7 +43,8 @@ mod writer;
 use pyo3::prelude::*;
 
 /// blyan's compiled part; import `blyan` instead.
-#[pymodule]
+// What `fork` and `model` lock with the interpreter's lock alone needs that there is one.
+#[pymodule(gil_used = true)]
 mod _blyan {
     #[pymodule_export]
     use crate::block::{Block, block_with_report};
