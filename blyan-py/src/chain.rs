@@ -159,6 +159,9 @@ impl ChainHandle {
 ///
 /// A chain is open until it is closed, or until nothing uses it any more: it, its blocks and its snapshots.
 ///
+/// Ctrl-C ends a call that waits for another transaction. Once a call appends and has no way to stop, the
+/// first Ctrl-C waits for its end, and a second one leaves it to end by itself.
+///
 /// Pickled, a chain is its path; unpickled, it is open for reading.
 ///
 /// >>> with blyan.Chain.in_memory() as empty:
@@ -397,7 +400,7 @@ impl Chain {
         let block = run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
             let mut writer = chain.writer()?;
             // An interrupted append that waited for its turn must not happen after all.
-            job.check()?;
+            job.begin()?;
             let hash = writer.append(draft)?.hash;
             writer.commit()?;
             Ok::<_, Failure>(chain.get(&hash)?)
@@ -438,7 +441,7 @@ impl Chain {
         let record = read_signature(signature)?;
         run_watched(py, &Watch::default(), move |job: &Job<Silent>| {
             let mut writer = chain.writer()?;
-            job.check()?;
+            job.begin()?;
             writer.add_signature(&block.0, record)?;
             Ok::<_, Failure>(writer.commit()?)
         })

@@ -21,7 +21,8 @@ use crate::values;
 /// keys of config.json or of the GGUF metadata that do not change the arithmetic. `progress` is called with an `ImportProgress`
 /// after each block; True shows a bar, False nothing, None a bar in a terminal or a notebook.
 ///
-/// All blocks are one transaction: an import that fails, is cancelled or interrupted appends nothing.
+/// All blocks are one transaction: an import that fails, or is cancelled or interrupted before it commits,
+/// appends nothing.
 ///
 /// >>> with blyan.Chain.in_memory() as another:
 /// ...     meta = blyan.import_checkpoint(another, folder, dtype="int8")

@@ -163,7 +163,7 @@ pub(crate) fn record_usage(
 }
 
 /// Runs the receipts of a record of use again: those that it is wrong about. The options are those of
-/// `Receipt.replay`.
+/// `Receipt.replay`, and so is what Ctrl-C does.
 #[pyfunction]
 #[pyo3(signature = (chain, record, *, threads=None, isa=None, prefill_chunk=None))]
 pub(crate) fn audit_usage<'py>(

@@ -104,13 +104,18 @@ impl Report for Silent {
 pub(crate) struct Job<P> {
     /// Set when the work should end.
     pub(crate) cancel: Arc<AtomicBool>,
+    /// Whether an interrupted call waits for the end of the work.
+    patient: Arc<AtomicBool>,
     report: Box<dyn Fn(P) + Send + Sync>,
 }
 
 impl<P> Job<P> {
-    /// Ends work that was given up while it waited for its turn.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.cancel.load(Ordering::Relaxed) { Err(ChainError::Cancelled.into()) } else { Ok(()) }
+    /// Goes on to what cannot be taken back; ends work that was given up while it waited for its turn. From here on
+    /// the call is patient: what it leaves is there when it ends.
+    pub(crate) fn begin(&self) -> Result<(), Failure> {
+        // In one order with what an interrupted `wait` does: it sees this, or this sees that.
+        self.patient.store(true, Ordering::SeqCst);
+        if self.cancel.load(Ordering::SeqCst) { Err(ChainError::Cancelled.into()) } else { Ok(()) }
     }
 
     pub(crate) fn report(&self, report: P) {
@@ -136,7 +141,8 @@ enum Message<T, P> {
     Done(Result<T, Failure>),
 }
 
-/// Work of any length. Interrupted, it is told to end, and this returns soon after even if it has not.
+/// Work of any length. Interrupted, it is told to end, and this returns soon after even if it has not, unless it is
+/// patient.
 pub(crate) fn run_watched<T, E, P>(
     py: Python<'_>,
     watch: &Watch<'_, '_>,
@@ -151,7 +157,9 @@ where
     let (sender, receiver) = sync_channel::<Message<T, P>>(1);
     let given_up = watch.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed));
     let cancel = Arc::new(AtomicBool::new(given_up));
-    let job = Job { cancel: Arc::clone(&cancel), report: reporter(&sender, watch.callback.is_some()) };
+    let patient = Arc::new(AtomicBool::new(watch.patient));
+    let report = reporter(&sender, watch.callback.is_some());
+    let job = Job { cancel: Arc::clone(&cancel), patient: Arc::clone(&patient), report };
     spawn("blyan call", move || {
         let done = caught(|| fork::with_threads(|| work(&job).map_err(Into::into))?);
         // A caller that went away needs no result.
@@ -160,7 +168,7 @@ where
     .map_err(|failure| failure.into_py(py))?;
     // One thread uses the receiver, this one; the lock is what the type system asks for.
     let receiver = Mutex::new(receiver);
-    let done = wait(py, watch, &cancel, &receiver, process);
+    let done = wait(py, watch, (&cancel, &patient), &receiver, process);
     let heard = logs::deliver(py);
     if fork::here() != process {
         std::mem::forget(receiver);
@@ -214,7 +222,7 @@ pub(crate) fn spawn(
 fn wait<T: Send, P: Report>(
     py: Python<'_>,
     watch: &Watch<'_, '_>,
-    cancel: &AtomicBool,
+    (cancel, patient): (&AtomicBool, &AtomicBool),
     messages: &Mutex<Receiver<Message<T, P>>>,
     process: u32,
 ) -> PyResult<Result<T, Failure>> {
@@ -233,8 +241,8 @@ fn wait<T: Send, P: Report>(
             hear_token();
             // Python code runs in both, and a signal may be heard in either.
             if let Err(interrupt) = heard.and_then(|()| py.check_signals()) {
-                cancel.store(true, Ordering::Relaxed);
-                let waits = watch.patient && raised.is_none();
+                cancel.store(true, Ordering::SeqCst);
+                let waits = patient.load(Ordering::SeqCst) && raised.is_none();
                 raised = Some((interrupt, (!waits).then(|| Instant::now() + GRACE)));
             }
             // A handler forked, and this is its child: a result is its parent's.

@@ -189,6 +189,7 @@ impl Receipt {
 
     /// Runs the receipt's inputs again and returns every difference: an empty list if it is true.
     /// `threads`, `isa` and `prefill_chunk` say how to run; they never change a result.
+    /// Ctrl-C ends the call; the run goes on beside it to its end, and keeps the chain open until then.
     #[pyo3(signature = (chain, *, threads=None, isa=None, prefill_chunk=None))]
     fn replay<'py>(
         &self,

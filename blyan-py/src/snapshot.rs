@@ -268,8 +268,8 @@ impl Report for Comparing {
 }
 
 /// Waits for the transaction that is open, if there is one: what is interrupted meanwhile must not
-/// happen when that ends.
+/// happen when that ends. What is interrupted later is waited for.
 pub(crate) fn await_turn<P>(chain: &CoreChain, job: &Job<P>) -> Result<(), Failure> {
     drop(chain.writer()?);
-    job.check()
+    job.begin()
 }

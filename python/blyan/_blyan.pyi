@@ -207,6 +207,9 @@ class Chain:
 
     A chain is open until it is closed, or until nothing uses it any more: it, its blocks and its snapshots.
 
+    Ctrl-C ends a call that waits for another transaction. Once a call appends and has no way to stop, the
+    first Ctrl-C waits for its end, and a second one leaves it to end by itself.
+
     Pickled, a chain is its path; unpickled, it is open for reading.
 
     >>> with blyan.Chain.in_memory() as empty:
@@ -1197,6 +1200,7 @@ class Receipt:
     ) -> list[Difference]:
         """Runs the receipt's inputs again and returns every difference: an empty list if it is true.
         `threads`, `isa` and `prefill_chunk` say how to run; they never change a result.
+        Ctrl-C ends the call; the run goes on beside it to its end, and keeps the chain open until then.
         """
     def uses(
         self,
@@ -1275,7 +1279,8 @@ def import_checkpoint(
     keys of config.json or of the GGUF metadata that do not change the arithmetic. `progress` is called with an `ImportProgress`
     after each block; True shows a bar, False nothing, None a bar in a terminal or a notebook.
 
-    All blocks are one transaction: an import that fails, is cancelled or interrupted appends nothing.
+    All blocks are one transaction: an import that fails, or is cancelled or interrupted before it commits,
+    appends nothing.
 
     >>> with blyan.Chain.in_memory() as another:
     ...     meta = blyan.import_checkpoint(another, folder, dtype="int8")
@@ -1695,7 +1700,7 @@ def audit_usage(
     prefill_chunk: int | None = None,
 ) -> list[BlockHash]:
     """Runs the receipts of a record of use again: those that it is wrong about. The options are those of
-    `Receipt.replay`.
+    `Receipt.replay`, and so is what Ctrl-C does.
     """
 def recorded_uses(chain: Chain, policy: _BlockLike) -> list[RecordedUse]:
     """Runs that count under a policy: enough validators recorded the same."""

@@ -21,6 +21,8 @@ def replay(
 ) -> Literal[True]:
     """Runs a receipt's inputs again: True if it is true, else `ReplayError` with what differs.
 
+    Ctrl-C ends the call; the run goes on beside it to its end, and keeps the chain open until then.
+
     >>> blyan.replay(chain, model.generate("And", max_tokens=2).receipt)
     True
     """

@@ -148,6 +148,29 @@ def interrupted(place: Path, what: str) -> float:
     return float(result["late"])
 
 
+def test_an_interrupted_call_that_appends_is_waited_for(tmp_path: Path) -> None:
+    # Its work once went on behind the caller's back: it appended later, and held the closed chain until then.
+    import signal
+
+    def handler(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    text = "And God said. " * 200_000  # takes a second, or several
+    with blyan.Chain(tmp_path / "c") as chain:
+        blyan.import_checkpoint(chain, MODEL)
+        words = {"snapshot": chain.snapshot(), "license": "CC0-1.0", "source": "the test"}
+        old = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                blyan.evolve.propose_dataset(chain, "words", text, **words)  # type: ignore[arg-type]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+    with blyan.Chain(tmp_path / "c") as chain:
+        assert chain.verify().ok
+
+
 @pytest.mark.parametrize("of", ["model", "session"])
 def test_a_stream_goes_on_after_an_interrupt(model: blyan.MoEModelManager, of: str) -> None:
     import signal
