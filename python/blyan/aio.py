@@ -17,6 +17,7 @@ import functools
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -49,42 +50,52 @@ class _Work(Generic[_T]):
     def __init__(self, call: Callable[[], _T]) -> None:
         self._call = call
         self._lock = threading.Lock()
-        self._begun = self._dropped = False
+        self._taken = False
         self.future: asyncio.Future[_T] = asyncio.ensure_future(asyncio.to_thread(self._run))
 
-    def _run(self) -> _T:
+    def _take(self) -> bool:
+        """Whether the call still waits for a thread: the first who asks has it."""
         with self._lock:
-            if self._dropped:
-                raise asyncio.CancelledError
-            self._begun = True
+            taken, self._taken = self._taken, True
+        return not taken
+
+    def _run(self) -> _T:
+        if not self._take():
+            raise asyncio.CancelledError
         return self._call()
 
     def drop(self) -> None:
         """Leaves out a call that still waits for a thread."""
-        with self._lock:
-            self._dropped = not self._begun
-        if self._dropped:
+        if self._take():
             self.future.cancel()
+
+    def hurry(self) -> None:
+        """Gives a call that still waits for a thread one of its own: its token is set, so it ends at once."""
+        if self._take():
+            self.future.cancel()
+            own = ThreadPoolExecutor(1)
+            self.future = asyncio.get_running_loop().run_in_executor(own, self._call)
+            own.shutdown(wait=False)
 
 
 async def _end(call: _Work[_T], own: CancelToken, theirs: CancelToken | None) -> _T:
     """Awaits work that `own` ends, which is set when the caller's token is or the task is cancelled."""
-    work = call.future
     try:
-        while not work.done():
-            # Does not cancel what it waits for.
-            await asyncio.wait([work], timeout=None if theirs is None or own.cancelled else _POLL_S)
+        while not call.future.done():
             if theirs is not None and theirs.cancelled:
                 own.cancel()
+                call.hurry()
+            # Does not cancel what it waits for.
+            await asyncio.wait([call.future], timeout=None if theirs is None or own.cancelled else _POLL_S)
     except asyncio.CancelledError:
         own.cancel()
         call.drop()
         # What it was doing is over before the caller goes on; its result is nobody's.
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()
+        await asyncio.wait([call.future])
+        if not call.future.cancelled():
+            call.future.exception()
         raise
-    return work.result()
+    return call.future.result()
 
 
 def _own(theirs: CancelToken | None) -> CancelToken:
@@ -101,6 +112,15 @@ async def _run(call: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
     """Awaits a call on a thread; cancelled, it ends the call and waits for its end."""
     theirs = options.pop("cancel", None)
     own = _own(theirs)
+    progress = options.get("progress")
+    if theirs is not None and callable(progress):
+        # What it says by its caller's token is heard before the next step.
+        def tell(report: object) -> None:
+            progress(report)
+            if theirs.cancelled:
+                own.cancel()
+
+        options["progress"] = tell
     work = _Work(functools.partial(call, *arguments, cancel=own, **options))
     return await _end(work, own, theirs)
 

@@ -138,9 +138,32 @@ def test_a_call_that_waits_for_a_thread_is_left_out(model: blyan.MoEModelManager
         await asyncio.sleep(0.05)
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(wrapped.generate(PROMPT), 0.05)
+        # Nor does one whose token is set wait for another call's end.
+        theirs = blyan.CancelToken()
+        queued = asyncio.create_task(wrapped.generate(PROMPT, cancel=theirs))
+        await asyncio.sleep(0.02)
+        theirs.cancel()
+        for call in (queued, wrapped.generate(PROMPT, cancel=theirs)):
+            assert (await asyncio.wait_for(call, 10)).finish_reason == "cancelled"
         assert not first.done()
         token.cancel()
         await first
+
+    asyncio.run(main())
+
+
+def test_a_token_that_a_callback_sets_is_heard_before_the_next_step() -> None:
+    async def main() -> None:
+        token = blyan.CancelToken()
+
+        def progress(report: blyan.ImportProgress) -> None:
+            if report.blocks == report.total_blocks:
+                token.cancel()
+
+        with blyan.Chain.in_memory() as chain:
+            with pytest.raises(exceptions.Cancelled):
+                await aio.import_checkpoint(chain, MODEL, progress=progress, cancel=token)
+            assert len(chain) == 0
 
     asyncio.run(main())
 
