@@ -158,10 +158,12 @@ where
     let given_up = watch.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed));
     let cancel = Arc::new(AtomicBool::new(given_up));
     let patient = Arc::new(AtomicBool::new(watch.patient));
-    let report = reporter(&sender, watch.callback.is_some());
+    let is_told = watch.callback.is_some();
+    let report = reporter(&sender, is_told);
     let job = Job { cancel: Arc::clone(&cancel), patient: Arc::clone(&patient), report };
     spawn("blyan call", move || {
-        let done = caught(|| fork::with_threads(|| work(&job).map_err(Into::into))?);
+        let work = || work(&job).map_err(Into::into);
+        let done = caught(|| if is_told { fork::with_own_threads(work)? } else { fork::with_threads(work)? });
         // A caller that went away needs no result.
         let _ = sender.send(Message::Done(done));
     })

@@ -35,14 +35,26 @@ pub(crate) fn with_threads<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T
     Ok(child_threads()?.install(work))
 }
 
+/// As [`with_threads`], for work that waits for its caller's callback: it has threads to itself, as the callback's own
+/// calls want some, too.
+pub(crate) fn with_own_threads<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+    if is_first_process() {
+        return Ok(work());
+    }
+    Ok(new_threads()?.install(work))
+}
+
+fn new_threads() -> Result<ThreadPool, Failure> {
+    let builder = ThreadPoolBuilder::new().thread_name(|index| format!("blyan child {index}"));
+    builder.build().map_err(|error| Failure::Threads(error.to_string()))
+}
+
 fn child_threads() -> Result<Arc<ThreadPool>, Failure> {
     let mut threads = lock(CHILD_THREADS.get());
     if let Some(pool) = &*threads {
         return Ok(Arc::clone(pool));
     }
-    let builder = ThreadPoolBuilder::new().thread_name(|index| format!("blyan child {index}"));
-    let pool = builder.build().map_err(|error| Failure::Threads(error.to_string()))?;
-    Ok(Arc::clone(threads.insert(Arc::new(pool))))
+    Ok(Arc::clone(threads.insert(Arc::new(new_threads()?))))
 }
 
 /// The process that trained first; 0 before that.

@@ -182,6 +182,19 @@ def test_a_callback_that_forks(place: Path, raises: bool) -> None:
     assert found is None and os.waitpid(children[0], 0)[1] == 0
 
 
+def test_a_callback_in_a_child_has_threads_for_its_calls(place: Path, folder: Path) -> None:
+    # The child's only thread waited for the callback, and the callback's call for that thread.
+    def child() -> None:
+        os.environ["RAYON_NUM_THREADS"] = "1"
+        seen = []
+        with blyan.Chain(place, read_only=True) as chain, blyan.Chain.in_memory() as other:
+            assert chain.verify(full=True, progress=lambda _: seen.append(len(chain))).ok
+            blyan.import_checkpoint(other, folder, progress=lambda _: seen.append(len(chain)))
+        assert len(seen) > 1 and set(seen) == {47}
+
+    in_child(child)
+
+
 def test_training_stays_in_the_process_that_began_it(place: Path) -> None:
     script = f"""
 import os, signal, blyan
