@@ -598,20 +598,38 @@ pub(crate) fn pickled_path(py: Python<'_>, dir: Option<&PathBuf>, what: &str) ->
     dir.cloned().map_or_else(|| Err(error().unwrap_or_else(|error| error)), Ok)
 }
 
+/// Where a chain is, and the device and inode of its index: another file at the path is another chain.
+type Place = (PathBuf, Option<(u64, u64)>);
+
+#[cfg(unix)]
+fn index_file(chain: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let index = std::fs::metadata(chain.join("index.redb")).ok()?;
+    Some((index.dev(), index.ino()))
+}
+
+#[cfg(not(unix))]
+fn index_file(_: &Path) -> Option<(u64, u64)> {
+    None
+}
+
 /// Chains that unpickling opened, while something uses them.
-static UNPICKLED: PerProcess<Mutex<BTreeMap<PathBuf, Weak<ChainHandle>>>> = PerProcess::new();
+static UNPICKLED: PerProcess<Mutex<BTreeMap<Place, Weak<ChainHandle>>>> = PerProcess::new();
 
 /// For unpickling: the chain at a path, open for reading, the same one for all that is made of it.
 #[pyfunction]
 pub(crate) fn unpickled_chain(py: Python<'_>, path: PathBuf) -> PyResult<Chain> {
-    let known = lock(UNPICKLED.get()).get(&path).and_then(Weak::upgrade);
+    // Before it is opened: of one that is replaced meanwhile the next call sees that.
+    let index = py.detach(|| index_file(&path));
+    let place: Place = (path, index);
+    let known = lock(UNPICKLED.get()).get(&place).and_then(Weak::upgrade);
     if let Some(handle) = known {
         return Ok(Chain { handle });
     }
-    let opened = Chain::open(py, path.clone(), true)?;
+    let opened = Chain::open(py, place.0.clone(), true)?;
     let mut open = lock(UNPICKLED.get());
     open.retain(|_, handle| handle.strong_count() > 0);
-    open.insert(path, Arc::downgrade(&opened.handle));
+    open.insert(place, Arc::downgrade(&opened.handle));
     drop(open);
     Ok(opened)
 }

@@ -7,6 +7,7 @@ import errno
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -385,3 +386,15 @@ def test_blocks_that_are_unpickled_share_one_chain(copy: blyan.Chain) -> None:
     before = len(os.listdir("/proc/self/fd"))
     blocks = pickle.loads(data)
     assert len(blocks) == len(copy) and len(os.listdir("/proc/self/fd")) - before < 5
+
+
+def test_a_chain_that_is_made_anew_is_unpickled_anew(tmp_path: Path) -> None:
+    # What was kept of the old one once stood for the new one at its path.
+    def made(text: bytes) -> bytes:
+        shutil.rmtree(tmp_path / "c", ignore_errors=True)
+        with blyan.Chain(tmp_path / "c") as chain:
+            return pickle.dumps(chain.append(blyan.Draft("D", 4096, "note", text)))
+
+    kept = pickle.loads(made(b"old"))
+    block = pickle.loads(made(b"new"))
+    assert bytes(block.payload) == b"new" and block != kept
