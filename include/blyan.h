@@ -3209,7 +3209,8 @@ blyan_status blyan_signature_verifies(const blyan_signature *signature,
                                       const blyan_hash *block,
                                       bool *verifies);
 
-// Puts a signature beside a block, durably.
+// Puts a signature beside a block, durably. Of one key at one time the first that is valid stays, and another
+// is left out without an error.
 blyan_status blyan_chain_add_signature(const blyan_chain *chain,
                                        const blyan_hash *block,
                                        const blyan_signature *signature);
@@ -3480,7 +3481,8 @@ blyan_status blyan_writer_append(const blyan_writer *writer,
                                  const blyan_draft *draft,
                                  blyan_appended *appended);
 
-// Puts a signature beside a block, which may be of the same transaction.
+// Puts a signature beside a block, which may be of the same transaction. Of one key at one time the first
+// that is valid stays, and another is left out without an error.
 blyan_status blyan_writer_add_signature(const blyan_writer *writer,
                                         const blyan_hash *block,
                                         const blyan_signature *signature);

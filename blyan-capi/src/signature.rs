@@ -86,7 +86,8 @@ pub unsafe extern "C" fn blyan_signature_verifies(
     })
 }
 
-/// Puts a signature beside a block, durably.
+/// Puts a signature beside a block, durably. Of one key at one time the first that is valid stays, and another
+/// is left out without an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_chain_add_signature(
     chain: *const blyan_chain,

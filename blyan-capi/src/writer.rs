@@ -83,7 +83,8 @@ pub unsafe extern "C" fn blyan_writer_append(
     })
 }
 
-/// Puts a signature beside a block, which may be of the same transaction.
+/// Puts a signature beside a block, which may be of the same transaction. Of one key at one time the first
+/// that is valid stays, and another is left out without an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_writer_add_signature(
     writer: *const blyan_writer,

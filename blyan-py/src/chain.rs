@@ -435,7 +435,8 @@ impl Chain {
         Ok(signature)
     }
 
-    /// Puts a signature beside a block, durably. Raises `RefusedBlockError` if it is not valid.
+    /// Puts a signature beside a block, durably. Raises `RefusedBlockError` if it is not valid. Of one key at
+    /// one time the first that is valid stays, and another is left out without an error.
     fn add_signature(&self, py: Python<'_>, block: BlockArg, signature: &Bound<'_, PyAny>) -> PyResult<()> {
         let chain = self.handle.to_append(py)?;
         let record = read_signature(signature)?;

@@ -66,7 +66,8 @@ impl Writer {
         values::make(py, "Appended", (hash, appended.new_block, appended.new_payload))
     }
 
-    /// Puts a signature beside a block, which may be of the same transaction.
+    /// Puts a signature beside a block, which may be of the same transaction. Of one key at one time the
+    /// first that is valid stays, and another is left out without an error.
     fn add_signature(&self, py: Python<'_>, block: BlockArg, signature: &Bound<'_, PyAny>) -> PyResult<()> {
         let record = read_signature(signature)?;
         self.with(py, move |writer| writer.add_signature(&block.0, record))

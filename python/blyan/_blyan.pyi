@@ -305,7 +305,9 @@ class Chain:
         is now if it is not given.
         """
     def add_signature(self, block: _BlockLike, signature: SignatureRecord) -> None:
-        """Puts a signature beside a block, durably. Raises `RefusedBlockError` if it is not valid."""
+        """Puts a signature beside a block, durably. Raises `RefusedBlockError` if it is not valid. Of one key at
+        one time the first that is valid stays, and another is left out without an error.
+        """
     def signatures(self, block: _BlockLike) -> list[SignatureRecord]:
         """The signatures beside a block, each verified again, by key and time."""
     def verify(
@@ -421,7 +423,9 @@ class Writer:
         usable.
         """
     def add_signature(self, block: _BlockLike, signature: SignatureRecord) -> None:
-        """Puts a signature beside a block, which may be of the same transaction."""
+        """Puts a signature beside a block, which may be of the same transaction. Of one key at one time the
+        first that is valid stays, and another is left out without an error.
+        """
     def __contains__(self, key: _BlockLike, /) -> bool: ...
     def commit(self) -> None:
         """Makes everything appended durable and visible, and ends the transaction."""
