@@ -141,7 +141,8 @@ pub(crate) fn run_of(receipt: &Bound<'_, Receipt>) -> String {
 }
 
 /// Runs receipt blocks again and says, as a validator, what they used; it counts in the period that
-/// `reveal` ends. Receipts that do not recompute are refused. The options are those of `Receipt.replay`.
+/// `reveal` ends. Receipts that do not recompute are refused. The options say how to run, as those of
+/// `Receipt.replay`.
 #[pyfunction]
 #[pyo3(signature = (chain, policy, reveal, receipts, key, *, threads=None, isa=None, prefill_chunk=None))]
 #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
@@ -162,8 +163,8 @@ pub(crate) fn record_usage(
     })
 }
 
-/// Runs the receipts of a record of use again: those that it is wrong about. The options are those of
-/// `Receipt.replay`, and so is what Ctrl-C does.
+/// Runs the receipts of a record of use again: those that it is wrong about. The options say how to run, as
+/// those of `Receipt.replay`; so is what Ctrl-C does.
 #[pyfunction]
 #[pyo3(signature = (chain, record, *, threads=None, isa=None, prefill_chunk=None))]
 pub(crate) fn audit_usage<'py>(

@@ -6,10 +6,11 @@ use blyan_core::manager::{ManagerError, ManagerOptions, Replay};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use crate::args::Count;
+use crate::args::{BlockArg, Count, ModelArg};
 use crate::chain::Chain;
 use crate::door::{Job, Silent, Watch, run_watched};
 use crate::failure::Failure;
+use crate::snapshot::model_of;
 use crate::{buffer, values};
 
 /// What was run and what came out, complete enough to run it again.
@@ -55,10 +56,19 @@ impl Receipt {
         &self,
         py: Python<'_>,
         chain: &Bound<'_, Chain>,
+        (model, overlay): (Option<ModelArg>, Vec<BlockArg>),
         options: ManagerOptions,
     ) -> PyResult<Replay> {
         let (receipt, chain) = (self.receipt.clone(), chain.get().handle.get(py)?);
-        run_watched(py, &Watch::default(), move |_: &Job<Silent>| receipt.replay(&chain, &options))
+        let overlay = overlay.into_iter().map(|block| block.0).collect();
+        run_watched(py, &Watch::default(), move |_: &Job<Silent>| {
+            let (model, name) = match model {
+                Some(ModelArg::Block(block)) => (Some(model_of(&chain, block)?), None),
+                Some(ModelArg::Name(name)) => (None, Some(name)),
+                None => (None, None),
+            };
+            receipt.replay(&chain, &ManagerOptions { model, name, overlay, ..options })
+        })
     }
 }
 
@@ -187,35 +197,46 @@ impl Receipt {
         differences_to_python(py, &differences)
     }
 
-    /// Runs the receipt's inputs again and returns every difference: an empty list if it is true.
+    /// Runs the receipt's inputs again and returns every difference: an empty list if it is true. What ran with
+    /// an overlay, and was not published since, needs the same `overlay` and the `model` below it (a block or a
+    /// name; without one, the chain's only model).
+    ///
     /// `threads`, `isa` and `prefill_chunk` say how to run; they never change a result.
     /// Ctrl-C ends the call; the run goes on beside it to its end, and keeps the chain open until then.
-    #[pyo3(signature = (chain, *, threads=None, isa=None, prefill_chunk=None))]
+    #[pyo3(signature = (chain, *, model=None, overlay=vec![], threads=None, isa=None, prefill_chunk=None),
+           text_signature = "($self, chain, *, model=None, overlay=(), threads=None, isa=None, prefill_chunk=None)")]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn replay<'py>(
         &self,
         py: Python<'py>,
         chain: &Bound<'py, Chain>,
+        model: Option<ModelArg>,
+        overlay: Vec<BlockArg>,
         threads: Option<Count>,
         isa: Option<String>,
         prefill_chunk: Option<Count>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let replay = self.run_again(py, chain, again(threads, isa, prefill_chunk))?;
+        let replay = self.run_again(py, chain, (model, overlay), again(threads, isa, prefill_chunk))?;
         differences_to_python(py, &replay.differences)
     }
 
     /// Runs the receipt's inputs again and returns the tokens that went through each block of weights; of an
     /// expert those that were routed to it. Empty if it cannot be run. Whether the receipt is true is for
     /// `replay`, which has the same options.
-    #[pyo3(signature = (chain, *, threads=None, isa=None, prefill_chunk=None))]
+    #[pyo3(signature = (chain, *, model=None, overlay=vec![], threads=None, isa=None, prefill_chunk=None),
+           text_signature = "($self, chain, *, model=None, overlay=(), threads=None, isa=None, prefill_chunk=None)")]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn uses<'py>(
         &self,
         py: Python<'py>,
         chain: &Bound<'py, Chain>,
+        model: Option<ModelArg>,
+        overlay: Vec<BlockArg>,
         threads: Option<Count>,
         isa: Option<String>,
         prefill_chunk: Option<Count>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let replay = self.run_again(py, chain, again(threads, isa, prefill_chunk))?;
+        let replay = self.run_again(py, chain, (model, overlay), again(threads, isa, prefill_chunk))?;
         let uses = PyDict::new(py);
         for (block, tokens) in &replay.uses {
             uses.set_item(values::block_hash(py, block)?, *tokens)?;

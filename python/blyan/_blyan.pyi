@@ -1198,11 +1198,16 @@ class Receipt:
         self,
         chain: Chain,
         *,
+        model: _BlockLike | None = None,
+        overlay: Sequence[_BlockLike] = (),
         threads: int | None = None,
         isa: str | None = None,
         prefill_chunk: int | None = None,
     ) -> list[Difference]:
-        """Runs the receipt's inputs again and returns every difference: an empty list if it is true.
+        """Runs the receipt's inputs again and returns every difference: an empty list if it is true. What ran with
+        an overlay, and was not published since, needs the same `overlay` and the `model` below it (a block or a
+        name; without one, the chain's only model).
+
         `threads`, `isa` and `prefill_chunk` say how to run; they never change a result.
         Ctrl-C ends the call; the run goes on beside it to its end, and keeps the chain open until then.
         """
@@ -1210,6 +1215,8 @@ class Receipt:
         self,
         chain: Chain,
         *,
+        model: _BlockLike | None = None,
+        overlay: Sequence[_BlockLike] = (),
         threads: int | None = None,
         isa: str | None = None,
         prefill_chunk: int | None = None,
@@ -1693,7 +1700,8 @@ def record_usage(
     prefill_chunk: int | None = None,
 ) -> Block:
     """Runs receipt blocks again and says, as a validator, what they used; it counts in the period that
-    `reveal` ends. Receipts that do not recompute are refused. The options are those of `Receipt.replay`.
+    `reveal` ends. Receipts that do not recompute are refused. The options say how to run, as those of
+    `Receipt.replay`.
     """
 def audit_usage(
     chain: Chain,
@@ -1703,8 +1711,8 @@ def audit_usage(
     isa: str | None = None,
     prefill_chunk: int | None = None,
 ) -> list[BlockHash]:
-    """Runs the receipts of a record of use again: those that it is wrong about. The options are those of
-    `Receipt.replay`, and so is what Ctrl-C does.
+    """Runs the receipts of a record of use again: those that it is wrong about. The options say how to run, as
+    those of `Receipt.replay`; so is what Ctrl-C does.
     """
 def recorded_uses(chain: Chain, policy: _BlockLike) -> list[RecordedUse]:
     """Runs that count under a policy: enough validators recorded the same."""

@@ -73,6 +73,12 @@ def test_a_model_opens_by_its_name_and_with_an_overlay(copy: blyan.Chain) -> Non
         assert tried.snapshot == copy.snapshot().with_blocks([candidate])
         assert tried.snapshot.slots[SLOT].block == candidate.hash and len(copy) == length
         assert pickle.loads(pickle.dumps(tried)).snapshot == tried.snapshot
+        receipt = tried.generate("In the beginning", max_tokens=4).receipt
+    with pytest.raises(exceptions.ReplayError):
+        blyan.replay(copy, receipt)
+    for below in (None, model, "tiny"):
+        assert blyan.replay(copy, receipt, model=below, overlay=[candidate])
+    assert receipt.uses(copy, overlay=[candidate]) and not receipt.uses(copy)
     for arguments in [{"model": "tiny@9.9.9"}, {"overlay": [candidate, candidate]}]:
         with pytest.raises(exceptions.ModelError) as refused:
             blyan.MoEModelManager(copy, persist_usage=False, **arguments)  # type: ignore[arg-type]
