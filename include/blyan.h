@@ -831,7 +831,7 @@ typedef struct {
     // `sizeof(blyan_collect_options)`.
     size_t size;
     // Blocks whose payloads are retained, with those of all blocks that they depend on; by default NULL:
-    // every release, and every model that no other model follows.
+    // every release, and every model but those that one with all of its weights follows, directly or over others.
     const blyan_hash *roots;
     // Number of these blocks.
     size_t roots_len;

@@ -638,7 +638,7 @@ inline std::int32_t read_bytes(void *user, void *data, std::size_t capacity, std
 } // namespace detail
 
 struct collect_options {
-    std::optional<std::vector<hash>> roots; // none: releases, and models that no other follows
+    std::optional<std::vector<hash>> roots; // none: releases, and models that no whole one follows
     bool dry_run = false;
     const blyan::cancel *cancel = nullptr;
 };

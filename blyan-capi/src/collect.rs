@@ -19,7 +19,7 @@ pub struct blyan_collect_options {
     /// `sizeof(blyan_collect_options)`.
     pub size: usize,
     /// Blocks whose payloads are retained, with those of all blocks that they depend on; by default NULL:
-    /// every release, and every model that no other model follows.
+    /// every release, and every model but those that one with all of its weights follows, directly or over others.
     pub roots: *const blyan_hash,
     /// Number of these blocks.
     pub roots_len: usize,

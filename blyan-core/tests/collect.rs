@@ -356,3 +356,20 @@ fn what_follows_a_model_without_having_its_weights_does_not_take_them() {
     MoEModelManager::open(&here, &options).unwrap();
     assert!(here.payload(&next).is_ok());
 }
+
+#[test]
+fn each_new_model_takes_the_place_of_all_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let chain = Chain::open(dir.path()).unwrap();
+    let mut model = import_into(&chain, &fixture("olmoe"), None);
+    for slot in ["layer0.expert1", "layer0.expert2", "layer0.expert3", "layer0.expert0"] {
+        let snapshot = Snapshot::of_model(&chain, &model).unwrap();
+        let old = snapshot.slots()[&slot.parse().unwrap()].block;
+        let next = next_expert(&chain, old);
+        model = snapshot.with_block(&chain, &next).unwrap().publish(&chain).unwrap();
+        // The models before lack weights by now, and are not what runs for that.
+        assert_eq!(collect(&chain).blocks, [old], "{slot}");
+    }
+    let options = ManagerOptions { persist_usage: false, model: Some(model), ..ManagerOptions::default() };
+    MoEModelManager::open(&chain, &options).unwrap();
+}

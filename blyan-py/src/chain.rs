@@ -542,9 +542,9 @@ impl Chain {
     /// Deletes payload files that no block names, and those of weights that nothing retained needs; with
     /// `dry_run=True` only says what would go. Blocks stay: history is never lost.
     ///
-    /// Retained are the payloads of `roots`, or, if None, of every release and every model that no other
-    /// model follows, with those of all blocks that they depend on or are based on. Candidates that are
-    /// in no model yet go unless `roots` names them.
+    /// Retained are the payloads of `roots`, or, if None, of every release and every model but those that
+    /// one with all of its weights follows, directly or over others; with those of all blocks that they
+    /// depend on or are based on. Candidates that are in no model yet go unless `roots` names them.
     ///
     /// >>> chain.collect(dry_run=True).payloads
     /// 0

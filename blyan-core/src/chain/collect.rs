@@ -18,7 +18,8 @@ use crate::storage::StorageError;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CollectOptions<'a> {
     /// Blocks whose payloads are retained, with those of all blocks that they depend on, and of a delta its
-    /// base's; `None` for every release and every model that no other model follows whose weights are all there.
+    /// base's; `None` for every release, and every model but those that another follows, directly or over others,
+    /// whose weights are all there.
     pub roots: Option<&'a [BlockHash]>,
     /// Whether to delete nothing, only to report what would be.
     pub dry_run: bool,
@@ -104,6 +105,26 @@ struct Known {
     whole: bool,
 }
 
+/// A model and those that it follows.
+struct Model {
+    block: BlockHash,
+    follows: Vec<BlockHash>,
+    whole: bool,
+}
+
+/// The models whose place another has: one that can run follows them, or follows those that follow them. What cannot
+/// run takes nobody's place by itself, however it came here.
+fn superseded(models: &[Model]) -> HashSet<BlockHash> {
+    let mut superseded = HashSet::new();
+    // Who follows comes after whom it follows.
+    for model in models.iter().rev() {
+        if model.whole || superseded.contains(&model.block) {
+            superseded.extend(&model.follows);
+        }
+    }
+    superseded
+}
+
 impl Chain {
     /// Deletes payload files that no block names, and those of weights (kinds 16 to 31) that are needed by
     /// nothing retained. A block that is retained retains what it depends on, not what it follows or was made
@@ -144,10 +165,18 @@ impl Chain {
             return Ok(plan.report());
         }
         batch.commit()?;
-        let batch = self.0.index.begin_write()?;
+        batch = self.0.index.begin_write()?;
         if batch.read(tables::next_number)? != blocks {
             // A writer came between, perhaps with a model or a release that needs some of it.
             plan.retain_as(&self.plan_collection(&CollectOptions { cancel: None, ..*options })?);
+            let mut dirty = false;
+            for PayloadFile { payload, .. } in &plan.retained {
+                dirty |= batch.write(|transaction| tables::remove_collected(transaction, payload))?;
+            }
+            if dirty {
+                batch.commit()?;
+                batch = self.0.index.begin_write()?;
+            }
         }
         for PayloadFile { payload, .. } in &plan.dropped {
             // Or with a block that brought it once more.
@@ -167,7 +196,7 @@ impl Chain {
         let listed = listed.map_err(StorageError::io("list", PathBuf::from("payloads")))?;
         let files: HashSet<PayloadHash> = listed.iter().map(|(payload, _)| *payload).collect();
         let mut known: HashMap<BlockHash, Known> = HashMap::new();
-        let (mut models, mut followed) = (Vec::new(), HashSet::new());
+        let mut models = Vec::new();
         let mut roots = Vec::new();
         for block in self.topological_order() {
             stop()?;
@@ -184,11 +213,8 @@ impl Chain {
                 && needs.iter().all(|need| known.get(need).is_some_and(|need| need.whole));
             match header.kind {
                 BlockKind::MODEL => {
-                    models.push(block.hash());
-                    // One that cannot run takes nobody's place, however it came here.
-                    if whole {
-                        followed.extend(parents_of(&block, &[ParentRole::Predecessor]));
-                    }
+                    let follows = parents_of(&block, &[ParentRole::Predecessor]);
+                    models.push(Model { block: block.hash(), follows, whole });
                 }
                 BlockKind::RELEASE => roots.push(block.hash()),
                 _ => {}
@@ -198,7 +224,10 @@ impl Chain {
         let mut open: Vec<BlockHash> = match options.roots {
             Some(roots) => roots.to_vec(),
             None => {
-                roots.extend(models.into_iter().filter(|model| !followed.contains(model)));
+                let superseded = superseded(&models);
+                roots.extend(
+                    models.iter().map(|model| model.block).filter(|model| !superseded.contains(model)),
+                );
                 roots
             }
         };
