@@ -2738,7 +2738,8 @@ blyan_status blyan_recorded_uses_json(const blyan_chain *chain,
 blyan_status blyan_export_options_init(blyan_export_options *options, size_t size);
 
 // Writes a model as a checkpoint folder that transformers loads; the folder is complete or untouched. One that is
-// there gets its files when all are written, one by one and config.json last. `options` and `report` may be NULL.
+// there gets its files when all are written: its config.json goes first and the new one comes last. `options` and
+// `report` may be NULL.
 blyan_status blyan_export_checkpoint(const blyan_chain *chain,
                                      const blyan_hash *model,
                                      const char *dir,

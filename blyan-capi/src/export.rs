@@ -79,7 +79,8 @@ pub struct blyan_export_info {
 }
 
 /// Writes a model as a checkpoint folder that transformers loads; the folder is complete or untouched. One that is
-/// there gets its files when all are written, one by one and config.json last. `options` and `report` may be NULL.
+/// there gets its files when all are written: its config.json goes first and the new one comes last. `options` and
+/// `report` may be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_export_checkpoint(
     chain: *const blyan_chain,

@@ -269,9 +269,12 @@ fn a_folder_that_is_not_empty_is_left_alone_unless_asked() {
     ] {
         fs::write(out.path().join(file), bytes).unwrap();
     }
+    let templates = out.path().join("additional_chat_templates");
+    fs::create_dir(&templates).unwrap();
+    fs::write(templates.join("tool_use.jinja"), "stale").unwrap();
     let error = export::checkpoint(&chain, &report.model, out.path(), &ExportOptions::default()).unwrap_err();
     assert!(matches!(error, ExportError::NotEmpty { .. }));
-    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 5);
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 6);
 
     let options = ExportOptions { overwrite: true, ..ExportOptions::default() };
     let exported = export::checkpoint(&chain, &report.model, out.path(), &options).unwrap();
@@ -298,6 +301,27 @@ fn a_folder_that_is_not_empty_is_left_alone_unless_asked() {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(import(&chain, &place, None).model, report.model);
     }
+}
+
+#[test]
+fn a_folder_that_cannot_take_the_files_stays_as_it_was() {
+    let chain = Chain::in_memory().unwrap();
+    let report = import(&chain, &fixture("llama"), None);
+    let out = tempfile::tempdir().unwrap();
+    fs::write(out.path().join("config.json"), "mine").unwrap();
+    fs::create_dir(out.path().join("model.safetensors")).unwrap();
+    let options = ExportOptions { overwrite: true, ..ExportOptions::default() };
+    let error = export::checkpoint(&chain, &report.model, out.path(), &options).unwrap_err();
+    assert!(matches!(&error, ExportError::Io { path, .. } if path.ends_with("model.safetensors")), "{error}");
+    assert_eq!(fs::read(out.path().join("config.json")).unwrap(), b"mine");
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 2);
+
+    // Of no name: not the folder that the process is in.
+    let error = export::checkpoint(&chain, &report.model, "", &options).unwrap_err();
+    assert!(
+        matches!(&error, ExportError::Io { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput),
+        "{error}"
+    );
 }
 
 #[test]

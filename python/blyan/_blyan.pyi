@@ -1322,8 +1322,8 @@ def export_checkpoint(
 ) -> ExportReport:
     """Writes a model as a checkpoint folder that transformers loads, and says what it wrote.
 
-    The folder is complete or untouched; one that is there gets its files when all are written, one by one
-    and config.json last. `max_shard_bytes` is how much goes into one file of weights, at least 1.
+    The folder is complete or untouched; one that is there gets its files when all are written: its
+    config.json goes first and the new one comes last. `max_shard_bytes` is how much goes into one file of weights, at least 1.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as empty:

@@ -3,7 +3,7 @@
 //! Tensors are byte-identical to what was imported where their type was kept. config.json is written
 //! from the spec. Quantized models are written in the layout of `compressed-tensors`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -67,8 +67,8 @@ pub struct ExportReport {
 }
 
 /// Writes a model as a checkpoint folder, created if it is not there. Everything is written under
-/// another name first: the folder is complete or untouched. One that is there gets its files when all are written, one by
-/// one and config.json last.
+/// another name first: the folder is complete or untouched. One that is there gets its files when all are written: its
+/// config.json goes first and the new one comes last, so that no mixture of two checkpoints looks like one.
 ///
 /// # Errors
 ///
@@ -80,6 +80,10 @@ pub fn checkpoint(
     options: &ExportOptions<'_>,
 ) -> Result<ExportReport, ExportError> {
     let dir = dir.as_ref();
+    if dir.as_os_str().is_empty() {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "the folder has no name");
+        return Err(ExportError::Io { path: dir.to_owned(), source });
+    }
     if options.max_shard_bytes == 0 {
         return Err(ExportError::NoShardBytes);
     }
@@ -382,6 +386,7 @@ fn is_staging(name: &str) -> bool {
 struct Staging {
     folder: PathBuf,
     destination: PathBuf,
+    is_inside: bool,
 }
 
 impl Drop for Staging {
@@ -393,8 +398,9 @@ impl Drop for Staging {
 
 impl Staging {
     fn new(destination: &Path) -> Result<Self, ExportError> {
+        let is_inside = destination.is_dir();
         let parent = match destination.parent() {
-            _ if destination.is_dir() => destination,
+            _ if is_inside => destination,
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
@@ -407,7 +413,7 @@ impl Staging {
             let number = COUNTER.fetch_add(1, Ordering::Relaxed);
             let folder = parent.join(format!(".export-{}-{number}.partial", std::process::id()));
             match fs::create_dir(&folder) {
-                Ok(()) => return Ok(Self { folder, destination: destination.to_owned() }),
+                Ok(()) => return Ok(Self { folder, destination: destination.to_owned(), is_inside }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(io(source)),
             }
@@ -439,28 +445,60 @@ impl Staging {
     fn publish(self, files: &[String]) -> Result<(), ExportError> {
         let destination = &self.destination;
         let io = |source| ExportError::Io { path: destination.clone(), source };
-        if !self.folder.starts_with(destination) {
+        if !self.is_inside {
             return fs::rename(&self.folder, destination).map_err(io);
         }
-        // What says that this is a checkpoint comes last.
+        if let Some(folder) = files.iter().map(|file| destination.join(file)).find(|path| path.is_dir()) {
+            return Err(ExportError::Io { path: folder, source: io::ErrorKind::IsADirectory.into() });
+        }
+        // What says that this is a checkpoint goes first and comes last.
+        remove(&destination.join(CONFIG)).map_err(io)?;
+        remove_stale(destination, files).map_err(io)?;
         let mut in_order: Vec<&String> = files.iter().collect();
         in_order.sort_by_key(|file| *file == CONFIG);
         for file in in_order {
             fs::rename(self.folder.join(file), destination.join(file)).map_err(io)?;
         }
-        let new: BTreeSet<&str> = files.iter().map(String::as_str).collect();
-        for entry in fs::read_dir(destination).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if is_checkpoint_file(&name) && !new.contains(name.as_str()) {
-                fs::remove_file(entry.path()).map_err(io)?;
-            }
-        }
         Ok(())
     }
 }
 
+/// Removes a file, if it is there.
+fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what an importer would read beside new files of a checkpoint.
+fn remove_stale(dir: &Path, new: &[String]) -> io::Result<()> {
+    let templates = dir.join(ADDITIONAL_TEMPLATES);
+    let is_template = |name: &str| name.ends_with(".jinja");
+    let is_stale = |name: &str| is_checkpoint_file(name) && !new.iter().any(|file| file == name);
+    remove_files(dir, is_stale)?;
+    if templates.is_dir() {
+        remove_files(&templates, is_template)?;
+        // What else somebody keeps there stays.
+        let _ = fs::remove_dir(&templates);
+    }
+    Ok(())
+}
+
+fn remove_files(dir: &Path, is_meant: impl Fn(&str) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() && is_meant(&entry.file_name().to_string_lossy()) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 const CONFIG: &str = "config.json";
+
+/// A folder of templates beside the default one.
+const ADDITIONAL_TEMPLATES: &str = "additional_chat_templates";
 
 /// Files of a tokenizer that are not exported.
 const OTHER_TEXTS: [&str; 5] =
