@@ -47,7 +47,12 @@ impl PayloadLayout {
     /// `entries` stand in the header before all tensors.
     fn with_entries(tensors: &[(&str, DType, &Shape)], entries: &str) -> Result<Self, TensorError> {
         let mut stored = Vec::with_capacity(tensors.len());
+        // As they are given: a packed one is stored under other names.
+        let mut given = BTreeSet::new();
         for &(name, dtype, shape) in tensors {
+            if !given.insert(name) {
+                return Err(TensorError::DuplicateTensor { tensor: name.to_owned() });
+            }
             let rank = shape.dims().len();
             if rank > MAX_RANK {
                 return Err(TensorError::Rank { tensor: name.to_owned(), rank, max: MAX_RANK });
@@ -244,6 +249,10 @@ mod tests {
         let tensor = ("a", DType::I8, &shape, &[0u8; 2][..]);
         assert!(matches!(write(&[tensor, tensor]), Err(TensorError::DuplicateTensor { .. })));
         assert!(matches!(write(&[("a", DType::I8, &shape, &[0; 3])]), Err(TensorError::Size { .. })));
+        // Not stored under one name, but given under one.
+        let (whole, packed) = (Shape::new([8]), Shape::new([1, 32]));
+        let both = [("a", DType::F32, &whole, &[0; 32][..]), ("a", DType::I4, &packed, &[0; 16][..])];
+        assert!(matches!(write(&both), Err(TensorError::DuplicateTensor { .. })));
         let refused = |shape: &Shape, dtype| {
             matches!(write(&[("a", dtype, shape, &[])]), Err(TensorError::Size { actual: 0, .. }))
         };
