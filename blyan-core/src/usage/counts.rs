@@ -9,6 +9,8 @@ use super::histogram::{BUCKETS, bucket};
 
 /// Experts of a token whose pairs are counted, at most.
 const MOST_TOGETHER: usize = 64;
+/// Experts of a layer whose pairs are counted, at most: they take 4 MiB then, and no published model has as many.
+const MOST_WITH_PAIRS: usize = 1024;
 
 /// Routing weights are summed in units of 2^-24, so that sums are exact and in no order.
 const WEIGHT_UNITS: f64 = (1 << 24) as f64;
@@ -212,9 +214,12 @@ impl LiveCounts {
         self.touch();
     }
 
-    /// Counts every pair of the experts that one token used, unless they are very many: pairs grow with their square.
+    /// Counts every pair of the experts that one token used, unless these or the layer's are very many: pairs grow with
+    /// their square.
     pub(super) fn record_together(&self, layer: u32, experts: &[u32]) {
-        let Some(layer) = self.layers.get(layer as usize).filter(|_| experts.len() <= MOST_TOGETHER) else {
+        let counted =
+            |layer: &&LiveLayer| experts.len() <= MOST_TOGETHER && layer.pairs.len() <= MOST_WITH_PAIRS;
+        let Some(layer) = self.layers.get(layer as usize).filter(counted) else {
             return;
         };
         for (place, &a) in experts.iter().enumerate() {

@@ -126,6 +126,10 @@ fn what_does_not_exist_counts_for_nothing() {
     assert_eq!((tracker.get(0, 2), tracker.get(1, 0)), (None, None));
     let pairs: Vec<_> = tracker.co_use().iter().map(|pair| (pair.experts, pair.tokens)).collect();
     assert_eq!(pairs, [((0, 1), 2)]);
+    // Nor do pairs of more experts than any model has: they would take the square of that.
+    let wide = UsageTracker::open(layout(1, 1025), None);
+    wide.record_together(0, &[0, 1], 2);
+    assert_eq!(wide.co_use(), []);
 }
 
 #[test]

@@ -184,7 +184,7 @@ impl UsageTracker {
     }
 
     /// Counts which experts of a layer worked together: `routed` holds `experts_per_token` experts
-    /// for each token, one token after another. More than 64 for a token are not counted.
+    /// for each token, one token after another. More than 64 for a token, or 1,024 in the layer, are not counted.
     pub fn record_together(&self, layer: u32, routed: &[u32], experts_per_token: usize) {
         if experts_per_token < 2 {
             return;
