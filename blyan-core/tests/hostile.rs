@@ -422,6 +422,8 @@ fn weight_blocks_that_do_not_fit_their_spec() {
     };
     model.refused(edit(&|draft| draft.parents.clear()), "Spec { found: 0 }");
     model.refused(edit(&|draft| draft.parents[0].role = ParentRole::Evidence), "Spec { found: 0 }");
+    let other = model.block("layer1.expert0");
+    model.refused(good.clone().with_parent(other, ParentRole::Dependency), "UnexpectedParent");
     model.refused(edit(&|draft| draft.lane = ChainId::Meta), "Lane");
     model.refused(edit(&|draft| draft.name = "layer1.router".to_owned()), "Name");
     model.refused(edit(&|draft| draft.name = "expert".to_owned()), "Name");

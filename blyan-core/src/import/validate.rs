@@ -370,6 +370,10 @@ impl Weights {
         check_header(header, ChainId::Parameter, "application/vnd.safetensors")?;
         let slot = slot_of(header)?;
         let spec = spec_of(dependencies(header), |parent| Ok(parents.header(parent)?.kind))?;
+        // A dependency more would be another name for the same weights, and keep whatever it is from a collection.
+        if let Some(block) = dependencies(header).find(|parent| *parent != spec) {
+            return Err(InvalidBlock::UnexpectedParent { block });
+        }
         versions::check_weights(header, spec, parents)?;
         let spec = self.spec(spec, parents)?;
         check_tensors(&spec, slot, payload)?;
