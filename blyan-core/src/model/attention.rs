@@ -139,7 +139,10 @@ impl Task<'_> {
             spans: &self.spans,
             scale,
         };
-        SCORES.with_borrow_mut(|scores| isa.attention(&args, scores, self.out))
+        let mut out = self.out;
+        let mut run = |scores: &mut Vec<f32>| isa.attention(&args, scores, out.reborrow());
+        // Within the destructors of a thread its own is gone.
+        SCORES.try_with(|scores| run(&mut scores.borrow_mut())).unwrap_or_else(|_| run(&mut Vec::new()))
     }
 }
 

@@ -76,6 +76,7 @@ impl Rope {
 
     /// Appends cos and sin of each of the head's `head_dim / 2` angles at `position`.
     pub fn push_position(&self, position: usize, cos: &mut Vec<f32>, sin: &mut Vec<f32>) {
+        let _env = FpEnv::enter();
         for &frequency in &self.inverse_frequencies {
             let angle = f64::from(position as f32 * frequency);
             let (sin_angle, cos_angle) = math::sin_cos_f64(angle);

@@ -110,7 +110,7 @@ impl Team {
     }
 
     /// Runs `task` on every item, on all threads. Neighbours in the list go to one thread, as far as it
-    /// keeps up. Of several errors, that of the first item is returned.
+    /// keeps up. After an error no item is begun; of several errors, that of the first item among those that were.
     ///
     /// A caller that finds the team at work for another, or that is itself a task, works alone.
     pub(crate) fn for_each<T: Send, E: Send>(
