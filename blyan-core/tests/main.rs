@@ -6,6 +6,7 @@ mod bundle;
 mod chain;
 mod checkpoints;
 mod collect;
+mod contribute;
 mod corpus;
 mod crash;
 mod damage;
