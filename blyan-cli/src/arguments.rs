@@ -597,6 +597,10 @@ fn sampling(text: &str, options: impl Fn(f32) -> SamplingOptions) -> Result<f32,
 }
 
 fn temperature(text: &str) -> Result<f32, String> {
+    // What is too small for an f32 does not become 0, which means something else.
+    if text.parse() == Ok(0.0_f32) && text.parse::<f64>().is_ok_and(|number| number != 0.0) {
+        return Err("expected 0 (greedy) or a number of at least 1e-30".to_owned());
+    }
     sampling(text, |temperature| SamplingOptions { temperature, ..SamplingOptions::default() })
 }
 

@@ -567,6 +567,7 @@ fn wrong_arguments_are_a_code_of_their_own() {
         &["generate", "x", "--temp", "-1"],
         &["generate", "x", "--temp", "nan"],
         &["generate", "x", "--temp", "1e-38"],
+        &["generate", "x", "--temp", "1e-60"],
         &["generate", "x", "--temp", "hot"],
         &["generate", "x", "--top-k", "0"],
         &["generate", "x", "--top-p", "2"],

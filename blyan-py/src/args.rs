@@ -247,6 +247,12 @@ pub(crate) struct Generate {
     pub(crate) cancel: Option<Arc<AtomicBool>>,
 }
 
+/// As f32. What is too small for one does not become 0, which means something else.
+fn narrowed(value: f64) -> f32 {
+    let narrow = value as f32;
+    if narrow == 0.0 && value != 0.0 { f32::from_bits(1).copysign(narrow) } else { narrow }
+}
+
 /// The options of a generation, by their names. `function` is named in errors.
 pub(crate) fn generate(
     max_tokens: Option<Count>,
@@ -260,7 +266,7 @@ pub(crate) fn generate(
         let name: String = name.extract()?;
         let sampling = &mut options.sampling;
         let set = match name.as_str() {
-            "temperature" => value.extract().map(|value: f64| sampling.temperature = value as f32),
+            "temperature" => value.extract().map(|value: f64| sampling.temperature = narrowed(value)),
             "top_k" => value.extract().map(|k: Option<Count>| sampling.top_k = k.map(|k| k.0)),
             "top_p" => value.extract().map(|p: Option<f64>| sampling.top_p = p.map(|p| p as f32)),
             "min_p" => value.extract().map(|p: Option<f64>| sampling.min_p = p.map(|p| p as f32)),

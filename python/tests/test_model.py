@@ -96,6 +96,7 @@ def test_stopping(model: blyan.MoEModelManager) -> None:
         ({"temperature": 1e300}, exceptions.OptionError),
         ({"temperature": -1}, exceptions.OptionError),
         ({"temperature": 1e-38}, exceptions.OptionError),
+        ({"temperature": 1e-60}, exceptions.OptionError),
         ({"temperature": "hot"}, TypeError),
         ({"temperature": None}, TypeError),
         ({"top_k": 0}, exceptions.OptionError),

@@ -29,7 +29,7 @@ impl Context {
     /// Forgets all positions from `len` on.
     pub(super) fn truncate(&mut self, len: usize) {
         self.cache.truncate(len);
-        self.routed.truncate(len * self.routed_width);
+        self.routed.truncate(len.saturating_mul(self.routed_width));
     }
 
     /// Keeps the routing of `tokens`, some of those of a step.
