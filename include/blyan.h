@@ -564,7 +564,7 @@ typedef struct {
     int32_t role;
 } blyan_parent;
 
-// What a block says about itself. Texts and parents live as long as the block's handle.
+// What a block says about itself. Texts, parents and header live as long as the block's handle.
 typedef struct {
     // Names the block, everything below included.
     blyan_hash hash;
@@ -590,6 +590,10 @@ typedef struct {
     int32_t lane;
     // Number of the kind.
     uint32_t kind;
+    // The bytes whose BLAKE3 names the block.
+    const void *header;
+    // Number of bytes.
+    size_t header_len;
 } blyan_block_info;
 
 // A block that is not in a chain yet. Fill it with `blyan_draft_init` first.
@@ -2058,6 +2062,12 @@ blyan_status blyan_chain_blocks_of_kind(const blyan_chain *chain,
                                         uint16_t kind,
                                         blyan_blocks **blocks);
 
+// The blocks of a kind in a lane, a `blyan_lane`.
+blyan_status blyan_chain_blocks_of_kind_in(const blyan_chain *chain,
+                                           int32_t lane,
+                                           uint16_t kind,
+                                           blyan_blocks **blocks);
+
 // All blocks.
 blyan_status blyan_chain_all_blocks(const blyan_chain *chain, blyan_blocks **blocks);
 
@@ -3080,6 +3090,9 @@ blyan_status blyan_model_snapshot(const blyan_model *model, blyan_snapshot **sna
 // Reads a receipt, in any spelling of its JSON. Whether it is true is for a replay to find out.
 blyan_status blyan_receipt_from_json(const char *json, size_t json_len, blyan_receipt **receipt);
 
+// Seals a claim, in any spelling of the JSON that a receipt has as its `claim`.
+blyan_status blyan_receipt_of_claim(const char *json, size_t json_len, blyan_receipt **receipt);
+
 // The canonical JSON of a receipt: the bytes that its hash names.
 blyan_status blyan_receipt_to_json(const blyan_receipt *receipt, blyan_text **json);
 
@@ -3257,6 +3270,19 @@ blyan_status blyan_snapshot_slot(const blyan_snapshot *snapshot,
 // The canonical JSON of a snapshot's spec: the parts of the decoder.
 blyan_status blyan_snapshot_spec_json(const blyan_snapshot *snapshot, blyan_text **json);
 
+// The canonical JSON of a snapshot's manifest, which a model block of it has as its payload: the spec block,
+// and the block of each slot.
+blyan_status blyan_snapshot_manifest_json(const blyan_snapshot *snapshot,
+                                          blyan_text **json);
+
+// The model that a manifest pins, which need not be in the chain; its blocks are. `base` is the model block
+// that it follows if it is published; NULL for none.
+blyan_status blyan_snapshot_of_manifest(const blyan_chain *chain,
+                                        const char *json,
+                                        size_t json_len,
+                                        const blyan_hash *base,
+                                        blyan_snapshot **snapshot);
+
 // The model block that publishing a snapshot would give, without appending it.
 blyan_status blyan_snapshot_model_block(const blyan_snapshot *snapshot,
                                         const blyan_chain *chain,
@@ -3374,6 +3400,14 @@ blyan_status blyan_quantize(const blyan_tensor *source,
                             size_t data_len,
                             float *scales,
                             size_t scales_len);
+
+// Quantizes a float matrix to `BLYAN_DTYPE_I4`, as an import does, with a BF16 scale for each 32 columns of a
+// row; `data_len` must be half of its elements in bytes, as two share one, `scales_len` the groups of all rows.
+blyan_status blyan_quantize_i4(const blyan_tensor *source,
+                               void *data,
+                               size_t data_len,
+                               uint16_t *scales,
+                               size_t scales_len);
 
 // The text; an empty one for NULL.
 blyan_str blyan_text_get(const blyan_text *text);

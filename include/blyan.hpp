@@ -298,6 +298,7 @@ struct block {
     std::vector<blyan_parent> parents;
     std::int32_t lane = 0;
     std::uint16_t kind = 0;
+    std::vector<std::byte> header; // its BLAKE3 is the hash
 
     // Takes the handle.
     explicit block(blyan_block *taken)
@@ -316,6 +317,8 @@ struct block {
         parents.assign(info.parents, info.parents + info.parents_len);
         lane = info.lane;
         kind = static_cast<std::uint16_t>(info.kind);
+        const auto *bytes = static_cast<const std::byte *>(info.header);
+        header.assign(bytes, bytes + info.header_len);
     }
 };
 
@@ -524,6 +527,10 @@ inline void convert(std::int32_t from, span<const std::byte> source, std::int32_
 inline void quantize(const blyan_tensor &source, std::int32_t to, span<std::byte> data, span<float> scales)
 {
     detail::check(blyan_quantize(&source, to, data.data(), data.size(), scales.data(), scales.size()));
+}
+inline void quantize_i4(const blyan_tensor &source, span<std::byte> data, span<std::uint16_t> scales)
+{
+    detail::check(blyan_quantize_i4(&source, data.data(), data.size(), scales.data(), scales.size()));
 }
 
 using signature = blyan_signature;
@@ -747,6 +754,10 @@ public:
     blyan::blocks blocks_of_kind(std::uint16_t kind) const
     {
         return walk([&](auto *out) { return blyan_chain_blocks_of_kind(get(), kind, out); });
+    }
+    blyan::blocks blocks_of_kind(std::int32_t lane, std::uint16_t kind) const
+    {
+        return walk([&](auto *out) { return blyan_chain_blocks_of_kind_in(get(), lane, kind, out); });
     }
     blyan::blocks all_blocks() const
     {
@@ -1072,6 +1083,15 @@ public:
     {
         return made([&](auto *out) { return blyan_snapshot_open(chain.get(), model ? &*model : nullptr, out); });
     }
+    // What a manifest pins; it follows `base` if it is published.
+    static snapshot of_manifest(
+        const chain &chain, std::string_view json, std::optional<hash> base = std::nullopt)
+    {
+        const blyan_str given = detail::text(json);
+        return made([&](auto *out) {
+            return blyan_snapshot_of_manifest(chain.get(), given.data, given.len, base ? &*base : nullptr, out);
+        });
+    }
     snapshot with_block(const chain &chain, const hash &block) const
     {
         return made([&](auto *out) { return blyan_snapshot_with_block(get(), chain.get(), &block, out); });
@@ -1094,6 +1114,10 @@ public:
     std::string spec_json() const
     {
         return detail::make_text([&](auto *out) { return blyan_snapshot_spec_json(get(), out); });
+    }
+    std::string manifest_json() const
+    {
+        return detail::make_text([&](auto *out) { return blyan_snapshot_manifest_json(get(), out); });
     }
     hash model_block(const chain &chain) const
     {
@@ -1237,6 +1261,14 @@ public:
         const blyan_str given = detail::text(json);
         return receipt(detail::make<handle>([&](auto *out) {
                            return blyan_receipt_from_json(given.data, given.len, out);
+                       }).release());
+    }
+    // Seals what a receipt has as its "claim".
+    static receipt of_claim(std::string_view json)
+    {
+        const blyan_str given = detail::text(json);
+        return receipt(detail::make<handle>([&](auto *out) {
+                           return blyan_receipt_of_claim(given.data, given.len, out);
                        }).release());
     }
     std::string to_json() const

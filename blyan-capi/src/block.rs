@@ -110,6 +110,7 @@ pub struct blyan_block {
     version: Text,
     media_type: Text,
     parents: Vec<blyan_parent>,
+    header: Vec<u8>,
 }
 
 impl blyan_block {
@@ -121,12 +122,14 @@ impl blyan_block {
             version: Text::new(header.version.to_string()),
             media_type: Text::new(header.payload.media_type.as_str()),
             parents: header.parents.iter().map(blyan_parent::new).collect(),
+            // Of a block that is in a chain they can be written.
+            header: header.to_bytes().unwrap_or_default(),
             block,
         }
     }
 }
 
-/// What a block says about itself. Texts and parents live as long as the block's handle.
+/// What a block says about itself. Texts, parents and header live as long as the block's handle.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub struct blyan_block_info {
@@ -154,6 +157,10 @@ pub struct blyan_block_info {
     pub lane: i32,
     /// Number of the kind.
     pub kind: u32,
+    /// The bytes whose BLAKE3 names the block.
+    pub header: *const c_void,
+    /// Number of bytes.
+    pub header_len: usize,
 }
 
 /// What a block says about itself; `size` is `sizeof *info`.
@@ -180,6 +187,8 @@ pub unsafe extern "C" fn blyan_block_describe(
             parents_len: block.parents.len(),
             lane: lane_number(header.lane) as i32,
             kind: header.kind.0.into(),
+            header: block.header.as_ptr().cast(),
+            header_len: block.header.len(),
         };
         // SAFETY: as above.
         unsafe { describe(info, size, "info", description) }

@@ -268,6 +268,20 @@ pub unsafe extern "C" fn blyan_chain_blocks_of_kind(
     edge(|| unsafe { walk(chain, blocks, |chain| Ok(chain.blocks_of_kind(BlockKind(kind)))) })
 }
 
+/// The blocks of a kind in a lane, a `blyan_lane`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_chain_blocks_of_kind_in(
+    chain: *const blyan_chain,
+    lane: i32,
+    kind: u16,
+    blocks: *mut *mut blyan_blocks,
+) -> blyan_status {
+    // SAFETY: the caller's pointers, as the header asks.
+    edge(|| unsafe {
+        walk(chain, blocks, |chain| Ok(chain.blocks_of_kind_in(lane_of(lane)?, BlockKind(kind))))
+    })
+}
+
 /// All blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn blyan_chain_all_blocks(

@@ -5,7 +5,7 @@
 use std::ffi::c_char;
 
 use blyan_core::Receipt;
-use blyan_core::manager::receipt::Difference;
+use blyan_core::manager::receipt::{Difference, ReceiptError};
 
 use crate::chain::blyan_chain;
 use crate::edge::{bytes, describe, free, new_handle, out, read};
@@ -41,6 +41,23 @@ pub unsafe extern "C" fn blyan_receipt_from_json(
         // SAFETY: the caller's pointers, as the header asks.
         let (receipt, json) = unsafe { (new_handle(receipt, "receipt")?, bytes(json, json_len, "json")?) };
         receipt.set(blyan_receipt::new(Receipt::from_json(json)?));
+        Ok(())
+    })
+}
+
+/// Seals a claim, in any spelling of the JSON that a receipt has as its `claim`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_receipt_of_claim(
+    json: *const c_char,
+    json_len: usize,
+    receipt: *mut *mut blyan_receipt,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (receipt, json) = unsafe { (new_handle(receipt, "receipt")?, bytes(json, json_len, "json")?) };
+        let claim = serde_json::from_slice(json);
+        let claim = claim.map_err(|error| ReceiptError::Json { reason: error.to_string() })?;
+        receipt.set(blyan_receipt::new(Receipt::new(claim)));
         Ok(())
     })
 }

@@ -2,10 +2,13 @@
 
 #![expect(unsafe_code, reason = "exported symbols and pointers of the caller")]
 
-use blyan_core::manager::{PinnedBlock, SlotChange, Snapshot};
+use std::ffi::c_char;
+
+use blyan_core::Manifest;
+use blyan_core::manager::{ManagerError, PinnedBlock, SlotChange, Snapshot};
 
 use crate::chain::{blyan_chain, optional_block};
-use crate::edge::{describe, free, new_handle, out, read};
+use crate::edge::{bytes, describe, free, new_handle, out, read};
 use crate::error::{blyan_status, edge};
 use crate::hash::{at, blyan_hash};
 use crate::text::{Text, blyan_str, blyan_text};
@@ -153,6 +156,47 @@ pub unsafe extern "C" fn blyan_snapshot_spec_json(
         // SAFETY: the caller's pointers, as the header asks.
         let (json, snapshot) = unsafe { (new_handle(json, "json")?, read(snapshot, "snapshot")?) };
         json.set(blyan_text::new(snapshot.snapshot.spec().to_canonical_json()));
+        Ok(())
+    })
+}
+
+/// The canonical JSON of a snapshot's manifest, which a model block of it has as its payload: the spec block,
+/// and the block of each slot.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_snapshot_manifest_json(
+    snapshot: *const blyan_snapshot,
+    json: *mut *mut blyan_text,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (json, snapshot) = unsafe { (new_handle(json, "json")?, read(snapshot, "snapshot")?) };
+        json.set(blyan_text::new(snapshot.snapshot.manifest().to_canonical_json()));
+        Ok(())
+    })
+}
+
+/// The model that a manifest pins, which need not be in the chain; its blocks are. `base` is the model block
+/// that it follows if it is published; NULL for none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_snapshot_of_manifest(
+    chain: *const blyan_chain,
+    json: *const c_char,
+    json_len: usize,
+    base: *const blyan_hash,
+    snapshot: *mut *mut blyan_snapshot,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let (snapshot, chain, json, base) = unsafe {
+            (
+                new_handle(snapshot, "snapshot")?,
+                read(chain, "chain")?,
+                bytes(json, json_len, "json")?,
+                optional_block(base, "base")?,
+            )
+        };
+        let manifest = Manifest::from_canonical_json(json).map_err(ManagerError::from)?;
+        snapshot.set(blyan_snapshot::new(Snapshot::of_manifest(&chain.chain, manifest, base)?));
         Ok(())
     })
 }

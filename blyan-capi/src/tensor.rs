@@ -333,7 +333,9 @@ pub unsafe extern "C" fn blyan_quantize(
         let to = dtype_of(to)?;
         if to == DType::I4 {
             // Its scales are BF16, and more than one a row: the caller's would be too few.
-            return Err(Failure::argument("I4 has a scale for each 32 columns: ask for it at import"));
+            return Err(Failure::argument(
+                "I4 has a BF16 scale for each 32 columns: blyan_quantize_i4 gives them",
+            ));
         }
         let view = TensorView::new(given.name, given.dtype, &given.shape, given.data)?;
         let rows = given.shape.dims().first().copied().unwrap_or(0);
@@ -345,6 +347,35 @@ pub unsafe extern "C" fn blyan_quantize(
         }
         let quantized = tensor::quantize(to, &view)?;
         // SAFETY: as above; a scale is four little-endian bytes, and every target is little-endian.
+        unsafe {
+            copy_out(&quantized.values, data.cast::<u8>(), data_len, "data")?;
+            copy_out(&quantized.scales, scales.cast::<u8>(), quantized.scales.len(), "scales")
+        }
+    })
+}
+
+/// Quantizes a float matrix to `BLYAN_DTYPE_I4`, as an import does, with a BF16 scale for each 32 columns of a
+/// row; `data_len` must be half of its elements in bytes, as two share one, `scales_len` the groups of all rows.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn blyan_quantize_i4(
+    source: *const blyan_tensor,
+    data: *mut c_void,
+    data_len: usize,
+    scales: *mut u16,
+    scales_len: usize,
+) -> blyan_status {
+    edge(|| {
+        // SAFETY: the caller's pointers, as the header asks.
+        let given = unsafe { given(read(source, "source")?) }?;
+        let view = TensorView::new(given.name, given.dtype, &given.shape, given.data)?;
+        let quantized = tensor::quantize(DType::I4, &view)?;
+        let (values, groups) = (quantized.values.len(), quantized.scales.len() / size_of::<u16>());
+        if (data_len, scales_len) != (values, groups) {
+            return Err(Failure::size(format!(
+                "room for {data_len} bytes and {scales_len} scales, {values} and {groups} are needed"
+            )));
+        }
+        // SAFETY: as above; a scale is two little-endian bytes, and every target is little-endian.
         unsafe {
             copy_out(&quantized.values, data.cast::<u8>(), data_len, "data")?;
             copy_out(&quantized.scales, scales.cast::<u8>(), quantized.scales.len(), "scales")

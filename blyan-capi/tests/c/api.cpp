@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -118,6 +119,9 @@ void generations(const blyan::chain &chain, const blyan::model &model)
     std::string json = whole.receipt().to_json();
     const blyan::receipt again = blyan::receipt::from_json(json);
     EXPECT(again.replay(chain).empty() && again.diff(whole.receipt()).empty());
+    const std::size_t claim = json.find("\"claim\":"), seals = json.find(",\"seals\":");
+    EXPECT(claim < seals && seals != std::string::npos);
+    EXPECT(blyan::receipt::of_claim(json.substr(claim + 8, seals - claim - 8)).to_json() == json);
     EXPECT(again.blocks().size() == again.info().blocks_len && !again.blocks().empty());
     const std::size_t seed = json.find("\"seed\":0");
     EXPECT(seed != std::string::npos);
@@ -280,6 +284,20 @@ void change_an_expert(blyan::chain &chain)
     std::vector<float> scales(written[0].dims[0]);
     blyan::quantize(written[0], BLYAN_DTYPE_I8, {small.data(), small.size()}, {scales.data(), scales.size()});
     EXPECT(std::all_of(scales.begin(), scales.end(), [](float scale) { return scale > 0; }));
+    std::vector<std::byte> nibbles(values[0].size() / 2);
+    std::vector<std::uint16_t> groups(values[0].size() / 32);
+    blyan::quantize_i4(written[0], {nibbles.data(), nibbles.size()}, {groups.data(), groups.size()});
+    // On average a value is a quarter of a step away.
+    float away = 0, steps = 0;
+    for (std::size_t i = 0; i < values[0].size(); i++) {
+        const std::uint32_t bits = std::uint32_t{groups[i / 32]} << 16;
+        float scale;
+        std::memcpy(&scale, &bits, sizeof scale);
+        const int nibble = static_cast<int>(nibbles[i / 2] >> (i % 2 * 4)) & 15;
+        away += std::abs(static_cast<float>(nibble - 8) * scale - values[0][i]);
+        steps += std::abs(scale);
+    }
+    EXPECT(steps > 0 && away > 0.2F * steps && away < 0.3F * steps);
     EXPECT(status_of([&] { tensors.scale(written[0].name.data); }) == BLYAN_STATUS_NOT_FOUND);
     EXPECT(status_of([&] { tensors["gate_proj.weight"].as<double>(); }) == BLYAN_STATUS_INVALID_ARGUMENT);
 
@@ -300,6 +318,19 @@ void change_an_expert(blyan::chain &chain)
     const auto changes = before.diff(after);
     EXPECT(changes.size() == 1 && changes[0].name == "layer1.expert2" &&
            changes[0].after == blyan::hash(appended.hash) && changes[0].before == found->block);
+    // What a host keeps of a model that is not published, and what another makes of it.
+    const blyan::snapshot kept =
+        blyan::snapshot::of_manifest(chain, after.manifest_json(), blyan::hash(before.info().base));
+    EXPECT(blyan::hash(kept.info().root) == blyan::hash(after.info().root));
+    EXPECT(kept.model_block(chain) == after.model_block(chain));
+    EXPECT(status_of([&] { blyan::snapshot::of_manifest(chain, "{}"); }) != BLYAN_STATUS_OK);
+    const blyan::block expert = chain.at(appended.hash);
+    const auto *payload_name = reinterpret_cast<const std::byte *>(expert.payload.bytes);
+    EXPECT(std::search(expert.header.begin(), expert.header.end(), payload_name,
+                       payload_name + sizeof expert.payload.bytes) != expert.header.end());
+    const auto count = [](blyan::blocks blocks) { return std::distance(blocks.begin(), blocks.end()); };
+    EXPECT(count(chain.blocks_of_kind(BLYAN_LANE_PARAMETER, draft.kind)) == count(chain.blocks_of_kind(draft.kind)));
+    EXPECT(count(chain.blocks_of_kind(BLYAN_LANE_META, draft.kind)) == 0);
     const blyan::model tried(chain, after);
     const blyan::hash published = after.publish(chain);
     EXPECT(blyan::hash(tried.info().model) == published && after.model_block(chain) == published);

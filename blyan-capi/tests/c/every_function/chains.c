@@ -87,6 +87,9 @@ void walk_chains(void)
     EXPECT(INVALID_ARGUMENT, blyan_chain_blocks(a_chain, -1, &new_blocks));
     EXPECT(NULL_ARGUMENT, blyan_chain_blocks_of_kind(NULL, 0, &new_blocks));
     EXPECT(NULL_ARGUMENT, blyan_chain_blocks_of_kind(a_chain, 0, NULL));
+    EXPECT(NULL_ARGUMENT, blyan_chain_blocks_of_kind_in(NULL, 0, 1, &new_blocks));
+    EXPECT(NULL_ARGUMENT, blyan_chain_blocks_of_kind_in(a_chain, 0, 1, NULL));
+    EXPECT(INVALID_ARGUMENT, blyan_chain_blocks_of_kind_in(a_chain, 3, 1, &new_blocks));
     EXPECT(NULL_ARGUMENT, blyan_chain_all_blocks(NULL, &new_blocks));
     EXPECT(NULL_ARGUMENT, blyan_chain_all_blocks(a_chain, NULL));
     EXPECT(NULL_ARGUMENT, blyan_blocks_next(NULL, &new_block));

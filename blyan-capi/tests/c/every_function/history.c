@@ -18,6 +18,12 @@ void walk_snapshots(void)
     EXPECT_SIZES(blyan_snapshot_slot(a_snapshot, 0, &a_slot, bad_size));
     EXPECT(NULL_ARGUMENT, blyan_snapshot_spec_json(NULL, &new_text));
     EXPECT(NULL_ARGUMENT, blyan_snapshot_spec_json(a_snapshot, NULL));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_manifest_json(NULL, &new_text));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_manifest_json(a_snapshot, NULL));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_of_manifest(NULL, "{}", BLYAN_NUL, NULL, &new_snapshot));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_of_manifest(a_chain, NULL, BLYAN_NUL, NULL, &new_snapshot));
+    EXPECT(NULL_ARGUMENT, blyan_snapshot_of_manifest(a_chain, "{}", BLYAN_NUL, NULL, NULL));
+    EXPECT(INVALID_SIZE, blyan_snapshot_of_manifest(a_chain, "{}", SIZE_MAX - 1, NULL, &new_snapshot));
     EXPECT(NULL_ARGUMENT, blyan_snapshot_model_block(NULL, a_chain, &a_hash));
     EXPECT(NULL_ARGUMENT, blyan_snapshot_model_block(a_snapshot, NULL, &a_hash));
     EXPECT(NULL_ARGUMENT, blyan_snapshot_model_block(a_snapshot, a_chain, NULL));
@@ -130,6 +136,11 @@ void walk_history(void)
 void walk_tensors(void)
 {
     static const size_t vast_dims[1] = {SIZE_MAX / 64};
+    static const size_t group_dims[2] = {1, 32};
+    static float group[32];
+    uint8_t nibbles[16];
+    uint16_t group_scale;
+    blyan_tensor groups;
     blyan_tensor vast = a_matrix;
 
     EXPECT(NULL_ARGUMENT, blyan_tensors_open(NULL, &a_hash, &new_tensors));
@@ -181,4 +192,17 @@ void walk_tensors(void)
     EXPECT(NULL_ARGUMENT, blyan_quantize(&a_matrix, BLYAN_DTYPE_I8, floats, 4, NULL, 1));
     EXPECT(INVALID_SIZE, blyan_quantize(&a_matrix, BLYAN_DTYPE_I8, floats, SIZE_MAX, floats, 1));
     EXPECT(INVALID_SIZE, blyan_quantize(&a_matrix, BLYAN_DTYPE_I8, floats, 4, floats, SIZE_MAX));
+    EXPECT(INVALID_ARGUMENT, blyan_quantize(&a_matrix, BLYAN_DTYPE_I4, floats, 2, floats, 1));
+    groups = a_matrix;
+    groups.data = group;
+    groups.nbytes = sizeof group;
+    groups.dims = group_dims;
+    EXPECT(NULL_ARGUMENT, blyan_quantize_i4(NULL, nibbles, 16, &group_scale, 1));
+    EXPECT(NULL_ARGUMENT, blyan_quantize_i4(&groups, NULL, 16, &group_scale, 1));
+    EXPECT(NULL_ARGUMENT, blyan_quantize_i4(&groups, nibbles, 16, NULL, 1));
+    EXPECT(INVALID_SIZE, blyan_quantize_i4(&groups, nibbles, SIZE_MAX, &group_scale, 1));
+    EXPECT(INVALID_SIZE, blyan_quantize_i4(&groups, nibbles, 16, &group_scale, SIZE_MAX));
+    MUST(blyan_quantize_i4(&groups, nibbles, 16, &group_scale, 1));
+    /* No whole group. */
+    EXPECT(TENSOR, blyan_quantize_i4(&a_matrix, nibbles, 2, &group_scale, 1));
 }

@@ -131,6 +131,10 @@ void walk_receipts(void)
     EXPECT(NULL_ARGUMENT, blyan_receipt_from_json(NULL, BLYAN_NUL, &new_receipt));
     EXPECT(NULL_ARGUMENT, blyan_receipt_from_json("{}", BLYAN_NUL, NULL));
     EXPECT(INVALID_SIZE, blyan_receipt_from_json("{}", SIZE_MAX - 1, &new_receipt));
+    EXPECT(NULL_ARGUMENT, blyan_receipt_of_claim(NULL, BLYAN_NUL, &new_receipt));
+    EXPECT(NULL_ARGUMENT, blyan_receipt_of_claim("{}", BLYAN_NUL, NULL));
+    EXPECT(INVALID_SIZE, blyan_receipt_of_claim("{}", SIZE_MAX - 1, &new_receipt));
+    EXPECT(RECEIPT, blyan_receipt_of_claim("{}", BLYAN_NUL, &new_receipt));
     EXPECT(NULL_ARGUMENT, blyan_receipt_to_json(NULL, &new_text));
     EXPECT(NULL_ARGUMENT, blyan_receipt_to_json(a_receipt, NULL));
     EXPECT(NULL_ARGUMENT, blyan_receipt_describe(NULL, &a_receipt_info, sizeof(blyan_receipt_info)));
