@@ -473,7 +473,7 @@ fn remove(file: &Path) -> io::Result<()> {
 
 /// Removes what an importer would read beside new files of a checkpoint.
 fn remove_stale(dir: &Path, new: &[String]) -> io::Result<()> {
-    let templates = dir.join(ADDITIONAL_TEMPLATES);
+    let templates = dir.join(texts::NAMED_TEMPLATES);
     let is_template = |name: &str| name.ends_with(".jinja");
     let is_stale = |name: &str| is_checkpoint_file(name) && !new.iter().any(|file| file == name);
     remove_files(dir, is_stale)?;
@@ -496,9 +496,6 @@ fn remove_files(dir: &Path, is_meant: impl Fn(&str) -> bool) -> io::Result<()> {
 }
 
 const CONFIG: &str = "config.json";
-
-/// A folder of templates beside the default one.
-const ADDITIONAL_TEMPLATES: &str = "additional_chat_templates";
 
 /// Files of a tokenizer that are not exported.
 const OTHER_TEXTS: [&str; 5] =

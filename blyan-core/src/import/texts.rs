@@ -28,7 +28,7 @@ pub(super) const FILES: [(Slot, &str, u64); 5] = [
 ];
 
 /// Where transformers 5 saves the chat templates that have names, each in a file that is called so.
-const NAMED_TEMPLATES: &str = "additional_chat_templates";
+pub(super) const NAMED_TEMPLATES: &str = "additional_chat_templates";
 
 /// The texts of a checkpoint.
 pub(super) struct Texts {
