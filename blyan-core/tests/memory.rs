@@ -1,6 +1,5 @@
 //! Importing takes memory for one block and a bounded queue, not for one model; a tokenizer takes none once it is
-//! dropped. A test binary of its
-//! own, because it counts every allocation of the process.
+//! dropped. A test binary of its own, because it counts every allocation of the process.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unsafe_code, reason = "a counting allocator implements an unsafe trait")]

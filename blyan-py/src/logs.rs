@@ -1,8 +1,8 @@
 //! Owns the way of the core's `tracing` events to Python's `logging`.
 //!
 //! An event is written down where it happens, on whatever thread, and handed over by the next call
-//! that has the interpreter, or at the program's end. No thread of the core ever waits for the interpreter's lock, so none can
-//! hold up a call that waits for the thread.
+//! that has the interpreter, or at the program's end. No thread of the core ever waits for the interpreter's
+//! lock, so none can hold up a call that waits for the thread.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write};

@@ -98,8 +98,9 @@ pub struct AuditReport {
 }
 
 /// Computes every attestation under a policy again. With a key, appends an accusation for each that does
-/// not recompute and is not the key's own. What cannot be computed here is named and passed over. Base and candidates are each evaluated once on each data,
-/// however many attested them, and those of a reveal beside each other: what they share is computed once.
+/// not recompute and is not the key's own. What cannot be computed here is named and passed over. Base and
+/// candidates are each evaluated once on each data, however many attested them, and those of a reveal beside
+/// each other: what they share is computed once.
 /// `options.window` is not looked at, the policy has its own.
 ///
 /// # Errors
