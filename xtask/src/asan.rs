@@ -22,6 +22,8 @@ pub(crate) fn test(root: &Path, words: &[&str]) -> Outcome {
         return Ok(());
     }
     let mut command = cargo(&["test", "--locked", "--package", "blyan-core", "--lib", "--target", TARGET]);
+    // The standard library's checks of unsafe code, which are off where tests are to be built fast.
+    command.args(["--config", "profile.dev.package.blyan-core.debug-assertions=true"]);
     command.arg("--target-dir").arg(root.join("target/asan"));
     command.arg("--").args(if words.is_empty() { &MODULES } else { words });
     // The stable compiler ships the sanitizer's runtime, only the flag is not stable.

@@ -267,7 +267,7 @@ impl Quantized {
     pub(crate) fn reshape(&mut self, tokens: usize, cols: usize) {
         self.values.resize(tokens, cols);
         self.scales.resize(tokens, 0.0);
-        if cfg!(debug_assertions) {
+        if cfg!(poisoned) {
             // Whoever relies on what is there gets a result that no test takes for right.
             self.values.rows_mut().for_each(|row| row.fill(i16::MIN));
             self.scales.fill(f32::NAN);
@@ -333,7 +333,7 @@ impl GroupQuantized {
         if self.groups.len() < len {
             self.groups.resize(len, Groups::default());
         }
-        if cfg!(debug_assertions) {
+        if cfg!(poisoned) {
             // Whoever relies on what is there gets a result that no test takes for right.
             self.groups.fill(Groups {
                 values: [[i8::MIN; 4 * LANES]; 2 * GROUP_WORDS],
