@@ -287,7 +287,7 @@ fn side(tensor: Option<&(DType, Shape)>) -> Outcome<(*const usize, usize, i32)> 
     let Some((dtype, shape)) = tensor else {
         return Ok((ptr::null(), 0, blyan_dtype::Keep as i32));
     };
-    Ok((shape.dims().as_ptr(), shape.dims().len(), dtype_number(*dtype)?))
+    Ok((shape.dims().as_ptr(), shape.dims().len(), dtype_number(*dtype)))
 }
 
 /// One of the tensors of a slot that differ, by name; `size` is `sizeof *tensor`.

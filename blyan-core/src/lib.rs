@@ -27,13 +27,11 @@
 
 pub mod chain;
 pub mod chat;
-pub mod dtype;
 mod error;
 pub mod evolve;
 pub mod format;
 pub mod hash;
 pub mod import;
-pub mod kernels;
 pub mod manager;
 pub mod model;
 mod open;
@@ -41,6 +39,10 @@ pub mod storage;
 pub mod tensor;
 pub mod usage;
 
+#[doc(inline)]
+pub use blyan_kernels as kernels;
+#[doc(inline)]
+pub use blyan_kernels::dtype;
 pub use chain::{Block, Chain, ChainError, Draft, SignatureRecord, VerifyOptions, VerifyReport, Writer};
 pub use dtype::{DType, Shape};
 pub use error::Error;

@@ -1,5 +1,5 @@
 //! Checks the order of blyan-core's modules: each uses only modules below it, and some names never
-//! appear in some of them.
+//! appear in some of them. The lowest, `dtype` and `kernels`, are of a crate of their own, blyan-kernels.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,7 @@ use crate::Outcome;
 /// The modules from the lowest to the highest; a module may use those before it. Modules that share
 /// an entry do not use each other.
 const LAYERS: &[&[&str]] = &[
-    &["hash", "dtype"],
-    &["kernels"],
+    &["hash", "dtype", "kernels"],
     &["format"],
     &["storage"],
     &["chain"],
@@ -23,6 +22,9 @@ const LAYERS: &[&[&str]] = &[
     &["lib"],
 ];
 
+/// Where modules are that blyan-core has from another crate.
+const KERNELS: &str = "blyan_kernels";
+
 /// Names that a module must not use: (module, text, why).
 const ABSENT: &[(&str, &str, &str)] = &[
     ("chain", "crate::dtype", "the chain knows bytes and hashes, never shapes"),
@@ -34,14 +36,18 @@ const ABSENT: &[(&str, &str, &str)] = &[
 ];
 
 pub(crate) fn check(root: &Path) -> Outcome {
-    let source = root.join("blyan-core/src");
-    let mut files = Vec::new();
-    collect(&source, &mut files)?;
-    let mut wrong = Vec::new();
-    for file in &files {
-        let relative = file.strip_prefix(&source).map_err(|error| error.to_string())?;
+    let (core, kernels) = (root.join("blyan-core/src"), root.join("blyan-kernels/src"));
+    let (mut files, mut wrong) = (Vec::new(), Vec::new());
+    collect(&core, &mut files)?;
+    let of_core = files.len();
+    collect(&kernels, &mut files)?;
+    for (number, file) in files.iter().enumerate() {
         let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        check_file(relative, &text, &mut wrong);
+        if number < of_core {
+            check_file(file.strip_prefix(&core).unwrap_or(file), &text, &mut wrong);
+        } else {
+            check_absent("kernels", file, &text, &mut wrong);
+        }
     }
     if wrong.is_empty() {
         println!("layers: {} files in order", files.len());
@@ -60,7 +66,6 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Outcome {
             files.push(path);
         }
     }
-    files.sort();
     Ok(())
 }
 
@@ -80,11 +85,12 @@ fn check_file(file: &Path, text: &str, wrong: &mut Vec<String>) {
         ));
         return;
     };
-    for (number, line) in text.lines().enumerate() {
-        let place = format!("{}:{}", file.display(), number + 1);
-        let code = line.trim_start();
-        if code.starts_with("//") {
-            continue;
+    check_absent(module, file, text, wrong);
+    for (place, code) in lines(file, text) {
+        if code.contains(KERNELS) && module != "lib" {
+            wrong.push(format!(
+                "{place}: {module} uses {KERNELS} by its name: use crate::kernels or crate::dtype"
+            ));
         }
         for used in code.split("crate::").skip(1) {
             let name: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -95,12 +101,25 @@ fn check_file(file: &Path, text: &str, wrong: &mut Vec<String>) {
                 None => wrong.push(format!("{place}: crate::{name} is no module with a layer")),
             }
         }
+    }
+}
+
+fn check_absent(module: &str, file: &Path, text: &str, wrong: &mut Vec<String>) {
+    for (place, code) in lines(file, text) {
         for (_, text, why) in
             ABSENT.iter().filter(|(absent, text, _)| *absent == module && code.contains(text))
         {
             wrong.push(format!("{place}: {module} uses {text}: {why}"));
         }
     }
+}
+
+/// The lines of code with their places.
+fn lines<'a>(file: &'a Path, text: &'a str) -> impl Iterator<Item = (String, &'a str)> {
+    text.lines()
+        .enumerate()
+        .map(|(number, line)| (format!("{}:{}", file.display(), number + 1), line.trim_start()))
+        .filter(|(_, code)| !code.starts_with("//"))
 }
 
 #[cfg(test)]
@@ -124,6 +143,7 @@ mod tests {
         assert_eq!(wrong("chain/mod.rs", "let x = crate::tensor::f();").len(), 1);
         assert_eq!(wrong("import/mod.rs", "use crate::manager::f;").len(), 1);
         assert_eq!(wrong("hash.rs", "use crate::dtype::DType;").len(), 1);
+        assert_eq!(wrong("chain/mod.rs", "use blyan_kernels::dtype::DType;").len(), 1);
         assert_eq!(wrong("nobody/mod.rs", "").len(), 1);
         assert_eq!(wrong("model/forward.rs", "use std::fs::File;").len(), 1);
     }

@@ -27,7 +27,7 @@ impl Buffers {
         let spare = best_fit(&self.floats, len, Vec::capacity);
         // Rounded up, as the next layer's experts have a few tokens more or less.
         let mut buffer = spare.unwrap_or_else(|| Vec::with_capacity(len.next_power_of_two()));
-        if cfg!(poisoned) {
+        if cfg!(debug_assertions) {
             // Whoever relies on what is there gets a result that no test takes for right.
             buffer.fill(f32::NAN);
         }

@@ -77,19 +77,17 @@ impl Activations {
         if self.tokens > 1 && wanted(Form::Floats) {
             self.aligned = Some(Aligned::new(&self.values, self.cols)?);
         }
-        let rows = self.values.chunks_exact(self.cols);
         if wanted(Form::Quantized) {
             let bytes = Quantized::bytes_of(self.tokens, self.cols);
             let mut quantized = team.buffers().take_quantized(bytes);
-            quantized.reshape(self.tokens, self.cols);
-            for_each_row(team, rows.clone().zip(quantized.rows_mut()), |(x, row)| isa.quantize_row(x, row))?;
+            for_each_row(team, quantized.rows_for(&self.values, self.cols)?, |row| isa.quantize_row(row))?;
             self.quantized = Some(quantized);
         }
         if wanted(Form::Groups) {
             let bytes = GroupQuantized::bytes_of(self.tokens, self.cols);
             let mut groups = team.buffers().take_groups(bytes);
-            groups.reshape(self.tokens, self.cols)?;
-            for_each_row(team, rows.zip(groups.rows_mut()), |(x, row)| isa.quantize_row_by_group(x, row))?;
+            let rows = groups.rows_for(&self.values, self.cols)?;
+            for_each_row(team, rows, |row| isa.quantize_row_by_group(row))?;
             self.groups = Some(groups);
         }
         Ok(())

@@ -4,9 +4,9 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::avx2::{largest_8, sum_8};
-use crate::kernels::isa::Kernel;
-use crate::kernels::scalar::LANES;
-use crate::kernels::simd::{self, Grid, Simd};
+use crate::isa::Kernel;
+use crate::scalar::LANES;
+use crate::simd::{self, Grid, Simd};
 
 /// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI and VBMI, as servers have had since 2021.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

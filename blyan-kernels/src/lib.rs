@@ -6,11 +6,16 @@
 //! ([`MatMut`]), heads or tokens, and enter [`FpEnv`] on each thread. Every NaN that a kernel writes
 //! is the canonical one.
 
+// `cargo xtask neon` runs the unit tests from a plain `main`.
+#![cfg_attr(all(test, plain_main), feature(custom_test_frameworks, test))]
+#![cfg_attr(all(test, plain_main), test_runner(plain_main::run))]
+
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod aarch64;
 mod attention;
 mod convert;
 mod dot;
+pub mod dtype;
 mod error;
 mod fp_env;
 mod groups;
@@ -20,6 +25,9 @@ pub mod math;
 mod matmul;
 mod norm;
 mod operand;
+#[cfg(all(test, plain_main))]
+#[path = "../../xtask/neon/plain_main.rs"]
+mod plain_main;
 mod pointwise;
 mod rope;
 mod rows;
@@ -37,7 +45,9 @@ pub use error::KernelError;
 pub use fp_env::FpEnv;
 pub use isa::{ISA_VARIABLE, Isa};
 pub use mat::MatMut;
-pub use operand::{Aligned, GroupQuantized, Input, Quantized, Vector, Weights};
+pub use operand::{
+    Aligned, GroupQuantized, GroupQuantizedRow, Input, Quantized, QuantizedRow, Vector, Weights,
+};
 pub use top_k::top_k;
 
 /// Version of docs/numerics.md; any change of a bit that a kernel writes is a new one.

@@ -3,7 +3,7 @@
 
 use super::{Forms, Random, encode, encode_scales, scale_count};
 use crate::dtype::DType;
-use crate::kernels::{Attention, HeadShape, Input, Isa, MatMut, NUMERICS_VERSION, Vector, Weights, math};
+use crate::{Attention, HeadShape, Input, Isa, MatMut, NUMERICS_VERSION, Vector, Weights, math};
 
 fn digest(values: impl IntoIterator<Item = f32>) -> String {
     let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
@@ -136,8 +136,8 @@ const EXPECTED: [&str; 15] = [
 
 #[test]
 fn the_page_names_the_constants_of_exp() {
-    use crate::kernels::math::exp_f32::{LN_2_HIGH, LN_2_LOW, LOG2_E, POLYNOMIAL};
-    let page = include_str!("../../../../docs/numerics.md");
+    use crate::math::exp_f32::{LN_2_HIGH, LN_2_LOW, LOG2_E, POLYNOMIAL};
+    let page = include_str!("../../../docs/numerics.md");
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let polynomial = POLYNOMIAL.map(|c| format!("{:#010x}", c.to_bits())).join(" ");
     assert!(words(page).contains(&polynomial), "{polynomial}");

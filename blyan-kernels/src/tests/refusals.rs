@@ -2,7 +2,7 @@
 
 use super::f32_bytes;
 use crate::dtype::DType;
-use crate::kernels::{Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Vector, Weights};
+use crate::{Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Vector, Weights};
 
 macro_rules! assert_refused {
     ($result:expr, $error:pat) => {

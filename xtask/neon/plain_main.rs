@@ -1,27 +1,16 @@
-//! The library's kernels with all their unit tests, run one after the other from a plain `main`.
+//! Runs the unit tests of the kernels one after the other, from a plain `main`.
 //!
 //! For `cargo xtask neon`: an emulator of aarch64 may hang when a program starts a thread, and the
-//! standard test harness runs each test on one. The sources are the library's own, named by path, so
-//! no case is written twice.
+//! standard test harness runs each test on one. The crate beside this file is the library's kernels
+//! under another manifest, so no case is written twice.
 
-#![feature(custom_test_frameworks, test)]
-#![test_runner(run)]
-
-#[path = "../../../blyan-core/src/dtype.rs"]
-pub mod dtype;
-#[path = "../../../blyan-core/src/kernels/mod.rs"]
-pub mod kernels;
-
-#[cfg(test)]
 extern crate test;
 
 /// The one test that starts threads itself.
-#[cfg(test)]
-const NEEDS_THREADS: &str = "kernels::mat::tests::parts_are_disjoint_and_cover_the_whole";
+const NEEDS_THREADS: &str = "mat::tests::parts_are_disjoint_and_cover_the_whole";
 
 /// Runs the tests whose names contain one of the words of the command line, or all.
-#[cfg(test)]
-fn run(tests: &[&test::TestDescAndFn]) {
+pub(crate) fn run(tests: &[&test::TestDescAndFn]) {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let (mut passed, mut failed, mut ignored) = (0, 0, 0);
     for test in tests {

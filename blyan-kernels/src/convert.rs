@@ -1,7 +1,7 @@
 //! Owns conversions between element types: activations to 16 bits for `I8` weights and to 8 bits for `I4`, cache rows
 //! to F16, weight rows to f32.
 
-use super::error::{KernelError, check_len, whole_rows};
+use super::error::{KernelError, check_len};
 use super::isa::{Isa, Kernel};
 use super::operand::{
     GROUPS_COLS, GroupQuantized, GroupQuantizedRow, Groups, Quantized, QuantizedRow, Weights,
@@ -20,14 +20,13 @@ impl Isa {
     /// A length that is no whole number of rows.
     pub fn quantize(self, x: &[f32], cols: usize) -> Result<Quantized, KernelError> {
         let mut out = Quantized::default();
-        out.reshape(whole_rows("x", x.len(), cols)?, cols);
-        x.chunks_exact(cols).zip(out.rows_mut()).for_each(|(x, row)| self.quantize_row(x, row));
+        out.rows_for(x, cols)?.for_each(|row| self.quantize_row(row));
         Ok(out)
     }
 
-    /// Quantizes one token, `x` as long as the row.
-    pub(crate) fn quantize_row(self, x: &[f32], row: QuantizedRow<'_>) {
-        self.run(QuantizeRow { x, row });
+    /// Quantizes one token, see [`Quantized::rows_for`].
+    pub fn quantize_row(self, row: QuantizedRow<'_>) {
+        self.run(QuantizeRow(row));
     }
 
     /// Rounds activations to 8 bits with one scale for each 32 of a token, for `I4` weights.
@@ -39,14 +38,13 @@ impl Isa {
     /// A length that is no whole number of rows; columns that are no multiple of 32.
     pub fn quantize_by_group(self, x: &[f32], cols: usize) -> Result<GroupQuantized, KernelError> {
         let mut out = GroupQuantized::default();
-        out.reshape(whole_rows("x", x.len(), cols)?, cols)?;
-        x.chunks_exact(cols).zip(out.rows_mut()).for_each(|(x, row)| self.quantize_row_by_group(x, row));
+        out.rows_for(x, cols)?.for_each(|row| self.quantize_row_by_group(row));
         Ok(out)
     }
 
-    /// Quantizes one token, `x` as long as the row, by group.
-    pub(crate) fn quantize_row_by_group(self, x: &[f32], row: GroupQuantizedRow<'_>) {
-        self.run(QuantizeRowByGroup { x, row });
+    /// Quantizes one token by group, see [`GroupQuantized::rows_for`].
+    pub fn quantize_row_by_group(self, row: GroupQuantizedRow<'_>) {
+        self.run(QuantizeRowByGroup(row));
     }
 
     /// Rounds to the dtype of a KV cache, F16 or F32, little-endian.
@@ -83,30 +81,24 @@ impl Isa {
     }
 }
 
-struct QuantizeRow<'a> {
-    x: &'a [f32],
-    row: QuantizedRow<'a>,
-}
+struct QuantizeRow<'a>(QuantizedRow<'a>);
 
 impl Kernel for QuantizeRow<'_> {
     fn scalar(self) {
-        *self.row.scale = scalar::quantize(self.x, self.row.values);
+        *self.0.scale = scalar::quantize(self.0.x, self.0.values);
     }
 
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
-        *self.row.scale = quantize_token(s, self.x, self.row.values);
+        *self.0.scale = quantize_token(s, self.0.x, self.0.values);
     }
 }
 
-struct QuantizeRowByGroup<'a> {
-    x: &'a [f32],
-    row: GroupQuantizedRow<'a>,
-}
+struct QuantizeRowByGroup<'a>(GroupQuantizedRow<'a>);
 
 impl Kernel for QuantizeRowByGroup<'_> {
     fn scalar(self) {
-        for (x, groups) in self.x.chunks(GROUPS_COLS).zip(self.row.groups) {
+        for (x, groups) in self.0.x.chunks(GROUPS_COLS).zip(self.0.groups) {
             *groups = Groups::default();
             for (group, x) in x.as_chunks().0.iter().enumerate() {
                 let mut values = [0; GROUP];
@@ -118,7 +110,7 @@ impl Kernel for QuantizeRowByGroup<'_> {
 
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
-        for (x, groups) in self.x.chunks(GROUPS_COLS).zip(self.row.groups) {
+        for (x, groups) in self.0.x.chunks(GROUPS_COLS).zip(self.0.groups) {
             quantize_16_groups(s, x.as_chunks().0, groups);
         }
     }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::{Forms, Random, encode, encode_scales, f32_bytes, scale_count, whole_groups};
 use crate::dtype::{DType, GROUP};
-use crate::kernels::simd::CACHED_BYTES;
-use crate::kernels::{
+use crate::simd::CACHED_BYTES;
+use crate::{
     Aligned, Attention, GroupQuantized, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector,
     Weights,
 };
@@ -483,12 +483,10 @@ fn inputs_quantized_in_memory_of_others(isa: Isa) {
         x[..32].fill(0.0);
         x[80] = f32::NAN;
         let expected = Forms::new(Isa::SCALAR, &x, cols);
-        quantized.reshape(tokens, cols);
-        x.chunks_exact(cols).zip(quantized.rows_mut()).for_each(|(x, row)| isa.quantize_row(x, row));
+        quantized.rows_for(&x, cols).unwrap().for_each(|row| isa.quantize_row(row));
         assert!(expected.quantized.tokens().eq(quantized.tokens()), "{cols}");
         assert_same(expected.quantized.scales(), quantized.scales(), "scales");
-        by_group.reshape(tokens, cols).unwrap();
-        x.chunks_exact(cols).zip(by_group.rows_mut()).for_each(|(x, row)| isa.quantize_row_by_group(x, row));
+        by_group.rows_for(&x, cols).unwrap().for_each(|row| isa.quantize_row_by_group(row));
         // What lies beyond the groups counts as well.
         let parts = |quantized: &GroupQuantized| -> Vec<_> {
             let groups = (0..tokens).flat_map(|token| quantized.groups(token));

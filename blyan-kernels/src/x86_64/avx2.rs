@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::isa::Kernel;
-use crate::kernels::scalar::LANES;
-use crate::kernels::simd::{self, Grid, Simd};
+use crate::isa::Kernel;
+use crate::scalar::LANES;
+use crate::simd::{self, Grid, Simd};
 
 /// Proof that the CPU has AVX2, FMA and F16C, as x86-64-v3 does (2013).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

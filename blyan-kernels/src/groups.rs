@@ -182,9 +182,10 @@ struct QuantizeGroups<'a> {
 }
 
 impl Isa {
-    /// Quantizes a row of finite values, whole groups of them: to half a byte each, and a BF16 scale for
-    /// each group.
-    pub(crate) fn quantize_groups(self, row: &[f32], values: &mut [u8], scales: &mut [u8]) {
+    /// Quantizes a row of finite values, whole groups of 32: to half a byte each, and a BF16 scale for each group.
+    ///
+    /// As many groups as the shortest of the three has room for; what is beyond them stays.
+    pub fn quantize_groups(self, row: &[f32], values: &mut [u8], scales: &mut [u8]) {
         self.run(QuantizeGroups { row, values, scales });
     }
 }

@@ -254,17 +254,27 @@ pub struct Quantized {
     pub(super) scales: Vec<f32>,
 }
 
-/// One token of [`Quantized`], to be filled.
+/// One token of [`Quantized`], to be filled by [`Isa::quantize_row`](super::Isa::quantize_row).
 #[derive(Debug)]
-pub(crate) struct QuantizedRow<'a> {
+pub struct QuantizedRow<'a> {
+    pub(super) x: &'a [f32],
     pub(super) values: &'a mut [i16],
     pub(super) scale: &'a mut f32,
 }
 
 impl Quantized {
-    /// Takes on a shape, to be filled row by row, see [`Isa::quantize_row`](super::Isa::quantize_row). What is there now
-    /// is not said.
-    pub(crate) fn reshape(&mut self, tokens: usize, cols: usize) {
+    /// Takes on the shape of `x`, `(tokens, cols)`, and gives its tokens one by one, to be filled in any order and on any
+    /// thread. What is there now is not said. Memory of a larger shape is used again.
+    ///
+    /// # Errors
+    ///
+    /// A length that is no whole number of rows.
+    pub fn rows_for<'a>(
+        &'a mut self,
+        x: &'a [f32],
+        cols: usize,
+    ) -> Result<impl Iterator<Item = QuantizedRow<'a>>, KernelError> {
+        let tokens = whole_rows("x", x.len(), cols)?;
         self.values.resize(tokens, cols);
         self.scales.resize(tokens, 0.0);
         if cfg!(poisoned) {
@@ -272,21 +282,18 @@ impl Quantized {
             self.values.rows_mut().for_each(|row| row.fill(i16::MIN));
             self.scales.fill(f32::NAN);
         }
+        let rows = x.chunks_exact(cols).zip(self.values.rows_mut()).zip(&mut self.scales);
+        Ok(rows.map(|((x, values), scale)| QuantizedRow { x, values, scale }))
     }
 
-    /// Bytes of memory that a shape takes.
-    pub(crate) fn bytes_of(tokens: usize, cols: usize) -> usize {
-        tokens * (cols * size_of::<i16>() + size_of::<f32>())
+    /// Bytes of memory that a shape takes, at least.
+    pub fn bytes_of(tokens: usize, cols: usize) -> usize {
+        tokens.saturating_mul(cols.saturating_mul(size_of::<i16>()).saturating_add(size_of::<f32>()))
     }
 
     /// Bytes of memory.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.values.bytes() + self.scales.capacity() * size_of::<f32>()
-    }
-
-    /// The tokens one by one.
-    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = QuantizedRow<'_>> {
-        self.values.rows_mut().zip(&mut self.scales).map(|(values, scale)| QuantizedRow { values, scale })
     }
 
     /// The rounded values of each token, within ±32767.
@@ -310,25 +317,31 @@ pub struct GroupQuantized {
     cols: usize,
 }
 
-/// One token of [`GroupQuantized`], to be filled.
+/// One token of [`GroupQuantized`], to be filled by [`Isa::quantize_row_by_group`](super::Isa::quantize_row_by_group).
 #[derive(Debug)]
-pub(crate) struct GroupQuantizedRow<'a> {
+pub struct GroupQuantizedRow<'a> {
+    pub(super) x: &'a [f32],
     pub(super) groups: &'a mut [Groups],
 }
 
 impl GroupQuantized {
-    /// Takes on a shape, to be filled row by row, see
-    /// [`Isa::quantize_row_by_group`](super::Isa::quantize_row_by_group). What is there now is not said.
+    /// The same as [`Quantized::rows_for`].
     ///
     /// # Errors
     ///
-    /// Columns that are no whole groups.
-    pub(crate) fn reshape(&mut self, tokens: usize, cols: usize) -> Result<(), KernelError> {
+    /// A length that is no whole number of rows; columns that are no whole groups.
+    pub fn rows_for<'a>(
+        &'a mut self,
+        x: &'a [f32],
+        cols: usize,
+    ) -> Result<impl Iterator<Item = GroupQuantizedRow<'a>>, KernelError> {
+        let tokens = whole_rows("x", x.len(), cols)?;
         if !cols.is_multiple_of(GROUP) {
             return Err(KernelError::Group { cols });
         }
         (self.tokens, self.cols) = (tokens, cols);
-        let len = tokens * cols.div_ceil(GROUPS_COLS);
+        let per_token = cols.div_ceil(GROUPS_COLS);
+        let len = tokens * per_token;
         // Memory of a larger shape stays as it is.
         if self.groups.len() < len {
             self.groups.resize(len, Groups::default());
@@ -341,23 +354,18 @@ impl GroupQuantized {
                 scales: [f32::NAN; LANES],
             });
         }
-        Ok(())
+        let rows = x.chunks_exact(cols).zip(self.groups.chunks_exact_mut(per_token));
+        Ok(rows.map(|(x, groups)| GroupQuantizedRow { x, groups }))
     }
 
     /// Bytes of memory that a shape takes.
-    pub(crate) fn bytes_of(tokens: usize, cols: usize) -> usize {
-        tokens * cols.div_ceil(GROUPS_COLS) * size_of::<Groups>()
+    pub fn bytes_of(tokens: usize, cols: usize) -> usize {
+        tokens.saturating_mul(cols.div_ceil(GROUPS_COLS)).saturating_mul(size_of::<Groups>())
     }
 
     /// Bytes of memory.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.groups.capacity() * size_of::<Groups>()
-    }
-
-    /// The tokens one by one.
-    pub(crate) fn rows_mut(&mut self) -> impl Iterator<Item = GroupQuantizedRow<'_>> {
-        let per_token = self.cols.div_ceil(GROUPS_COLS).max(1);
-        self.groups.chunks_exact_mut(per_token).take(self.tokens).map(|groups| GroupQuantizedRow { groups })
     }
 
     /// The rounded values of each token's groups, within ±127, and their scales; the canonical NaN where the group held a

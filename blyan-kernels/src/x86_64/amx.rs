@@ -10,11 +10,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::avx512::Avx512;
-use crate::kernels::isa::Kernel;
-use crate::kernels::mat::MatMut;
-use crate::kernels::operand::{Input, Weights};
-use crate::kernels::rows::CACHE_LINE_BYTES;
-use crate::kernels::simd::{self, Chunk, Simd};
+use crate::isa::Kernel;
+use crate::mat::MatMut;
+use crate::operand::{Input, Weights};
+use crate::rows::CACHE_LINE_BYTES;
+use crate::simd::{self, Chunk, Simd};
 
 /// Rows of a tile, and tokens of a tile of activations.
 const TILE: usize = 16;

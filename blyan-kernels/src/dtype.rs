@@ -6,8 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// Element type of a tensor, under safetensors' names; I4 alone has none there.
+///
+/// Not `non_exhaustive`: whoever matches one has to decide about each, as a further one is a new numerics version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum DType {
     /// IEEE 754 binary32.
     F32,

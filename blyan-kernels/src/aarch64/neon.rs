@@ -3,9 +3,9 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use crate::kernels::isa::Kernel;
-use crate::kernels::scalar::LANES;
-use crate::kernels::simd::{self, Grid, Simd};
+use crate::isa::Kernel;
+use crate::scalar::LANES;
+use crate::simd::{self, Grid, Simd};
 
 /// NEON, which every aarch64 CPU has and Rust compiles for: a token like those of x86-64, without a
 /// question to ask.

@@ -1,4 +1,4 @@
-//! How fast the kernels are on one thread: `cargo bench -p blyan-core --bench kernels [-- SECTION]`,
+//! How fast the kernels are on one thread: `cargo bench -p blyan-kernels --bench kernels [-- SECTION]`,
 //! where a section is matmul, memory (on all threads), rows or attention. `BLYAN_ISA` chooses one instruction set.
 //!
 //! Decoding reads each weight once for one token: GB/s of weight bytes, beside a plain read of as much
@@ -9,8 +9,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use blyan_core::DType;
-use blyan_core::kernels::{Attention, FpEnv, HeadShape, ISA_VARIABLE, Input, Isa, MatMut, Vector, Weights};
+use blyan_kernels::dtype::DType;
+use blyan_kernels::{Attention, FpEnv, HeadShape, ISA_VARIABLE, Input, Isa, MatMut, Vector, Weights};
 
 /// Best of several runs, which is what an idle machine does.
 fn seconds(mut run: impl FnMut()) -> f64 {

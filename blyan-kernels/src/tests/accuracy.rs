@@ -2,7 +2,7 @@
 
 use super::{Forms, Random, decode, encode, encode_scales, f32_bytes};
 use crate::dtype::DType;
-use crate::kernels::{Attention, HeadShape, Input, Isa, MatMut, Vector, Weights, math};
+use crate::{Attention, HeadShape, Input, Isa, MatMut, Vector, Weights, math};
 
 /// Half a unit in the last place of 1: the relative error of one rounding to f32.
 const ROUNDING: f64 = 1.0 / (1u64 << 24) as f64;
