@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Element type of a tensor, under safetensors' names; I4 alone has none there.
 ///
-/// Not `non_exhaustive`: whoever matches one has to decide about each, as a further one is a new numerics version.
+/// Not `non_exhaustive`: a further one needs arithmetic of its own, so whoever matches them has to decide about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DType {
     /// IEEE 754 binary32.

@@ -91,9 +91,12 @@ pub(super) fn check_len(argument: &'static str, expected: usize, actual: usize) 
     if expected == actual { Ok(()) } else { Err(KernelError::Length { argument, expected, actual }) }
 }
 
+/// Longer rows than memory can hold, with room for what is rounded up.
+const MOST_COLS: usize = isize::MAX as usize / 64;
+
 /// How many rows of `cols` a slice holds.
 pub(super) fn whole_rows(argument: &'static str, len: usize, cols: usize) -> Result<usize, KernelError> {
-    if cols == 0 || !len.is_multiple_of(cols) {
+    if cols == 0 || cols > MOST_COLS || !len.is_multiple_of(cols) {
         return Err(KernelError::Ragged { argument, len, cols });
     }
     Ok(len / cols)

@@ -11,7 +11,9 @@
 //! 4. `e²` is summed up in 16 lanes, as in a dot product, and multiplied by `(scale / m)²`. The first
 //!    of the smallest results wins.
 
+use super::error::{KernelError, check_len};
 use super::isa::{Isa, Kernel};
+use super::operand::GroupScale;
 use super::scalar::LANES;
 use super::simd::{self, Simd};
 use crate::dtype::GROUP;
@@ -184,9 +186,22 @@ struct QuantizeGroups<'a> {
 impl Isa {
     /// Quantizes a row of finite values, whole groups of 32: to half a byte each, and a BF16 scale for each group.
     ///
-    /// As many groups as the shortest of the three has room for; what is beyond them stays.
-    pub fn quantize_groups(self, row: &[f32], values: &mut [u8], scales: &mut [u8]) {
+    /// # Errors
+    ///
+    /// A row that is no whole groups, or an output of another length.
+    pub fn quantize_groups(
+        self,
+        row: &[f32],
+        values: &mut [u8],
+        scales: &mut [u8],
+    ) -> Result<(), KernelError> {
+        if !row.len().is_multiple_of(GROUP) {
+            return Err(KernelError::Group { cols: row.len() });
+        }
+        check_len("values", row.len() / 2, values.len())?;
+        check_len("scales", row.len() / GROUP * size_of::<GroupScale>(), scales.len())?;
         self.run(QuantizeGroups { row, values, scales });
+        Ok(())
     }
 }
 

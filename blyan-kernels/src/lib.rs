@@ -5,6 +5,28 @@
 //! of it: shapes are checked there, once. A kernel starts no thread; callers split output rows
 //! ([`MatMut`]), heads or tokens, and enter [`FpEnv`] on each thread. Every NaN that a kernel writes
 //! is the canonical one.
+//!
+//! In blyan-core this crate is the module `kernels`.
+//!
+//! ```
+//! use blyan_kernels::dtype::DType;
+//! use blyan_kernels::{FpEnv, Input, Isa, KernelError, MatMut, Weights};
+//!
+//! # fn main() -> Result<(), KernelError> {
+//! // Two rows of three weights, as they lie in a file.
+//! let bytes: Vec<u8> = [1f32, 2.0, 3.0, 4.0, 5.0, 6.0].iter().flat_map(|w| w.to_le_bytes()).collect();
+//! let weights = Weights::new(DType::F32, 2, 3, &bytes, None)?;
+//! let input = Input::new(&[1.0, 10.0, 100.0], 3)?;
+//!
+//! let _env = FpEnv::enter();
+//! for isa in Isa::available() {
+//!     let mut out = [0.0; 2];
+//!     isa.matmul(&weights, 0..2, &input, MatMut::from_slice(&mut out, 1, 2)?)?;
+//!     assert_eq!(out, [321.0, 654.0], "{}", isa.name());
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 // `cargo xtask neon` runs the unit tests from a plain `main`.
 #![cfg_attr(all(test, plain_main), feature(custom_test_frameworks, test))]

@@ -9,7 +9,8 @@ use crate::Outcome;
 /// The modules from the lowest to the highest; a module may use those before it. Modules that share
 /// an entry do not use each other.
 const LAYERS: &[&[&str]] = &[
-    &["hash", "dtype", "kernels"],
+    &["hash", "dtype"],
+    &["kernels"],
     &["format"],
     &["storage"],
     &["chain"],
@@ -29,6 +30,10 @@ const KERNELS: &str = "blyan_kernels";
 const ABSENT: &[(&str, &str, &str)] = &[
     ("chain", "crate::dtype", "the chain knows bytes and hashes, never shapes"),
     ("storage", "crate::dtype", "storage knows bytes and hashes, never shapes"),
+    ("chain", "crate::kernels", "the chain knows bytes and hashes, never numbers"),
+    ("storage", "crate::kernels", "storage knows bytes and hashes, never numbers"),
+    ("dtype", "crate::", "element types need nothing"),
+    ("dtype", "super::", "element types need nothing"),
     ("tensor", "Slot::Expert", "tensors know shapes, never experts"),
     ("kernels", "std::fs", "kernels take slices and give slices"),
     ("model", "std::fs", "the model never opens a file"),
@@ -41,12 +46,15 @@ pub(crate) fn check(root: &Path) -> Outcome {
     collect(&core, &mut files)?;
     let of_core = files.len();
     collect(&kernels, &mut files)?;
+    files[..of_core].sort();
+    files[of_core..].sort();
     for (number, file) in files.iter().enumerate() {
         let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
         if number < of_core {
             check_file(file.strip_prefix(&core).unwrap_or(file), &text, &mut wrong);
         } else {
-            check_absent("kernels", file, &text, &mut wrong);
+            let module = if file.ends_with("dtype.rs") { "dtype" } else { "kernels" };
+            check_absent(module, file.strip_prefix(root).unwrap_or(file), &text, &mut wrong);
         }
     }
     if wrong.is_empty() {

@@ -76,8 +76,7 @@ pub fn quantize_rows_into(
         return Err(TensorError::Conversion { tensor: String::new(), from, to });
     }
     if to == DType::I4 && !cols.is_multiple_of(GROUP) {
-        let reason = "its columns are no multiple of 32, as those of I4 must be";
-        return Err(TensorError::Packed { tensor: String::new(), reason });
+        return Err(no_groups());
     }
     let size = |expected, actual| TensorError::Size { tensor: String::new(), expected, actual };
     if cols == 0 {
@@ -104,18 +103,24 @@ pub fn quantize_rows_into(
         .zip(values.par_chunks_mut(to.bytes_of(cols)))
         .zip(scales.par_chunks_mut(scales_len / rows))
         .with_min_len((1 << 14) / cols + 1)
-        .for_each_init(
+        .try_for_each_init(
             || vec![0.0; cols],
             |row, ((source, values), scales)| {
                 let _env = FpEnv::enter();
                 widen(from, source, row);
                 match limit(to) {
                     Some(limit) => scales.copy_from_slice(&quantize_row(to, limit, row, values)),
-                    None => isa.quantize_groups(row, values, scales),
+                    None => return isa.quantize_groups(row, values, scales),
                 }
+                Ok(())
             },
-        );
-    Ok(())
+        )
+        .map_err(|_| no_groups())
+}
+
+fn no_groups() -> TensorError {
+    let reason = "its columns are no multiple of 32, as those of I4 must be";
+    TensorError::Packed { tensor: String::new(), reason }
 }
 
 /// Quantizes a float matrix of shape (rows, cols).

@@ -491,7 +491,7 @@ fn projection_error(dtype: DType) -> (f64, f64) {
             .collect();
         if dtype == DType::I4 {
             let (mut values, mut scales) = (vec![0; COLS / 2], vec![0; COLS / 16]);
-            Isa::SCALAR.quantize_groups(&weights, &mut values, &mut scales);
+            Isa::SCALAR.quantize_groups(&weights, &mut values, &mut scales).unwrap();
             let scales: Vec<f32> = decode(DType::BF16, &scales).iter().map(|x| *x as f32).collect();
             let stored: Vec<f64> = decode(DType::I4, &values)
                 .iter()

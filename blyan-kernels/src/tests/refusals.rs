@@ -2,7 +2,10 @@
 
 use super::f32_bytes;
 use crate::dtype::DType;
-use crate::{Aligned, Attention, HeadShape, Input, Isa, KernelError, MatMut, Vector, Weights};
+use crate::{
+    Aligned, Attention, GroupQuantized, HeadShape, Input, Isa, KernelError, MatMut, Quantized, Vector,
+    Weights,
+};
 
 macro_rules! assert_refused {
     ($result:expr, $error:pat) => {
@@ -56,6 +59,21 @@ fn operands() {
     assert_refused!(Input::new(&[0.0; 6], 2).unwrap().with_aligned(&aligned), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 9], 3).unwrap().with_aligned(&aligned), KernelError::Length { .. });
     assert_refused!(Isa::SCALAR.quantize_by_group(&[0.0; 33], 32), KernelError::Ragged { .. });
+    for cols in [0, 4, usize::MAX] {
+        let (mut quantized, mut groups) = (Quantized::default(), GroupQuantized::default());
+        assert_refused!(quantized.rows_for(&[0.0; 6], cols).map(Iterator::count), KernelError::Ragged { .. });
+        assert_refused!(groups.rows_for(&[0.0; 6], cols).map(Iterator::count), KernelError::Ragged { .. });
+        assert_refused!(Aligned::new(&[0.0; 6], cols), KernelError::Ragged { .. });
+    }
+    assert_refused!(Isa::SCALAR.quantize(&[], usize::MAX), KernelError::Ragged { .. });
+    assert_refused!(Aligned::new(&[], usize::MAX), KernelError::Ragged { .. });
+    let quantize_groups = |row, values, scales| {
+        Isa::SCALAR.quantize_groups(&[1.0; 96][..row], &mut [0; 48][..values], &mut [0; 6][..scales])
+    };
+    assert_eq!(quantize_groups(96, 48, 6), Ok(()));
+    assert_refused!(quantize_groups(90, 45, 6), KernelError::Group { cols: 90 });
+    assert_refused!(quantize_groups(96, 47, 6), KernelError::Length { argument: "values", .. });
+    assert_refused!(quantize_groups(96, 48, 4), KernelError::Length { argument: "scales", .. });
     let groups = Isa::SCALAR.quantize_by_group(&[0.0; 64], 32).unwrap();
     assert_refused!(Input::new(&[0.0; 64], 64).unwrap().with_groups(&groups), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 96], 32).unwrap().with_groups(&groups), KernelError::Length { .. });
