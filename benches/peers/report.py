@@ -33,7 +33,8 @@ def spread(found: list[float]) -> str:
     return f"{number(median(found))} ({number(quarters[0])}–{number(quarters[2])})"
 
 
-# Where the cores were, by the nanoseconds that a cache line took between them: `near` below, else `apart`.
+# Where the cores were, by the nanoseconds that a cache line took between them: `near` below, else `apart`. On AMD's CPUs it
+# is 30 to 50 on a die or 135 to 175 from one to another; Intel's large dies have anything from 55 to 180, whatever memory gives.
 NEAR_NS = 100
 # Figures that are measured a few steps at a time, and where those parts are.
 PARTS = dict(decode_tokens_per_s="decode_parts", batch_tokens_per_s="batch_parts")
@@ -59,6 +60,21 @@ def places(side: dict | None, metric: str) -> dict[str | None, list[float]]:
     return found
 
 
+def without_places(results: dict) -> dict:
+    """The same figures and probes, nothing said of where the cores were."""
+
+    def side(found: dict) -> dict:
+        cut = lambda parts: [[rate, None, None] for rate, *_ in parts]
+        cut_round = lambda result: {key: cut(value) if key in PARTS.values() else value for key, value in result.items()}
+        return found | dict(rounds=[cut_round(result) for result in found["rounds"]])
+
+    def entry(found: dict) -> dict:
+        probes = [{key: value for key, value in probe.items() if not key.startswith("cores_")} for probe in found["probes"]]
+        return found | {name: side(found[name]) for name in ("blyan", "theirs") if name in found} | dict(probes=probes)
+
+    return {key: entry(found) for key, found in results.items()}
+
+
 def both(entry: dict, metric: str) -> list[tuple[str | None, list[float], list[float]]]:
     """What blyan and the peer reached with the cores in the same place."""
     mine, theirs = places(entry["blyan"], metric), places(entry.get("theirs"), metric)
@@ -67,9 +83,14 @@ def both(entry: dict, metric: str) -> list[tuple[str | None, list[float], list[f
     return [(w, mine.get(w, []), theirs.get(w, [])) for w in known if alone or (w in mine and w in theirs)]
 
 
-def typical(result: dict, metric: str) -> float:
+def has_places(machine: dict) -> bool:
+    """Whether the time between cores tells how fast they read memory."""
+    return "AMD" in machine.get("cpu", "")
+
+
+def typical(result: dict, metric: str, machine: dict) -> float:
     """A figure of one run, with the cores near each other if they were: what variants are compared by."""
-    near = places(dict(rounds=[result]), metric).get("near", [])
+    near = places(dict(rounds=[result]), metric).get("near", []) if has_places(machine) else []
     return median(near) if len(near) > 2 else result[metric]
 
 
@@ -81,6 +102,23 @@ def best_read(results: dict, entry: dict, where: str | None = None, payloads: bo
     most = lambda probes: max((p[key] for p in probes for key in reads if p.get(key) and cores(p, key)), default=None)
     others = [] if payloads else [probe for other in results.values() for probe in other["probes"]]
     return most(entry["probes"]) or most(others)
+
+
+def like_for_like(entry: dict) -> list[str]:
+    """Where memory's speed changes from moment to moment: the fastest token beside the fastest read, and the median token
+    beside the median of what each probe found as its fastest."""
+    kinds = [key for key in PROBES if key.startswith("read_") and "payloads" not in key]
+    found = [[probe[key] for key in kinds if probe.get(key)] for probe in entry["probes"]]
+    reads = [max(rates) for rates in found if rates]
+    side = entry["blyan"]
+    rates = (max(values(side, "best_decode_tokens_per_s"), default=None), median(values(side, "decode_tokens_per_s")))
+    fastest, middle = (decode_gb_per_s(side, rate) for rate in rates)
+    if not (reads and fastest and middle):
+        return []
+    return [
+        f"the fastest token {number(fastest)} GB/s, {fastest / max(reads):.2f} of it; the median {number(middle)}, "
+        f"{middle / median(reads):.2f} of the median of each probe's fastest"
+    ]
 
 
 def best(entry: dict, key: str) -> float | None:
@@ -191,6 +229,8 @@ def targets(results: dict, model: str) -> list[str]:
     short = entry("short", "int8", "llama.cpp")
     r = row("INT8 decode, short context", "≥ 1.4× llama.cpp Q8_0 and ≥ 0.9 of the fastest read")
     decoding(r, short, 1.4, most=0.9)
+    if short and not any(key.startswith("cores_") for probe in short["probes"] for key in probe):
+        r.found += like_for_like(short)
     r = row("INT8 decode at context 512 and 4096", "≥ 1.6× llama.cpp Q8_0")
     for case in ("ctx512", "ctx4096"):
         decoding(r, entry(case, "int8", "llama.cpp"), 1.6, f"{case[3:]}: ")
@@ -434,6 +474,8 @@ def wrapped(line: str) -> str:
 
 def page(stored: dict) -> str:
     results, machine, versions = stored.get("results", {}), stored.get("machine", {}), stored.get("versions", {})
+    if not has_places(machine):
+        results = without_places(results)
     model = "olmoe" if any(entry["model"] == "olmoe" for entry in results.values()) else "small"
     times = sorted(entry["time"] for entry in results.values())
     lines = ["## Beside its peers", ""]
@@ -450,11 +492,16 @@ def page(stored: dict) -> str:
         "its own and pinned to as many cores as it has threads; medians, with their spread behind them. Each "
         "figure stands beside the limits that were probed around it. Bold: a target that was missed.",
         "",
-        "A host moves a guest's cores about. Two on one die share its link to memory, two on different dies have a "
-        "link each, which is twice as fast. So decoding is timed a few tokens at a time, with the time that a cache line "
-        "takes from one core to the other before and after, and compared with the cores in the same place: *near*, or "
-        "*apart*. What was timed while they moved is left out.",
-        "",
+    ]
+    if has_places(machine):
+        lines += [
+            "A host moves a guest's cores about. Two on one die share its link to memory, two on different dies have a "
+            "link each, which is twice as fast. So decoding is timed a few tokens at a time, with the time that a cache line "
+            "takes from one core to the other before and after, and compared with the cores in the same place: *near*, or "
+            "*apart*. What was timed while they moved is left out.",
+            "",
+        ]
+    lines += [
         "```console",
         "$ python3 benches/peers/run.py --short    # the small shape, each case once",
         "$ python3 benches/peers/run.py --full     # all of it, several turns",
@@ -506,7 +553,7 @@ def page(stored: dict) -> str:
         "- Behind a median: the least and the most of up to seven figures, of more what half of them lie between.",
         "- Decoding: bytes are those of the blocks that one token is computed with, with all of the keys and values "
         "before it, times tokens a second; the limit is the fastest read of any kind that the probes around the figure "
-        "found with the cores in the same place. Behind it, where it was measured, the same of the fastest read of the "
+        "found" + (" with the cores in the same place" if has_places(machine) else "") + ". Behind it, where it was measured, the same of the fastest read of the "
         "chain's own payloads: what a model of many GB can be read at, one GiB again and again need not show.",
         "- Prefill: operations are those of the matrix products without the head and without attention; the limit is "
         "`vpdpbusd` for int8 and int4, `vpmaddwd` on a CPU without it, `tdpbssd` for int8 on one with AMX, an f32 FMA for floats.",

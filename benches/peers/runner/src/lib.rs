@@ -52,8 +52,8 @@ const BATCHES: u32 = 12;
 /// Nanoseconds that a cache line takes from the first of this process's cores to its last; `None` with one core or
 /// where threads cannot be bound to cores. The least of some batches, so that it counts little what else runs.
 ///
-/// Virtual cores are moved about. Two on one die share its link to memory, two on different dies have a link each:
-/// how fast memory reads with both follows from this figure.
+/// Virtual cores are moved about. Two on one die of AMD's share its link to memory, two on different dies have a link each:
+/// how fast memory reads with both follows from this figure there.
 pub fn cores_ns() -> Option<f64> {
     let cores = cores();
     let (&first, &last) = (cores.first()?, cores.last()?);
