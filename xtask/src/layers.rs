@@ -33,7 +33,6 @@ const ABSENT: &[(&str, &str, &str)] = &[
     ("chain", "crate::kernels", "the chain knows bytes and hashes, never numbers"),
     ("storage", "crate::kernels", "storage knows bytes and hashes, never numbers"),
     ("dtype", "crate::", "element types need nothing"),
-    ("dtype", "super::", "element types need nothing"),
     ("tensor", "Slot::Expert", "tensors know shapes, never experts"),
     ("kernels", "std::fs", "kernels take slices and give slices"),
     ("model", "std::fs", "the model never opens a file"),
