@@ -34,7 +34,7 @@ def spread(found: list[float]) -> str:
 
 
 # Where the cores were, by the nanoseconds that a cache line took between them: `near` below, else `apart`. On AMD's CPUs it
-# is 30 to 50 on a die or 135 to 175 from one to another; Intel's large dies have anything from 55 to 180, whatever memory gives.
+# is 30 to 50 on a die or 135 to 175 from one to another; Intel's large dies have 55 to 111 nine times of ten, whatever memory gives.
 NEAR_NS = 100
 # Figures that are measured a few steps at a time, and where those parts are.
 PARTS = dict(decode_tokens_per_s="decode_parts", batch_tokens_per_s="batch_parts")
@@ -208,7 +208,7 @@ def share(row: Row, part: float | None, wanted: float, of: str, label: str = "")
         row.found.append(label + (text if part >= wanted else f"**{text}**"))
 
 
-def targets(results: dict, model: str) -> list[str]:
+def targets(results: dict, model: str, placed: bool) -> list[str]:
     def entry(case: str, dtype: str, peer: str = "") -> dict | None:
         return side_of(results, model, case, dtype, peer)
 
@@ -229,7 +229,7 @@ def targets(results: dict, model: str) -> list[str]:
     short = entry("short", "int8", "llama.cpp")
     r = row("INT8 decode, short context", "≥ 1.4× llama.cpp Q8_0 and ≥ 0.9 of the fastest read")
     decoding(r, short, 1.4, most=0.9)
-    if short and not any(key.startswith("cores_") for probe in short["probes"] for key in probe):
+    if short and not placed:
         r.found += like_for_like(short)
     r = row("INT8 decode at context 512 and 4096", "≥ 1.6× llama.cpp Q8_0")
     for case in ("ctx512", "ctx4096"):
@@ -474,7 +474,8 @@ def wrapped(line: str) -> str:
 
 def page(stored: dict) -> str:
     results, machine, versions = stored.get("results", {}), stored.get("machine", {}), stored.get("versions", {})
-    if not has_places(machine):
+    placed = has_places(machine)
+    if not placed:
         results = without_places(results)
     model = "olmoe" if any(entry["model"] == "olmoe" for entry in results.values()) else "small"
     times = sorted(entry["time"] for entry in results.values())
@@ -493,7 +494,7 @@ def page(stored: dict) -> str:
         "figure stands beside the limits that were probed around it. Bold: a target that was missed.",
         "",
     ]
-    if has_places(machine):
+    if placed:
         lines += [
             "A host moves a guest's cores about. Two on one die share its link to memory, two on different dies have a "
             "link each, which is twice as fast. So decoding is timed a few tokens at a time, with the time that a cache line "
@@ -522,7 +523,7 @@ def page(stored: dict) -> str:
         f"In the shape `{model}`"
         + ("." if model == "olmoe" else ", which is small: the targets are meant for `olmoe`, which was not run."),
         "",
-        *targets(results, model),
+        *targets(results, model, placed),
     ]
     for name, known in MODELS.items():
         table = figures(results, name)
@@ -553,8 +554,8 @@ def page(stored: dict) -> str:
         "- Behind a median: the least and the most of up to seven figures, of more what half of them lie between.",
         "- Decoding: bytes are those of the blocks that one token is computed with, with all of the keys and values "
         "before it, times tokens a second; the limit is the fastest read of any kind that the probes around the figure "
-        "found" + (" with the cores in the same place" if has_places(machine) else "") + ". Behind it, where it was measured, the same of the fastest read of the "
-        "chain's own payloads: what a model of many GB can be read at, one GiB again and again need not show.",
+        f"found{' with the cores in the same place' if placed else ''}. Behind it, where it was measured, the same of the "
+        "fastest read of the chain's own payloads: what a model of many GB can be read at, one GiB again and again need not show.",
         "- Prefill: operations are those of the matrix products without the head and without attention; the limit is "
         "`vpdpbusd` for int8 and int4, `vpmaddwd` on a CPU without it, `tdpbssd` for int8 on one with AMX, an f32 FMA for floats.",
         "- Every model is warmed up by 512 tokens first; blyan by three times as many at most, until no new block is touched. A peer's open "

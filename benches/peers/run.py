@@ -243,7 +243,8 @@ class Bench:
             raise Failure(failures[0])
         merged, winners = dict(tried[0][1]), []
         for metric, sign in METRICS.items():
-            found = [(sign * report.typical(result, metric, self.results["machine"]), variant, result) for variant, result in tried if metric in result]
+            rate = lambda result: sign * report.typical(result, metric, self.results["machine"])
+            found = [(rate(result), variant, result) for variant, result in tried if metric in result]
             if found:
                 _, variant, result = max(found, key=lambda candidate: candidate[0])
                 for key in (metric, report.PARTS.get(metric)):
