@@ -91,7 +91,7 @@ pub(super) fn check_len(argument: &'static str, expected: usize, actual: usize) 
     if expected == actual { Ok(()) } else { Err(KernelError::Length { argument, expected, actual }) }
 }
 
-/// Longer rows than memory can hold, with room for what is rounded up.
+/// No row in memory has more, and what is rounded up for it still fits.
 const MOST_COLS: usize = isize::MAX as usize / 64;
 
 /// How many rows of `cols` a slice holds.
