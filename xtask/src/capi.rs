@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rayon::prelude::*;
+
 use crate::install::{HEADERS, Profile, install, target_dir};
 use crate::{Outcome, cargo, header, run};
 
@@ -47,6 +49,13 @@ const PROGRAMS: [(&str, &str, bool); 10] = [
 
 /// Calls every function with everything that is wrong.
 const EVERY_FUNCTION: &str = "blyan-capi/tests/c/every_function";
+
+/// What is on this machine.
+#[derive(Clone, Copy)]
+struct Tools {
+    cpp: bool,
+    valgrind: bool,
+}
 
 /// What is built here, where, and against what.
 struct Tests<'a> {
@@ -231,9 +240,9 @@ impl Tests<'_> {
         Ok(program)
     }
 
-    /// An empty folder for a program's chains.
-    fn empty(&self) -> Outcome<PathBuf> {
-        let empty = self.work.join("empty");
+    /// An empty folder for the chains of whoever has this name.
+    fn empty(&self, name: &str) -> Outcome<PathBuf> {
+        let empty = self.work.join(format!("{name}.chains"));
         if empty.exists() {
             fs::remove_dir_all(&empty).map_err(|error| format!("{}: {error}", empty.display()))?;
         }
@@ -242,41 +251,48 @@ impl Tests<'_> {
     }
 
     /// Runs a program on the quickstart's model, with an empty folder.
-    fn start(&self, mut command: Command) -> Outcome<String> {
+    fn start(&self, name: &str, mut command: Command) -> Outcome<String> {
         // Cargo points it to its own folders, where another build of the library may be.
-        command.env_remove("LD_LIBRARY_PATH").arg(&self.model).arg(self.empty()?);
+        command.env_remove("LD_LIBRARY_PATH").arg(&self.model).arg(self.empty(name)?);
         output(&mut command)
     }
 
-    /// Every program: as it is, under the sanitizers, under valgrind.
+    /// Every program, as many at once as there are cores.
     fn run_programs(&self) -> Outcome {
         let mut session = cargo(&["run", "--quiet", "--example", "session", "--"]);
         session.current_dir(self.root);
-        let session = self.start(session)?;
-        let (cpp, valgrind) = (has("g++"), has("valgrind"));
-        let mut quickstarts = Vec::new();
-        for (name, source, with_valgrind) in PROGRAMS {
-            if source.ends_with(".cpp") && !cpp {
-                continue;
-            }
-            let program = self.build(source, name, &[])?;
-            let printed = self.start(Command::new(&program))?;
-            if name.starts_with("session") && printed != session {
-                let files = [("session.rust.json", &session), ("session.json", &printed)];
-                for (file, text) in files {
-                    fs::write(self.work.join(file), text).map_err(|error| format!("{file}: {error}"))?;
-                }
-                return Err(format!("{source} prints other JSON than Rust, see {}", self.work.display()));
-            }
-            self.run_sanitized(name, source, &printed)?;
-            if valgrind && with_valgrind {
-                self.start(under_valgrind(&program))?;
-            }
-            if name.starts_with("quickstart") {
-                quickstarts.push(printed);
-            }
+        let session = self.start("session_rust", session)?;
+        let tools = Tools { cpp: has("g++"), valgrind: has("valgrind") };
+        let programs = PROGRAMS.par_iter().with_max_len(1);
+        let quickstarts = programs.map(|program| self.run_program(program, &session, tools));
+        let quickstarts: Vec<Option<String>> = quickstarts.collect::<Outcome<_>>()?;
+        check_quickstarts(&quickstarts.into_iter().flatten().collect::<Vec<_>>())
+    }
+
+    /// A program as it is, under the sanitizers, under valgrind. What a quickstart prints is the result.
+    fn run_program(
+        &self,
+        &(name, source, with_valgrind): &(&str, &str, bool),
+        session: &str,
+        tools: Tools,
+    ) -> Outcome<Option<String>> {
+        if source.ends_with(".cpp") && !tools.cpp {
+            return Ok(None);
         }
-        check_quickstarts(&quickstarts)
+        let program = self.build(source, name, &[])?;
+        let printed = self.start(name, Command::new(&program))?;
+        if name.starts_with("session") && printed != session {
+            for (by, text) in [("rust", session), (name, &printed)] {
+                let file = self.work.join(format!("session_by_{by}.json"));
+                fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+            }
+            return Err(format!("{source} prints other JSON than Rust, see {}", self.work.display()));
+        }
+        self.run_sanitized(name, source, &printed)?;
+        if tools.valgrind && with_valgrind {
+            self.start(name, under_valgrind(&program))?;
+        }
+        Ok(name.starts_with("quickstart").then_some(printed))
     }
 
     /// The README's program in C, as it is written there.
@@ -294,7 +310,7 @@ impl Tests<'_> {
         let program = self.build(source, &format!("{name}_sanitized"), &SANITIZE)?;
         let mut command = Command::new(program);
         command.env("ASAN_OPTIONS", "detect_leaks=1:strict_string_checks=1");
-        if self.start(command)? == printed {
+        if self.start(name, command)? == printed {
             return Ok(());
         }
         Err(format!("{source} prints something else under the sanitizers"))
@@ -306,19 +322,19 @@ impl Tests<'_> {
             return Ok(());
         }
         let languages: &[&str] = if has("g++") { &["c", "cpp"] } else { &["c"] };
-        for language in languages {
-            for linking in ["OFF", "ON"] {
-                let build = self.work.join(format!("cmake-{language}-{linking}"));
-                let mut configure = Command::new("cmake");
-                configure.arg("-S").arg(self.root.join("examples").join(language)).arg("-B").arg(&build);
-                configure.arg(format!("-DBLYAN_STATIC={linking}"));
-                configure.arg(format!("-DCMAKE_PREFIX_PATH={}", self.prefix.display()));
-                run(configure.arg("-DCMAKE_BUILD_TYPE=RelWithDebInfo"))?;
-                run(Command::new("cmake").arg("--build").arg(&build))?;
-                self.start(Command::new(build.join("quickstart")))?;
-            }
-        }
-        Ok(())
+        let builds: Vec<_> =
+            languages.iter().flat_map(|language| ["OFF", "ON"].map(|linking| (language, linking))).collect();
+        builds.par_iter().with_max_len(1).try_for_each(|(language, linking)| {
+            let name = format!("cmake-{language}-{linking}");
+            let build = self.work.join(&name);
+            let mut configure = Command::new("cmake");
+            configure.arg("-S").arg(self.root.join("examples").join(language)).arg("-B").arg(&build);
+            configure.arg(format!("-DBLYAN_STATIC={linking}"));
+            configure.arg(format!("-DCMAKE_PREFIX_PATH={}", self.prefix.display()));
+            run(configure.arg("-DCMAKE_BUILD_TYPE=RelWithDebInfo"))?;
+            run(Command::new("cmake").arg("--build").arg(&build))?;
+            self.start(&name, Command::new(build.join("quickstart"))).map(drop)
+        })
     }
 }
 
