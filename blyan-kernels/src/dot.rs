@@ -30,6 +30,9 @@ pub(super) trait Dot<S: Simd> {
     /// Sum over lanes and blocks.
     type Total: Copy + Default;
 
+    /// Whether [`Dot::prepare_normals`] takes fewer steps than [`Dot::prepare`].
+    const NORMALS: bool = false;
+
     /// Elements of a step.
     const STEP: usize;
 
@@ -51,6 +54,11 @@ pub(super) trait Dot<S: Simd> {
     fn token<'a>(input: &Input<'a>, token: usize) -> &'a [<Self::Values as Chunk>::Item];
     fn zero(s: S) -> Self::Acc;
     fn prepare(s: S, weights: &Self::Weights) -> Self::Prepared<'_>;
+    /// The same of normal numbers alone.
+    #[inline(always)]
+    fn prepare_normals(s: S, weights: &Self::Weights) -> Self::Prepared<'_> {
+        Self::prepare(s, weights)
+    }
     fn widen(s: S, weights: Self::Prepared<'_>, part: usize) -> Self::Wide;
     fn load(s: S, values: &Self::Values, part: usize) -> Self::Loaded;
     /// What a step's sum starts at: `acc`, unless steps have sums of their own.
@@ -83,6 +91,7 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     type Acc = S::Floats;
     type Total = f32;
 
+    const NORMALS: bool = size_of::<E::Bytes>() == LANES && S::F8_NORMALS;
     const STEP: usize = 4 * LANES;
     const PARTS: usize = 4;
     const PART: usize = LANES;
@@ -110,6 +119,10 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     #[inline(always)]
     fn prepare(s: S, weights: &E::Step) -> E::Prepared<'_, S> {
         E::prepare(s, weights)
+    }
+    #[inline(always)]
+    fn prepare_normals(s: S, weights: &E::Step) -> E::Prepared<'_, S> {
+        E::prepare_normals(s, weights)
     }
     #[inline(always)]
     fn widen(s: S, weights: E::Prepared<'_, S>, part: usize) -> S::Floats {

@@ -46,6 +46,7 @@ mod mat;
 pub mod math;
 mod matmul;
 mod norm;
+mod normals;
 mod operand;
 #[cfg(all(test, plain_main))]
 #[path = "../../xtask/neon/plain_main.rs"]
@@ -67,6 +68,7 @@ pub use error::KernelError;
 pub use fp_env::FpEnv;
 pub use isa::{ISA_VARIABLE, Isa};
 pub use mat::MatMut;
+pub use normals::Normals;
 pub use operand::{
     Aligned, GroupQuantized, GroupQuantizedRow, Input, Quantized, QuantizedRow, Vector, Weights,
 };

@@ -7,6 +7,7 @@ use super::dot::{Dot, FloatDot, GroupDot, IntDot};
 use super::error::{KernelError, check_len};
 use super::isa::{Isa, Kernel};
 use super::mat::MatMut;
+use super::normals::STRETCH;
 use super::operand::{Input, Weights};
 use super::rows::CACHE_LINE_BYTES;
 use super::scalar::{self, canonical_nan};
@@ -325,7 +326,11 @@ fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
 ) -> [[D::Total; 4]; MOST_FOURS] {
     let mut weights: [&[D::Weights]; R] = [&[]; R];
     let mut scales: [&[D::Scale]; R] = [&[]; R];
+    let mut normals: [&[u8]; R] = [&[]; R];
     unroll!(r < R, {
+        if D::NORMALS {
+            normals[r] = matrix.normals(tile.index[r]);
+        }
         weights[r] = D::Weights::split(tile.bytes[r]).0;
         scales[r] = D::scales(matrix, tile.index[r]).0;
     });
@@ -339,13 +344,14 @@ fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
         let mut acc = [[D::zero(s); C]; R];
         // The first tokens read weights from memory; the next ones find them in a cache.
         if tile.two_runs && col == 0 && R == 1 {
-            let rows = (&weights, &scales);
+            let rows = (&weights, &scales, &normals);
             acc = sum_steps::<S, D, R, C, AT_ONCE_OF_ROWS>(s, rows, &tokens.values, block, Ask::InRuns);
         } else if tile.two_runs && col == 0 {
             unroll!(pair < R / 2, {
                 let (a, b) = (2 * pair, 2 * pair + 1);
                 if a < tile.len {
-                    let rows = (&[weights[a], weights[b]], &[scales[a], scales[b]]);
+                    let rows =
+                        (&[weights[a], weights[b]], &[scales[a], scales[b]], &[normals[a], normals[b]]);
                     let (values, block) = (&tokens.values, block.clone());
                     [acc[a], acc[b]] =
                         sum_steps::<S, D, 2, C, AT_ONCE_OF_ROWS>(s, rows, values, block, Ask::InRuns);
@@ -355,14 +361,14 @@ fn totals<S: Simd, D: Dot<S>, const R: usize, const C: usize, const ENDS: bool>(
             let ask = if C > 1 { Ask::Ahead(AHEAD_BYTES) } else { Ask::Nothing };
             unroll!(r < R, {
                 if r < tile.len {
-                    let row = (&[weights[r]], &[scales[r]]);
+                    let row = (&[weights[r]], &[scales[r]], &[normals[r]]);
                     acc[r] = sum_row::<S, D, C>(s, row, &tokens.values, block.clone(), ask);
                 }
             });
         } else {
             // While one tile is computed, the one after the next is asked for.
             let ask = if col == 0 { Ask::Ahead(2 * R * matrix.row_bytes()) } else { Ask::Nothing };
-            let rows = (&weights, &scales);
+            let rows = (&weights, &scales, &normals);
             acc = sum_steps::<S, D, R, C, AT_ONCE_OF_ROWS>(s, rows, &tokens.values, block, ask);
         }
         if ENDS && end > whole {
@@ -416,11 +422,15 @@ fn canonical_each(x: [f32; 4]) -> [f32; 4] {
 /// A slice of each row.
 type Slices<'a, T, const R: usize> = [&'a [T]; R];
 
+/// Weights of each row, what scales their steps, and which of their stretches hold normal numbers alone.
+type RowSlices<'r, 'a, W, G, const R: usize> =
+    (&'r Slices<'a, W, R>, &'r Slices<'a, G, R>, &'r Slices<'a, u8, R>);
+
 /// [`sum_steps`] of one row.
 #[inline(always)]
 fn sum_row<S: Simd, D: Dot<S>, const C: usize>(
     s: S,
-    row: (&Slices<'_, D::Weights, 1>, &Slices<'_, D::Scale, 1>),
+    row: RowSlices<'_, '_, D::Weights, D::Scale, 1>,
     values: &[&[D::Values]; C],
     block: Range<usize>,
     ask: Ask,
@@ -438,7 +448,7 @@ fn sum_row<S: Simd, D: Dot<S>, const C: usize>(
 #[inline(always)]
 fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const AT_ONCE: usize>(
     s: S,
-    (weights, scales): (&Slices<'_, D::Weights, R>, &Slices<'_, D::Scale, R>),
+    (weights, scales, normals): RowSlices<'_, '_, D::Weights, D::Scale, R>,
     values: &[&[D::Values]; C],
     block: Range<usize>,
     ask: Ask,
@@ -463,8 +473,15 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const AT_ONCE: 
             g_now[r] = &g[r][first..][..AT_ONCE];
         });
         unroll!(c < 4 or C, { x_now[c] = &x[c][first..][..AT_ONCE]; });
-        for step in 0..AT_ONCE {
-            acc = add_step::<S, D, R, C>(s, (&w_now, &g_now), &x_now, step, acc);
+        let rows = (&w_now, &g_now);
+        if D::NORMALS && AT_ONCE * D::STEP == STRETCH && are_normal(normals, (start + first) / AT_ONCE) {
+            for step in 0..AT_ONCE {
+                acc = add_step::<S, D, R, C, true>(s, rows, &x_now, step, acc);
+            }
+        } else {
+            for step in 0..AT_ONCE {
+                acc = add_step::<S, D, R, C, false>(s, rows, &x_now, step, acc);
+            }
         }
         first += AT_ONCE;
     }
@@ -473,9 +490,19 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const AT_ONCE: 
             // Rows of I4 are often shorter than so many steps.
             prefetch(s, ask, weights, start + step..start + step + 1);
         }
-        acc = add_step::<S, D, R, C>(s, (&w, &g), &x, step, acc);
+        acc = add_step::<S, D, R, C, false>(s, (&w, &g), &x, step, acc);
     }
     acc
+}
+
+/// Whether all rows are known to have normal numbers alone in a stretch.
+#[inline(always)]
+fn are_normal<const R: usize>(normals: &Slices<'_, u8, R>, stretch: usize) -> bool {
+    let mut bits = u8::MAX;
+    unroll!(r < R, {
+        bits &= normals[r].get(stretch / 8).copied().unwrap_or(0);
+    });
+    bits >> (stretch % 8) & 1 == 1
 }
 
 /// Asks for as many bytes as some steps of R rows read.
@@ -502,8 +529,9 @@ fn prefetch<S: Simd, T, const R: usize>(s: S, ask: Ask, rows: &Slices<'_, T, R>,
 }
 
 /// `acc` and the products of one step.
+/// `NORMALS`: whether its weights are normal numbers alone.
 #[inline(always)]
-fn add_step<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
+fn add_step<S: Simd, D: Dot<S>, const R: usize, const C: usize, const NORMALS: bool>(
     s: S,
     (weights, scales): (&Slices<'_, D::Weights, R>, &Slices<'_, D::Scale, R>),
     values: &[&[D::Values]; C],
@@ -512,7 +540,8 @@ fn add_step<S: Simd, D: Dot<S>, const R: usize, const C: usize>(
 ) -> [[D::Acc; C]; R] {
     let mut prepared = [D::prepare(s, &weights[0][step]); R];
     unroll!(r < R, {
-        prepared[r] = D::prepare(s, &weights[r][step]);
+        let weights = &weights[r][step];
+        prepared[r] = if NORMALS { D::prepare_normals(s, weights) } else { D::prepare(s, weights) };
     });
     let mut sums = [[D::begin(s, acc[0][0]); C]; R];
     unroll!(c < 4 or C, {

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::error::{KernelError, check_len, whole_rows};
+use super::normals::Normals;
 use super::rows::Rows;
 use super::scalar::LANES;
 use super::simd::{self, unroll};
@@ -82,6 +83,7 @@ pub struct Weights<'a> {
     row_bytes: usize,
     data: &'a [u8],
     scale: Option<&'a [u8]>,
+    normals: Option<&'a Normals>,
 }
 
 impl<'a> Weights<'a> {
@@ -120,7 +122,19 @@ impl<'a> Weights<'a> {
             };
             check_len("weight scale", needed, scale.len())?;
         }
-        Ok(Self { dtype, rows, cols, row_bytes: dtype.bytes_of(cols), data, scale })
+        Ok(Self { dtype, rows, cols, row_bytes: dtype.bytes_of(cols), data, scale, normals: None })
+    }
+
+    /// Says where the same weights are normal numbers, so that their products take fewer steps. What was found of
+    /// other weights makes results wrong.
+    ///
+    /// # Errors
+    ///
+    /// What was found of another shape.
+    pub fn with_normals(self, normals: &'a Normals) -> Result<Self, KernelError> {
+        check_len("columns of normals", self.cols, normals.cols)?;
+        check_len("rows of normals", self.rows, normals.rows)?;
+        Ok(Self { normals: Some(normals), ..self })
     }
 
     /// Element type.
@@ -165,6 +179,11 @@ impl<'a> Weights<'a> {
         let mut tile: [&[u8]; R] = [&[]; R];
         unroll!(r < R, { tile[r] = next() });
         tile
+    }
+
+    /// Which stretches of a row are known to hold normal numbers alone.
+    pub(super) fn normals(&self, row: usize) -> &'a [u8] {
+        self.normals.map_or(&[], |normals| normals.row(row))
     }
 
     /// The scales of one row's groups; none where this dtype has no groups.

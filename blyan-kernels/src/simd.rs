@@ -41,6 +41,9 @@ pub(super) trait Simd: Copy {
     /// The same of F8, which takes many steps to widen.
     const ROW_BY_ROW_COSTLY: usize;
 
+    /// Whether [`Simd::prepare_f8_normals`] takes fewer steps than [`Simd::prepare_f8`].
+    const F8_NORMALS: bool = false;
+
     fn splat(self, x: f32) -> Self::Floats;
     fn load(self, x: &[f32; LANES]) -> Self::Floats;
     fn store(self, x: Self::Floats, out: &mut [f32; LANES]);
@@ -49,6 +52,11 @@ pub(super) trait Simd: Copy {
     fn widen_bf16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats;
     fn widen_f16(self, bytes: &[u8; 2 * LANES]) -> Self::Floats;
     fn prepare_f8(self, bytes: &[u8; 4 * LANES]) -> Self::F8s<'_>;
+    /// The same of normal numbers alone.
+    #[inline(always)]
+    fn prepare_f8_normals(self, bytes: &[u8; 4 * LANES]) -> Self::F8s<'_> {
+        self.prepare_f8(bytes)
+    }
     /// Elements `16 × part ..` of the 64.
     fn widen_f8(self, bytes: Self::F8s<'_>, part: usize) -> Self::Floats;
     fn widen_i8(self, bytes: &[u8; LANES]) -> Self::Floats;
@@ -310,6 +318,11 @@ pub(super) trait Element {
 
     fn widen<S: Simd>(s: S, bytes: &Self::Bytes) -> S::Floats;
     fn prepare<S: Simd>(s: S, bytes: &Self::Step) -> Self::Prepared<'_, S>;
+    /// The same of normal numbers alone.
+    #[inline(always)]
+    fn prepare_normals<S: Simd>(s: S, bytes: &Self::Step) -> Self::Prepared<'_, S> {
+        Self::prepare(s, bytes)
+    }
     /// Elements `16 × part ..` of the 64.
     fn widen_part<S: Simd>(s: S, prepared: Self::Prepared<'_, S>, part: usize) -> S::Floats;
 
@@ -368,6 +381,10 @@ impl Element for F8 {
     #[inline(always)]
     fn prepare<S: Simd>(s: S, bytes: &Self::Step) -> S::F8s<'_> {
         s.prepare_f8(bytes)
+    }
+    #[inline(always)]
+    fn prepare_normals<S: Simd>(s: S, bytes: &Self::Step) -> S::F8s<'_> {
+        s.prepare_f8_normals(bytes)
     }
     #[inline(always)]
     fn widen_part<S: Simd>(s: S, prepared: S::F8s<'_>, part: usize) -> S::Floats {

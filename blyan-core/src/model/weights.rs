@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::dtype::DType;
 use crate::format::{ModelSpec, Slot, TensorRole};
-use crate::kernels::{Isa, KernelError, Vector, Weights};
+use crate::kernels::{Isa, KernelError, Normals, Vector, Weights};
 use crate::tensor::{TensorBlock, TensorError, scale_name};
 
 use super::ModelError;
@@ -26,6 +26,8 @@ pub(crate) struct Linear {
     data: Range<usize>,
     scale: Option<Range<usize>>,
     bias: Option<Place>,
+    /// Found once, when the payload was just verified.
+    normals: Option<Normals>,
 }
 
 /// A vector of a block, by its place in the payload.
@@ -84,7 +86,11 @@ impl Linear {
     pub(crate) fn weights(&self) -> Result<Weights<'_>, KernelError> {
         let payload = self.block.payload();
         let scale = self.scale.clone().map(|range| &payload[range]);
-        Weights::new(self.dtype, self.rows, self.cols, &payload[self.data.clone()], scale)
+        let weights = Weights::new(self.dtype, self.rows, self.cols, &payload[self.data.clone()], scale)?;
+        match &self.normals {
+            Some(normals) => weights.with_normals(normals),
+            None => Ok(weights),
+        }
     }
 
     /// The bias of those rows, where there is one.
@@ -223,7 +229,11 @@ impl<'a> Reader<'a> {
         };
         let bias = format!("{name}.bias");
         let bias = self.block.get(&bias).is_some().then(|| self.place(&bias)).transpose()?;
-        Ok(Linear { block: self.block.clone(), dtype, rows, cols, data, scale, bias })
+        let block = self.block.clone();
+        let mut linear = Linear { block, dtype, rows, cols, data, scale, bias, normals: None };
+        let normals = Isa::for_rows().normals(&linear.weights().map_err(ModelError::from)?);
+        linear.normals = Some(normals);
+        Ok(linear)
     }
 }
 

@@ -115,16 +115,18 @@ impl Product {
         let aligned = Aligned::new(&self.x, self.cols).unwrap();
         let wrong = vec![1.0; self.x.len()];
         for (isa, offset, copied) in
-            [(Isa::SCALAR, 0, false), (isa, 0, false), (isa, 1, false), (isa, 3, false), (isa, 0, true)]
+            [(Isa::SCALAR, 0, false), (isa, 0, false), (isa, 1, true), (isa, 3, false), (isa, 0, true)]
         {
             let data = Misaligned::new(&self.data, offset, 0xff);
             let scale = scale.as_ref().map(|scale| Misaligned::new(scale, offset, 0xff));
             let scale = scale.as_ref().map(Misaligned::get);
             let x = Misaligned::new(&self.x, offset, f32::NAN);
-            let weights = Weights::new(self.dtype, self.rows, self.cols, data.get(), scale).unwrap();
+            let mut weights = Weights::new(self.dtype, self.rows, self.cols, data.get(), scale).unwrap();
             let forms = Forms::new(isa, x.get(), self.cols);
             let mut input = forms.with(Input::new(x.get(), self.cols).unwrap());
+            let normals = isa.normals(&weights);
             if copied {
+                weights = weights.with_normals(&normals).unwrap();
                 // The copy is read in their place.
                 input = forms.with(Input::new(&wrong, self.cols).unwrap());
                 input = input.with_aligned(&aligned).unwrap();

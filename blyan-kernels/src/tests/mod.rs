@@ -1,10 +1,11 @@
 //! Tests of the kernels: `equal_bits` compares every instruction set with the reference, `accuracy`
-//! compares the reference with naive f64, `golden` pins the bits of this numerics version, `refusals`
-//! hands kernels what does not fit.
+//! compares the reference with naive f64, `golden` pins the bits of this numerics version, `normals` looks at what is
+//! found out about weights beforehand, `refusals` hands kernels what does not fit.
 
 mod accuracy;
 mod equal_bits;
 mod golden;
+mod normals;
 mod refusals;
 
 use super::{GroupQuantized, Input, Isa, Quantized};

@@ -55,6 +55,12 @@ fn operands() {
     assert_refused!(Input::new(&[], 0), KernelError::Ragged { .. });
     assert_refused!(Aligned::new(&[0.0; 5], 2), KernelError::Ragged { .. });
     assert_refused!(Aligned::new(&[], 0), KernelError::Ragged { .. });
+    let weights = |rows, cols| Weights::new(DType::F32, rows, cols, &data, None).unwrap();
+    for (rows, cols) in [(3, 2), (1, 6), (6, 1)] {
+        let normals = Isa::detect().normals(&weights(rows, cols));
+        assert_refused!(weights(2, 3).with_normals(&normals), KernelError::Length { .. });
+        weights(rows, cols).with_normals(&normals).unwrap();
+    }
     let aligned = Aligned::new(&[0.0; 6], 3).unwrap();
     assert_refused!(Input::new(&[0.0; 6], 2).unwrap().with_aligned(&aligned), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 9], 3).unwrap().with_aligned(&aligned), KernelError::Length { .. });

@@ -8,7 +8,7 @@ use crate::isa::Kernel;
 use crate::scalar::LANES;
 use crate::simd::{self, Grid, Simd};
 
-/// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI and VBMI, as servers have had since 2021.
+/// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI, VBMI and GFNI, as servers have had since 2021.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Avx512 {
     /// Whether the CPU is Intel's.
@@ -19,7 +19,7 @@ impl Avx512 {
     /// The first feature that the CPU lacks is the error.
     pub(in super::super) fn detect() -> Result<Self, &'static str> {
         super::avx2::Avx2::detect()?;
-        require_features!("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi");
+        require_features!("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni", "avx512vbmi", "gfni");
         Ok(Self { intel: super::is_intel() })
     }
 
@@ -31,7 +31,9 @@ impl Avx512 {
 
     /// Compiles a kernel for these features and runs it.
     pub(in super::super) fn run<K: Kernel>(self, kernel: K) {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,avx2,fma,f16c")]
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni,avx2,fma,f16c"
+        )]
         fn compiled<K: Kernel>(simd: Avx512, kernel: K) {
             kernel.simd(simd);
         }
@@ -74,6 +76,26 @@ const fn f8_to_bf16() -> [u8; 256] {
         magnitude += 1;
     }
     table
+}
+
+/// The bytes of a normal E4M3, s eeee mmm, as bf16, whose exponent is e + 120 in 8 bits: E ēēēē eee, where ē is not E. For
+/// each bit of a byte, 7 first, which bit of E4M3 it is, inverted or not: no look-up, and no shuffle.
+const F8_NORMAL_LOW: i64 = bits_of([Some(3), Some(2), Some(1), Some(0), None, None, None, None]);
+const F8_NORMAL_HIGH: i64 = bits_of([Some(7), Some(6), Some(6), Some(6), Some(6), Some(6), Some(5), Some(4)]);
+const F8_NORMAL_HIGH_INVERTED: i32 = 0b0011_1100;
+
+/// The matrix of `vgf2p8affineqb` whose row for a bit of the result, 7 first, takes that bit of the source.
+const fn bits_of(sources: [Option<u32>; 8]) -> i64 {
+    let mut rows = [0; 8];
+    let mut row = 0;
+    while row < 8 {
+        rows[row] = match sources[row] {
+            Some(bit) => 1 << bit,
+            None => 0,
+        };
+        row += 1;
+    }
+    i64::from_le_bytes(rows)
 }
 
 /// Where 64 E4M3 are taken from, so that unpacking their bf16 within each 128 bits, low halves and high ones, puts
@@ -125,6 +147,7 @@ impl Simd for Avx512 {
 
     const ROW_BY_ROW: usize = 1;
     const ROW_BY_ROW_COSTLY: usize = 0;
+    const F8_NORMALS: bool = true;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -165,6 +188,17 @@ impl Simd for Avx512 {
             let high = _mm512_permutex2var_epi8(table(2), bytes, table(3));
             const A_OR_B_AND_C: i32 = 0b1111_1000;
             let high = _mm512_ternarylogic_epi32::<A_OR_B_AND_C>(high, bytes, _mm512_set1_epi8(-128));
+            (_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high))
+        }
+    }
+    #[inline(always)]
+    fn prepare_f8_normals(self, bytes: &[u8; 4 * LANES]) -> (__m512i, __m512i) {
+        intrinsics! {
+            let order = _mm512_loadu_si512(F8_ORDER.as_ptr().cast());
+            let bytes = _mm512_permutexvar_epi8(order, _mm512_loadu_si512(bytes.as_ptr().cast()));
+            let (low, high) = (_mm512_set1_epi64(F8_NORMAL_LOW), _mm512_set1_epi64(F8_NORMAL_HIGH));
+            let low = _mm512_gf2p8affine_epi64_epi8::<0>(bytes, low);
+            let high = _mm512_gf2p8affine_epi64_epi8::<F8_NORMAL_HIGH_INVERTED>(bytes, high);
             (_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high))
         }
     }
