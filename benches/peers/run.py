@@ -301,10 +301,15 @@ class Bench:
                 break
             if number == rounds - 1 or not case.discards_first:
                 probes.append(self.probe(chain))
-        commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+        # The page, which each case is written into, is no change of what is measured.
+        git = ["git", "-C", str(ROOT)]
+        commit = subprocess.run([*git, "describe", "--always"], capture_output=True, text=True).stdout.strip()
+        changed = ["diff", "--quiet", "HEAD", "--", ".", ":(exclude)docs"]
+        if subprocess.run([*git, *changed], capture_output=True).returncode != 0:
+            commit += "-dirty"
         entry = dict(
             model=model.name, case=case.name, dtype=pair.dtype, peer=pair.peer, peer_type=pair.peer_type,
-            threads=self.options.threads, commit=commit.stdout.strip(), time=time.strftime("%Y-%m-%d %H:%M"),
+            threads=self.options.threads, commit=commit, time=time.strftime("%Y-%m-%d %H:%M"),
             busy=busy, probes=probes, **sides,
         )  # fmt: skip
         report.compare_logits(entry)
