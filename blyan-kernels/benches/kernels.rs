@@ -140,18 +140,28 @@ fn memory(isas: &[Isa]) {
             let x: Vec<f32> = (0..COLS).map(|i| (i % 13) as f32 - 6.0).collect();
             let (quantized, groups) =
                 (isa.quantize(&x, COLS).unwrap(), isa.quantize_by_group(&x, COLS).unwrap());
-            let time = seconds_on(threads, |thread| {
-                let input = Input::new(&x, COLS).unwrap().with_quantized(&quantized).unwrap();
-                let input = input.with_groups(&groups).unwrap();
-                let mut out = vec![0.0; rows];
-                for matrix in data[thread * part..][..part].chunks_exact(matrix_bytes) {
-                    let scale = dtype.is_quantized().then_some(&*scale);
-                    let weights = Weights::new(dtype, rows, COLS, matrix, scale).unwrap();
-                    let out = MatMut::from_slice(black_box(&mut out), 1, rows).unwrap();
-                    isa.matmul(&weights, 0..rows, &input, out).unwrap();
-                }
-            });
-            println!("{:8} {:8} {:8.1}", isa.name(), dtype.name(), (threads * part) as f64 / time / 1e9);
+            let scale = dtype.is_quantized().then_some(&*scale);
+            let weights = |matrix| Weights::new(dtype, rows, COLS, matrix, scale).unwrap();
+            // All matrices are alike.
+            let normals = isa.normals(&weights(&data[..matrix_bytes]));
+            let ways: &[_] = if dtype == DType::F8E4M3 { &[None, Some(&normals)] } else { &[None] };
+            for normals in ways {
+                let time = seconds_on(threads, |thread| {
+                    let input = Input::new(&x, COLS).unwrap().with_quantized(&quantized).unwrap();
+                    let input = input.with_groups(&groups).unwrap();
+                    let mut out = vec![0.0; rows];
+                    for matrix in data[thread * part..][..part].chunks_exact(matrix_bytes) {
+                        let weights = weights(matrix);
+                        let weights =
+                            normals.map_or(weights, |normals| weights.with_normals(normals).unwrap());
+                        let out = MatMut::from_slice(black_box(&mut out), 1, rows).unwrap();
+                        isa.matmul(&weights, 0..rows, &input, out).unwrap();
+                    }
+                });
+                let known = if normals.is_some() { " normal numbers known" } else { "" };
+                let speed = (threads * part) as f64 / time / 1e9;
+                println!("{:8} {:8} {speed:8.1}{known}", isa.name(), dtype.name());
+            }
         }
     }
 }

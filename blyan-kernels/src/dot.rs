@@ -91,6 +91,7 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     type Acc = S::Floats;
     type Total = f32;
 
+    /// Of the types with a byte each, F8 alone meets floats.
     const NORMALS: bool = size_of::<E::Bytes>() == LANES && S::F8_NORMALS;
     const STEP: usize = 4 * LANES;
     const PARTS: usize = 4;

@@ -453,6 +453,8 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const AT_ONCE: 
     block: Range<usize>,
     ask: Ask,
 ) -> [[D::Acc; C]; R] {
+    // So a run of steps begins a stretch.
+    const { assert!(!D::NORMALS || D::BLOCK == usize::MAX, "blocks may begin within a stretch") };
     // All have as many steps; said here, the loops need no further check.
     let steps = block.len();
     let (mut w, mut g, mut x) = ([&weights[0][..0]; R], [&scales[0][..0]; R], [&values[0][..0]; C]);

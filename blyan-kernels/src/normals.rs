@@ -9,8 +9,8 @@ use crate::dtype::DType;
 pub(super) const STRETCH: usize = 128;
 
 /// Which stretches of 128 neighbours in the rows of an `F8_E4M3` matrix hold normal numbers alone: no zero, no subnormal
-/// number, no NaN. Their products take fewer steps on some instruction sets, with the same bits; memory is a thousandth of
-/// the weights'.
+/// number, no NaN. Their products take fewer steps on some instruction sets, with the same bits; each row has a bit for a
+/// stretch, in whole bytes.
 ///
 /// Made by [`Isa::normals`].
 #[derive(Debug, Clone)]
@@ -51,6 +51,7 @@ struct FindNormals<'a> {
 }
 
 impl Kernel for FindNormals<'_> {
+    /// The plain loops have one way for all numbers.
     fn scalar(self) {}
 
     #[inline(always)]

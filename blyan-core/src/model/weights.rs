@@ -26,7 +26,7 @@ pub(crate) struct Linear {
     data: Range<usize>,
     scale: Option<Range<usize>>,
     bias: Option<Place>,
-    /// Found once, when the payload was just verified.
+    /// Found once, as the block is opened.
     normals: Option<Normals>,
 }
 

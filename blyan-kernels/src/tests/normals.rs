@@ -59,9 +59,10 @@ fn products_are_the_same() {
             }
             let weights = Weights::new(DType::F8E4M3, rows, cols, &data, Some(&scale)).unwrap();
             let product = |isa: Isa, weights: &Weights<'_>| -> Vec<u32> {
-                let mut out = vec![0.0; tokens * rows];
-                let view = MatMut::from_slice(&mut out, tokens, rows).unwrap();
-                isa.matmul(weights, 0..rows, &input, view).unwrap();
+                let part = 5..rows - 2;
+                let mut out = vec![0.0; tokens * part.len()];
+                let view = MatMut::from_slice(&mut out, tokens, part.len()).unwrap();
+                isa.matmul(weights, part, &input, view).unwrap();
                 out.iter().map(|x| x.to_bits()).collect()
             };
             let expected = product(Isa::SCALAR, &weights);
