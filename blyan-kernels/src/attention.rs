@@ -201,9 +201,6 @@ impl<E: Element> Kernel for Run<'_, '_, E> {
 /// Positions whose values stay in a core's second-level cache while all queries pass by.
 const VALUES_IN_CACHE: usize = 512;
 
-/// How far ahead of their use values are asked for.
-const VALUES_AHEAD_BYTES: usize = 2048;
-
 impl<'a, E: Element> Run<'a, '_, E> {
     /// A query's head, by its index among tokens × group.
     #[inline(always)]
@@ -407,8 +404,8 @@ impl<E: Element> WeightedValues<'_, '_, '_, E> {
         for j in start..end {
             let row = &values[j * chunks..][..chunks];
             if asks {
-                let at = row.as_ptr().wrapping_add(chunk).cast::<u8>().wrapping_add(VALUES_AHEAD_BYTES);
-                simd::prefetch_all(|line| s.prefetch_first(line), at, R * size_of::<E::Bytes>());
+                let at = row.as_ptr().wrapping_add(chunk).cast();
+                simd::prefetch_all(|line| simd::prefetch_twice(s, line), at, R * size_of::<E::Bytes>());
             }
             let mut value = [s.splat(0.0); R];
             unroll!(r < R, {

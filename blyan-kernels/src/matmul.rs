@@ -204,17 +204,14 @@ enum Ask {
     /// For the second-level cache, so many bytes ahead in the order of memory and not in that of the steps: memory gives
     /// one run faster than as many as a tile has rows.
     Ahead(usize),
-    /// For the first-level cache, in each row for itself, where neighbours are of two runs.
+    /// Twice, in each row for itself, where neighbours are of two runs: from memory for the second-level cache, and from
+    /// there for the first.
     InRuns,
 }
 
 /// How far ahead of their use weights are asked for, where rows are read one after the other for several tokens. For a
 /// single one, a core that reads row by row sees by itself what comes next, and such requests only slow it down.
 const AHEAD_BYTES: usize = 4096;
-
-/// The same of each of two runs. Of what was tried with rows of 2048 bytes, on the Intel CPU of docs/benchmarks.md, the fastest;
-/// 2560 to 3072 were within 4 %.
-const AHEAD_IN_RUN_BYTES: usize = 2816;
 
 /// Bytes of rows that two runs share: memory gives runs that are near each other faster. There, 192 to 768 KiB were the fastest.
 const RUNS_BYTES: usize = 384 << 10;
@@ -520,11 +517,7 @@ fn prefetch<S: Simd, T, const R: usize>(s: S, ask: Ask, rows: &Slices<'_, T, R>,
         }
         Ask::InRuns => {
             unroll!(r < R, {
-                simd::prefetch_all(
-                    |line| s.prefetch_first(line),
-                    at(rows[r], start + AHEAD_IN_RUN_BYTES),
-                    bytes,
-                );
+                simd::prefetch_all(|line| simd::prefetch_twice(s, line), at(rows[r], start), bytes);
             });
         }
     }
