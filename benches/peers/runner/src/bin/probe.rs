@@ -38,15 +38,15 @@ const RUNS_BYTES: usize = 384 << 10;
 
 const PAGE_BYTES: usize = 4096;
 
-/// How memory is read, and how far ahead a software prefetch asks.
+/// How memory is read, and how a software prefetch asks.
 #[derive(Clone, Copy)]
 enum How {
     Plain,
     Prefetch,
-    /// No farther than the page that is read and the next.
-    Near,
-    /// Two runs in turns, each asked for ahead, near each other and not at the end of a page at the same time, as the
-    /// library's kernels read on some CPUs.
+    /// Memory for the second-level cache, and that one for the first.
+    Twice,
+    /// The same of two runs in turns, near each other and not at the end of a page at the same time, as the library's
+    /// kernels read on some CPUs.
     TwoRuns,
 }
 
@@ -54,23 +54,24 @@ impl How {
     const ALL: [(&str, Self); 4] = [
         ("", Self::Plain),
         ("_prefetch", Self::Prefetch),
-        ("_near", Self::Near),
+        ("_twice", Self::Twice),
         ("_two_runs", Self::TwoRuns),
     ];
 
-    fn ahead(self) -> Option<usize> {
+    /// How far ahead the first-level cache is asked, and the second.
+    fn ahead(self) -> (Option<usize>, Option<usize>) {
         match self {
-            Self::Plain => None,
-            Self::Prefetch => Some(6 << 10),
-            Self::Near => Some(1536),
-            Self::TwoRuns => Some(2816),
+            Self::Plain => (None, None),
+            Self::Prefetch => (Some(6 << 10), None),
+            Self::Twice => (Some(4 << 10), Some(16 << 10)),
+            Self::TwoRuns => (Some(2 << 10), Some(6 << 10)),
         }
     }
 
     /// What is read side by side of a part.
     fn runs(self, part: &[u8]) -> (&[u8], &[u8]) {
         match self {
-            Self::Plain | Self::Prefetch | Self::Near => (part, &[]),
+            Self::Plain | Self::Prefetch | Self::Twice => (part, &[]),
             // Half a page beyond the half of whole pages.
             Self::TwoRuns => {
                 part.split_at((part.len() / 2 / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES / 2).min(part.len()))
@@ -140,13 +141,20 @@ mod x86_64 {
         }
     }
 
-    /// Asks for a line so far ahead.
+    /// Asks for what comes after a line.
     #[inline(always)]
-    fn ask(at: *const u8, ahead: usize) {
-        let at = at.wrapping_add(ahead);
-        // SAFETY: a hint that neither reads nor writes; an address outside of the map is ignored. Not an intrinsic, which
+    fn ask(line: *const u8, how: How) {
+        let (first, second) = how.ahead();
+        // SAFETY: hints that neither read nor write; an address outside of the map is ignored. Not intrinsics, which
         // the compiler moves behind the reads that follow.
-        unsafe { asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags)) }
+        unsafe {
+            if let Some(ahead) = first {
+                asm!("prefetcht0 [{}]", in(reg) line.wrapping_add(ahead), options(nostack, preserves_flags));
+            }
+            if let Some(ahead) = second {
+                asm!("prefetcht1 [{}]", in(reg) line.wrapping_add(ahead), options(nostack, preserves_flags));
+            }
+        }
     }
 
     /// The xor of all 64-byte lines.
@@ -155,9 +163,7 @@ mod x86_64 {
         let mut sums = [_mm512_setzero_si512(); 8];
         let mut add = |lines: &[u8]| {
             for (sum, line) in sums.iter_mut().zip(lines.chunks_exact(64)) {
-                if let Some(ahead) = how.ahead() {
-                    ask(line.as_ptr(), ahead);
-                }
+                ask(line.as_ptr(), how);
                 // SAFETY: `line` is 64 bytes.
                 *sum = _mm512_xor_si512(*sum, unsafe { _mm512_loadu_si512(line.as_ptr().cast()) });
             }
@@ -174,8 +180,8 @@ mod x86_64 {
         let mut add = |lines: &[u8]| {
             for (sum, half) in sums.iter_mut().zip(lines.chunks_exact(32)) {
                 // Once for each line.
-                if let (Some(ahead), 0) = (how.ahead(), half.as_ptr().addr() % 64) {
-                    ask(half.as_ptr(), ahead);
+                if half.as_ptr().addr() % 64 == 0 {
+                    ask(half.as_ptr(), how);
                 }
                 // SAFETY: `half` is 32 bytes.
                 *sum = _mm256_xor_si256(*sum, unsafe { _mm256_loadu_si256(half.as_ptr().cast()) });
