@@ -87,7 +87,8 @@ class Bench:
         if not self.options.no_candle:
             build += ["--features", "candle"]
         subprocess.run(build, check=True)
-        self.results["versions"] = self.versions()
+        # Those of peers that an earlier part measured stay.
+        self.results["versions"] = self.results.get("versions", {}) | self.versions()
 
     def versions(self) -> dict:
         listed = subprocess.run([self.python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
