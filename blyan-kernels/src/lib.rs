@@ -60,6 +60,7 @@ mod softmax;
 #[cfg(test)]
 mod tests;
 mod top_k;
+mod two_runs;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

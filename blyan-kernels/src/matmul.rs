@@ -12,6 +12,7 @@ use super::operand::{Input, Weights};
 use super::rows::CACHE_LINE_BYTES;
 use super::scalar::{self, canonical_nan};
 use super::simd::{self, BF16, Chunk, Element, F8, F16, F32, Grid, Simd, unroll};
+use super::two_runs::TwoRuns;
 #[cfg(target_arch = "x86_64")]
 use super::x86_64::amx::Amx;
 use crate::dtype::DType;
@@ -24,49 +25,47 @@ struct Matmul<'a, 'o> {
 }
 
 impl<'a> Matmul<'a, '_> {
-    /// R rows from a place on.
+    /// R rows from a place on. `part`: rows that two runs share, where they are read in two runs.
     #[inline(always)]
-    fn rows_of_tile<const R: usize>(&self, place: usize, two_runs: bool) -> Tile<'a, R> {
+    fn rows_of_tile<const R: usize>(&self, place: usize, part: Option<usize>) -> Tile<'a, R> {
         let len = R.min(self.rows.len() - place);
         let first = self.rows.start + place;
+        let two_runs = part.is_some();
         let mut tile = Tile { len, two_runs, index: [first; R], bytes: [&[]; R], scales: [1.0; R] };
-        if two_runs {
-            unroll!(r < R, {
-                let place = place + r.min(len - 1);
-                let index =
-                    self.rows.start + row_in_two_runs(place, self.rows.len(), self.weights.row_bytes());
-                tile.index[r] = index;
-                tile.bytes[r] = self.weights.row(index);
-                tile.scales[r] = self.weights.row_scale(index).unwrap_or(1.0);
-            });
-        } else {
+        let Some(part) = part else {
             unroll!(r < R, {
                 tile.index[r] = first + r.min(len - 1);
             });
             tile.bytes = self.weights.tile(first, len);
             tile.scales = self.weights.tile_scales(first, len);
+            return tile;
+        };
+        let runs = TwoRuns::at(place, self.rows.len(), part);
+        let in_part = place - runs.start;
+        if R.is_multiple_of(2) && in_part.is_multiple_of(2) && in_part + R <= 2 * runs.second_len {
+            // As many of each run, which are neighbours in it.
+            let (a, b) = (self.rows.start + runs.row(in_part), self.rows.start + runs.row(in_part + 1));
+            let (bytes_a, bytes_b) = (self.weights.tile::<R>(a, R / 2), self.weights.tile::<R>(b, R / 2));
+            let scales_a = self.weights.tile_scales::<R>(a, R / 2);
+            let scales_b = self.weights.tile_scales::<R>(b, R / 2);
+            unroll!(r < R, {
+                (tile.index[r], tile.bytes[r], tile.scales[r]) = match r % 2 {
+                    0 => (a + r / 2, bytes_a[r / 2], scales_a[r / 2]),
+                    _ => (b + r / 2, bytes_b[r / 2], scales_b[r / 2]),
+                };
+            });
+        } else {
+            unroll!(r < R, {
+                let place = place + r.min(len - 1);
+                let runs = TwoRuns::at(place, self.rows.len(), part);
+                let index = self.rows.start + runs.row(place - runs.start);
+                tile.index[r] = index;
+                tile.bytes[r] = self.weights.row(index);
+                tile.scales[r] = self.weights.row_scale(index).unwrap_or(1.0);
+            });
         }
         tile
     }
-}
-
-/// Which of some rows comes at a place in the order of two runs, see [`Simd::reads_two_runs`]. The rows are taken in parts, and
-/// of a part one of the first run, one of the second, and so on. The first run has two or three rows more than the second,
-/// which come last: so runs of rows that are half a page, or a quarter, do not come to the end of a page at the same time.
-#[inline(always)]
-fn row_in_two_runs(place: usize, rows: usize, row_bytes: usize) -> usize {
-    let part = (RUNS_BYTES / row_bytes.max(1)).max(FEWEST_ROWS_OF_RUNS);
-    let start = place - place % part;
-    let (place, len) = (place - start, part.min(rows - start));
-    let in_second_run = (len / 2).saturating_sub(1);
-    let row = if place >= 2 * in_second_run {
-        place - in_second_run
-    } else if place.is_multiple_of(2) {
-        place / 2
-    } else {
-        len - in_second_run + place / 2
-    };
-    start + row
 }
 
 /// Rows of weights that are summed together.
@@ -188,12 +187,27 @@ impl AnyDot for GroupDot {
 /// The products of weight rows (the grid's rows) and tokens (its columns).
 struct Products<'a, 'o, D> {
     job: Matmul<'a, 'o>,
+    /// Rows that two runs share, where they are read so.
+    part: usize,
+    beside: [Beside; 2],
     dot: PhantomData<D>,
+}
+
+/// What lies beside the weights, so many bytes for each row.
+#[derive(Clone, Copy)]
+struct Beside {
+    start: *const u8,
+    row_bytes: usize,
 }
 
 impl<'a, 'o, D> Products<'a, 'o, D> {
     fn new(job: Matmul<'a, 'o>) -> Self {
-        Self { job, dot: PhantomData }
+        let weights = job.weights;
+        let part = TwoRuns::rows_of_part(weights.row_bytes());
+        let beside = weights
+            .beside()
+            .map(|bytes| Beside { start: bytes.as_ptr(), row_bytes: bytes.len() / weights.rows().max(1) });
+        Self { job, part, beside, dot: PhantomData }
     }
 }
 
@@ -213,11 +227,12 @@ enum Ask {
 /// single one, a core that reads row by row sees by itself what comes next, and such requests only slow it down.
 const AHEAD_BYTES: usize = 4096;
 
-/// Bytes of rows that two runs share: memory gives runs that are near each other faster. There, 192 to 768 KiB were the fastest.
-const RUNS_BYTES: usize = 384 << 10;
+/// How many rows ahead what lies beside the rows of two runs is asked for: it is less than the rows, but whoever waits for it
+/// waits for memory.
+const PLACES_AHEAD: usize = 64;
 
-/// Rows that two runs share at least.
-const FEWEST_ROWS_OF_RUNS: usize = 8;
+/// And for how many rows at once: a multiple of every tile's.
+const PLACES_AT_ONCE: usize = 24;
 
 /// Up to how many tokens rows are read in two runs. Weights that more tokens meet come from a cache for most of them.
 const MOST_TOKENS_OF_RUNS: usize = 4;
@@ -278,7 +293,22 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
         // Whatever R is: all tiles of a product take the rows in one order, so that those of its last tokens find in a cache
         // what those of the first have read.
         let two_runs = s.reads_two_runs() && job.input.tokens() <= MOST_TOKENS_OF_RUNS;
-        let tile = job.rows_of_tile::<R>(row, two_runs);
+        let tile = job.rows_of_tile::<R>(row, two_runs.then_some(self.part));
+        const { assert!(PLACES_AT_ONCE.is_multiple_of(R)) };
+        if two_runs && col == 0 && row.is_multiple_of(PLACES_AT_ONCE) {
+            // Neighbouring places are of one run each.
+            unroll!(run < 2, {
+                let place = row + PLACES_AHEAD + run;
+                if place < job.rows.len() {
+                    let runs = TwoRuns::at(place, job.rows.len(), self.part);
+                    let index = job.rows.start + runs.row(place - runs.start);
+                    for Beside { start, row_bytes } in self.beside {
+                        let at = start.wrapping_add(index * row_bytes);
+                        simd::prefetch_all(|line| s.prefetch(line), at, PLACES_AT_ONCE / 2 * row_bytes);
+                    }
+                }
+            });
+        }
         // Apart, so that a tile without an end does none of what an end would need.
         let totals = if job.weights.cols().is_multiple_of(D::STEP) {
             totals::<S, D, R, C, false>(s, job.weights, &tile, col, tokens)
@@ -298,9 +328,11 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
             let results = &results.as_flattened()[c * R..][..R];
             let out = job.out.row_mut(col + c).unwrap_or_default();
             if two_runs {
-                for (index, &result) in tile.index.iter().zip(&results[..tile.len]) {
-                    out[index - job.rows.start] = result;
-                }
+                unroll!(r < R, {
+                    if r < tile.len {
+                        out[tile.index[r] - job.rows.start] = results[r];
+                    }
+                });
             } else {
                 match <&mut [f32; R]>::try_from(&mut out[row..row + tile.len]) {
                     Ok(out) => out.copy_from_slice(results),
@@ -557,30 +589,4 @@ fn add_step<S: Simd, D: Dot<S>, const R: usize, const C: usize, const NORMALS: b
         unroll!(c < 4 or C, { acc[r][c] = D::end(s, acc[r][c], sums[r][c], scale, &values[c][step]); });
     });
     acc
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_runs_have_every_row_once() {
-        for row_bytes in [0, 1, 64, 2048, 4096, 1 << 20] {
-            for rows in [0, 1, 2, 3, 4, 7, 8, 9, 10, 23, 96, 191, 192, 193, 1000] {
-                let mut order: Vec<usize> =
-                    (0..rows).map(|place| row_in_two_runs(place, rows, row_bytes)).collect();
-                order.sort_unstable();
-                assert!(order.into_iter().eq(0..rows), "{rows} rows of {row_bytes} bytes");
-            }
-        }
-    }
-
-    #[test]
-    fn two_runs_are_read_in_turns_and_ascend() {
-        let order =
-            |rows| -> Vec<usize> { (0..rows).map(|place| row_in_two_runs(place, rows, 48 << 10)).collect() };
-        assert_eq!(order(8), [0, 5, 1, 6, 2, 7, 3, 4]);
-        // A part has eight rows; those that are left are one of their own.
-        assert_eq!(order(13), [0, 5, 1, 6, 2, 7, 3, 4, 8, 12, 9, 10, 11]);
-    }
 }

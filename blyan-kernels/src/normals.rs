@@ -26,6 +26,11 @@ impl Normals {
         (self.cols / STRETCH).div_ceil(8)
     }
 
+    /// The bits of all rows, or none.
+    pub(super) fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
     /// The bits of a row, or none.
     pub(super) fn row(&self, row: usize) -> &[u8] {
         let row_bytes = self.row_bytes();

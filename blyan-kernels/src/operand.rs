@@ -181,6 +181,11 @@ impl<'a> Weights<'a> {
         tile
     }
 
+    /// What is read beside the rows' own bytes, as many of it for each row.
+    pub(super) fn beside(&self) -> [&'a [u8]; 2] {
+        [self.scale.unwrap_or_default(), self.normals.map_or(&[], Normals::bits)]
+    }
+
     /// Which stretches of a row are known to hold normal numbers alone.
     pub(super) fn normals(&self, row: usize) -> &'a [u8] {
         self.normals.map_or(&[], |normals| normals.row(row))
