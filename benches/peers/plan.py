@@ -62,7 +62,7 @@ SLOW_WITH_TORCH = ("ctx4096", "batch16")
 
 @dataclass(frozen=True)
 class Pair:
-    """A dtype of blyan and what it is compared with."""
+    """A dtype of blyan and what it is compared with: a peer, or blyan itself with another dtype."""
 
     dtype: str
     peer: str = ""
@@ -72,6 +72,11 @@ class Pair:
     @property
     def name(self) -> str:
         return f"{self.dtype} and {self.peer} {self.peer_type}" if self.peer else self.dtype
+
+    @property
+    def source_name(self) -> str:
+        """Behind the model's name, what the peer's chain or file of weights is called."""
+        return self.peer_type if self.peer == "blyan" else f"{self.peer_type}.gguf"
 
     def variants(self) -> list[tuple[str, ...]]:
         """Ways to run the peer, of which the fastest counts."""
@@ -98,7 +103,7 @@ PAIRS = (
     Pair("int8", "llama.cpp", "Q8_0", (*SPEED, "open", "open-trust", "verify", "logits")),
     Pair("int8", "torch", "BF16", SPEED),
     Pair("int8", "candle", "Q8_0", ("short", "ctx512")),
-    Pair("fp8", cases=("short", "ctx512")),
+    Pair("fp8", "blyan", "int8", ("short", "ctx512")),
     Pair("int4", "llama.cpp", "Q4_0", ("short", "ctx512", "batch16", "logits")),
     Pair("int4", "candle", "Q4_0", ("short",)),
     Pair("bf16", "llama.cpp", "F16", ("short", "ctx512", "logits")),

@@ -106,19 +106,19 @@ def best_read(results: dict, entry: dict, where: str | None = None, payloads: bo
 
 def like_for_like(entry: dict) -> list[str]:
     """Where memory's speed changes from moment to moment: the fastest token beside the fastest read, and the median token
-    beside the median of what each probe found as its fastest."""
+    beside the median pass of whichever way of reading has the highest."""
     kinds = [key for key in PROBES if key.startswith("read_") and "payloads" not in key]
-    found = [[probe[key] for key in kinds if probe.get(key)] for probe in entry["probes"]]
-    reads = [max(rates) for rates in found if rates]
-    side = entry["blyan"]
-    rates = (max(values(side, "best_decode_tokens_per_s"), default=None), median(values(side, "decode_tokens_per_s")))
-    fastest, middle = (decode_gb_per_s(side, rate) for rate in rates)
-    if not (reads and fastest and middle):
-        return []
-    return [
-        f"the fastest token {number(fastest)} GB/s, {fastest / max(reads):.2f} of it; the median {number(middle)}, "
-        f"{middle / median(reads):.2f} of the median of each probe's fastest"
-    ]
+    of_all = lambda keys: [found for key in keys if (found := [p[key] for p in entry["probes"] if p.get(key)])]
+    reads, passes = of_all(kinds), of_all(key.replace("read_", "median_") for key in kinds)
+    side, lines = entry["blyan"], []
+    token = decode_gb_per_s(side, max(values(side, "best_decode_tokens_per_s"), default=None))
+    if reads and token:
+        lines.append(f"the fastest token {number(token)} GB/s, {token / max(map(max, reads)):.2f} of it")
+    token = decode_gb_per_s(side, median(values(side, "decode_tokens_per_s")))
+    if passes and token:
+        part = token / max(map(median, passes))
+        lines.append(f"the median token {number(token)}, {part:.2f} of the median pass of the fastest way to read")
+    return lines
 
 
 def best(entry: dict, key: str) -> float | None:
@@ -251,15 +251,13 @@ def targets(results: dict, model: str, placed: bool) -> list[str]:
             else:
                 compare(r, entry(case, dtype, "llama.cpp"), metric, wanted, f"{dtype}: ")
     r = row("FP8 decode", "≥ 0.9 of INT8's bytes/s")
-    fp8 = entry("short", "fp8")
-    if fp8 and short:
-        here, there = (places(found["blyan"], "decode_tokens_per_s") for found in (fp8, short))
-        for where in (None, "near", "apart"):
-            a, b = (decode_gb_per_s(f["blyan"], median(p.get(where, []))) for f, p in ((fp8, here), (short, there)))
+    if fp8 := entry("short", "fp8", "blyan"):
+        for where, mine, theirs in both(fp8, "decode_tokens_per_s"):
+            a, b = (decode_gb_per_s(fp8[side], median(rates)) for side, rates in (("blyan", mine), ("theirs", theirs)))
             if a and b:
                 share(r, a / b, 0.9, f"INT8's {number(b)} GB/s ({number(a)} GB/s)", f"{where}, " if where else "")
-        if "error" in fp8["blyan"]:
-            r.found.append(fp8["blyan"]["error"])
+        named = (("FP8", fp8["blyan"]), ("INT8", fp8["theirs"]))
+        r.found += [f"{dtype}: {found['error']}" for dtype, found in named if "error" in found]
     r = row("INT4 decode", "≥ 1.2× llama.cpp Q4_0")
     decoding(r, entry("short", "int4", "llama.cpp"), 1.2)
     r = row("open to first token, 16-token prompt, warm", "≤ 1.2× llama.cpp's verified, ≤ 1.0× without")

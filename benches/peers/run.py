@@ -227,6 +227,7 @@ class Bench:
             "llama.cpp": [self.python, HERE / "llama_peer.py"],
             "torch": [self.python, HERE / "torch_peer.py"],
             "candle": [self.bin / "candle-peer"],
+            "blyan": [self.bin / "blyan-peer"],
         }[pair.peer]
         return [*program, *case.arguments(source), "--threads", self.options.threads, *variant]
 
@@ -297,7 +298,8 @@ class Bench:
                         sides[side]["rounds"].append(result)
                 except Failure as failure:
                     sides[side]["error"] = str(failure)
-                    say(f"  {'blyan' if side == 'blyan' else pair.peer}: {failure}")
+                    who = f"blyan {pair.dtype}" if side == "blyan" else f"{pair.peer} {pair.peer_type}"
+                    say(f"  {who}: {failure}")
             if all("error" in side for side in sides.values()):
                 break
             if number == rounds - 1 or not case.discards_first:
@@ -334,7 +336,9 @@ class Bench:
         except Failure as failure:
             chain = failure
         try:
-            if pair.peer == "torch":
+            if pair.peer == "blyan":
+                source = self.chain(model, pair.peer_type)
+            elif pair.peer == "torch":
                 source = self.config(model)
             elif pair.peer:
                 source = self.gguf(model, pair.peer_type)
@@ -364,8 +368,8 @@ class Bench:
                         continue
                     # What the next pair of the model measures too stays.
                     following = pairs[number + 1 : number + 2]
-                    keep = [self.data / f"{model.name}-{after.dtype}" for after in following]
-                    keep += [self.data / f"{model.name}-{after.peer_type}.gguf" for after in following if after.peer]
+                    names = [name for after in following for name in (after.dtype, after.source_name)]
+                    keep = [self.data / f"{model.name}-{name}" for name in names]
                     self.measure_pair(model, pair, wanted, keep)
             finally:
                 self.clean([])
