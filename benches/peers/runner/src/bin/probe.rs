@@ -3,11 +3,13 @@
 //! ```text
 //! probe FOLDER [--threads N] [--mib N] [--payloads CHAIN]
 //! probe --cores                            how far its cores are from each other, and nothing else
+//! probe --payloads CHAIN --turns N [--dtype NAME] [--threads N]
+//!                                          ways to read the chain's payloads and products of them, N turns each
 //! ```
 //!
 //! In FOLDER a file is written, mapped and removed. The payloads of CHAIN are mapped and read as they are, one after the
 //! other, if they are as many bytes: many GiB may be read slower than one GiB again and again. Each figure is the best of a
-//! few passes; GB are 10^9 bytes. What the CPU or the kernel does not have is null.
+//! few passes, of reads their median as well; GB are 10^9 bytes. What the CPU or the kernel does not have is null.
 
 #![expect(unsafe_code, reason = "the limits are those of single instructions and of maps with advice")]
 
@@ -20,15 +22,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use blyan_core::kernels::{GroupQuantized, Input, Isa, KernelError, MatMut, Normals, Quantized, Weights};
+use blyan_core::{DType, import};
 use lexopt::prelude::*;
-use peers_runner::cores_ns;
+use peers_runner::{cores_ns, median};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const HUGE_PAGE_BYTES: usize = 2 << 20;
-const PASSES: usize = 4;
+const PASSES: usize = 5;
 
 /// Bytes that are read at once.
 const TURN_BYTES: usize = 512;
@@ -80,9 +84,10 @@ impl How {
     }
 }
 
-/// Best of a few passes over all parts, in GB/s. A thread that has read a part takes the next one.
-fn read(parts: &[&[u8]], threads: usize, how: How) -> f64 {
-    let mut best = f64::INFINITY;
+/// The best and the median of a few passes over all parts, in GB/s. A thread that has read a part takes the next one.
+fn read(parts: &[&[u8]], threads: usize, how: How) -> (f64, f64) {
+    let bytes: usize = parts.iter().map(|part| part.len()).sum();
+    let mut rates = Vec::with_capacity(PASSES);
     for _ in 0..PASSES {
         let next = AtomicUsize::new(0);
         let read = |_| {
@@ -92,9 +97,9 @@ fn read(parts: &[&[u8]], threads: usize, how: How) -> f64 {
         };
         let begun = Instant::now();
         (0..threads).into_par_iter().with_max_len(1).for_each(read);
-        best = best.min(begun.elapsed().as_secs_f64());
+        rates.push(bytes as f64 / begun.elapsed().as_secs_f64() / 1e9);
     }
-    parts.iter().map(|part| part.len()).sum::<usize>() as f64 / best / 1e9
+    (rates.iter().copied().fold(0.0, f64::max), median(rates))
 }
 
 /// Reads `bytes`, in whole turns, as fast as the widest loads go.
@@ -121,9 +126,7 @@ mod x86_64 {
     use std::arch::asm;
     use std::arch::x86_64::*;
 
-    use blyan_core::kernels::Isa;
-
-    use super::{How, RUNS_BYTES, TURN_BYTES};
+    use super::{How, Isa, RUNS_BYTES, TURN_BYTES};
 
     /// Runs `add` with each turn's bytes.
     #[inline(always)]
@@ -390,20 +393,26 @@ fn file_huge_kib() -> u64 {
 
 fn run() -> Outcome<Value> {
     let (mut folder, mut threads, mut mib) = (None, std::thread::available_parallelism()?.get(), 1024);
-    let mut payloads = None;
+    let (mut payloads, mut rounds, mut dtype) = (None, None, DType::I8);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("threads") => threads = parser.value()?.parse()?,
             Long("cores") => return Ok(json!({ "cores_ns": cores_ns() })),
             Long("mib") => mib = parser.value()?.parse()?,
+            Long("turns") => rounds = Some(parser.value()?.parse()?),
+            Long("dtype") => dtype = import::dtype_of_option(&parser.value()?.string()?)?,
             Long("payloads") => payloads = Some(PathBuf::from(parser.value()?).join("payloads")),
             Value(value) if folder.is_none() => folder = Some(PathBuf::from(value)),
             _ => return Err(argument.unexpected().into()),
         }
     }
-    let folder = folder.ok_or("name a folder to write a file in")?;
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    if let Some(rounds) = rounds {
+        let maps = map_payloads(&payloads.ok_or("name a chain by --payloads")?)?;
+        return turns(&parts_of(&maps), rounds, dtype, threads, mib << 20);
+    }
+    let folder = folder.ok_or("name a folder to write a file in")?;
     let len = mib << 20;
     let mut result = json!({ "threads": threads, "read_mib": mib });
 
@@ -438,8 +447,7 @@ fn run() -> Outcome<Value> {
     }
     if let Some(payloads) = payloads {
         let maps = map_payloads(&payloads)?;
-        // Pieces, so that no thread reads a large one while the others have nothing left.
-        let parts: Vec<&[u8]> = maps.iter().flat_map(|map| map.bytes().chunks(4 * HUGE_PAGE_BYTES)).collect();
+        let parts = parts_of(&maps);
         // Of fewer bytes a cache would hold much of what the pass before has read.
         if parts.iter().map(|part| part.len()).sum::<usize>() >= len {
             // Those that are not in memory are read from the disk here.
@@ -478,6 +486,116 @@ fn map_payloads(folder: &Path) -> Outcome<Vec<Map>> {
     maps.filter_map(Outcome::transpose).collect()
 }
 
+/// Pieces, so that no thread reads a large one while the others have nothing left.
+fn parts_of(maps: &[Map]) -> Vec<&[u8]> {
+    maps.iter().flat_map(|map| map.bytes().chunks(4 * HUGE_PAGE_BYTES)).collect()
+}
+
+/// Parts of one turn: some 300 MB of a large model, so that a turn is short beside what a host's memory takes to change its
+/// speed, and long beside what it takes to begin.
+const PARTS_OF_TURN: usize = 48;
+
+/// Each way to read, and products of one token with rows of 2048 and of 1024 weights, take turns over the parts. Of each:
+/// the median rate, and the quarters of its ratios to the read in two runs beside it. The bytes are taken as rows of the
+/// dtype, whatever they are, so a product is as fast as in the model only of a chain of that dtype; scales, which for int4
+/// are an eighth more, are not counted.
+fn turns(parts: &[&[u8]], rounds: usize, dtype: DType, threads: usize, least_bytes: usize) -> Outcome<Value> {
+    if parts.iter().map(|part| part.len()).sum::<usize>() < least_bytes {
+        return Err("too few bytes of payloads in huge pages: a cache would hold them, see --mib".into());
+    }
+    let per_turn = PARTS_OF_TURN.min(parts.len());
+    parts.iter().for_each(|part| _ = black_box(sum(part, How::Plain)));
+    type Work<'a> = Box<dyn Fn(usize) -> Result<(), KernelError> + Sync + 'a>;
+    let mut ways: Vec<(String, Work<'_>)> = Vec::new();
+    for (name, how) in How::ALL.into_iter().rev() {
+        let work = move |at: usize| {
+            black_box(sum(parts[at], how));
+            Ok(())
+        };
+        ways.push((format!("read{name}"), Box::new(work)));
+    }
+    for cols in [2048, 1024] {
+        let products =
+            parts.iter().map(|part| Product::new(dtype, cols, part)).collect::<Result<Vec<_>, _>>()?;
+        ways.push((format!("product_{cols}"), Box::new(move |at| products[at].run())));
+    }
+    let mut rates = vec![vec![0.0; rounds]; ways.len()];
+    let mut first = 0;
+    for round in 0..rounds {
+        for turn in 0..ways.len() {
+            // Another one begins each round, so that none meets the same parts again and again.
+            let way = (round + turn) % ways.len();
+            let of_turn = first..first + per_turn;
+            let next = AtomicUsize::new(of_turn.start);
+            let run = |_| -> Result<(), KernelError> {
+                loop {
+                    match next.fetch_add(1, Ordering::Relaxed) {
+                        at if at < of_turn.end => ways[way].1(at % parts.len())?,
+                        _ => return Ok(()),
+                    }
+                }
+            };
+            let begun = Instant::now();
+            (0..threads).into_par_iter().with_max_len(1).try_for_each(run)?;
+            let seconds = begun.elapsed().as_secs_f64();
+            let bytes: usize = of_turn.clone().map(|at| parts[at % parts.len()].len()).sum();
+            rates[way][round] = bytes as f64 / seconds / 1e9;
+            first = of_turn.end % parts.len();
+        }
+    }
+    let mut result = json!({ "threads": threads, "dtype": dtype.to_string() });
+    for ((name, _), of_way) in ways.iter().zip(&rates) {
+        let mut ratios: Vec<f64> = of_way.iter().zip(&rates[0]).map(|(rate, read)| rate / read).collect();
+        ratios.sort_by(f64::total_cmp);
+        let quarters: Vec<f64> =
+            [1, 2, 3].iter().filter_map(|q| ratios.get(q * ratios.len() / 4).copied()).collect();
+        result[name] = json!({ "gb_per_s": median(of_way.clone()), "of_two_runs": quarters });
+    }
+    Ok(result)
+}
+
+/// One token and the rows that a part is taken as.
+struct Product<'a> {
+    isa: Isa,
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    weights: &'a [u8],
+    scale: Option<Vec<u8>>,
+    normals: Normals,
+    token: Vec<f32>,
+    quantized: Quantized,
+    groups: GroupQuantized,
+}
+
+impl<'a> Product<'a> {
+    fn new(dtype: DType, cols: usize, part: &'a [u8]) -> Result<Self, KernelError> {
+        let isa = Isa::for_rows();
+        let rows = part.len() / dtype.bytes_of(cols);
+        let weights = &part[..rows * dtype.bytes_of(cols)];
+        // Ones, or as good as that.
+        let scale_bytes = if dtype == DType::I4 { rows * cols / 16 } else { 4 * rows };
+        let scale = dtype.is_quantized().then(|| vec![0x3f; scale_bytes]);
+        let normals = isa.normals(&Weights::new(dtype, rows, cols, weights, scale.as_deref())?);
+        let token: Vec<f32> = (0..cols).map(|col| (col as f32 * 0.37).sin()).collect();
+        let (mut quantized, mut groups) = (Quantized::default(), GroupQuantized::default());
+        quantized.rows_for(&token, cols)?.for_each(|row| isa.quantize_row(row));
+        groups.rows_for(&token, cols)?.for_each(|row| isa.quantize_row_by_group(row));
+        Ok(Self { isa, dtype, rows, cols, weights, scale, normals, token, quantized, groups })
+    }
+
+    fn run(&self) -> Result<(), KernelError> {
+        let weights = Weights::new(self.dtype, self.rows, self.cols, self.weights, self.scale.as_deref())?
+            .with_normals(&self.normals)?;
+        let input = Input::new(&self.token, self.cols)?;
+        let input = input.with_quantized(&self.quantized)?.with_groups(&self.groups)?;
+        let mut out = vec![0.0; self.rows];
+        self.isa.matmul(&weights, 0..self.rows, &input, MatMut::from_slice(&mut out, 1, self.rows)?)?;
+        black_box(&out);
+        Ok(())
+    }
+}
+
 /// In each way, and how far the cores were before and after; null where there is no such map.
 fn read_map(name: &str, map: Option<&Map>, threads: usize, result: &mut Value) {
     let bytes = map.map_or(&[][..], Map::bytes);
@@ -489,7 +607,9 @@ fn read_map(name: &str, map: Option<&Map>, threads: usize, result: &mut Value) {
 fn read_parts(name: &str, parts: Option<&[&[u8]]>, threads: usize, result: &mut Value) {
     for (suffix, how) in How::ALL {
         let before = cores_ns();
-        result[format!("read_{name}{suffix}")] = json!(parts.map(|parts| read(parts, threads, how)));
+        let found = parts.map(|parts| read(parts, threads, how));
+        result[format!("read_{name}{suffix}")] = json!(found.map(|(best, _)| best));
+        result[format!("median_{name}{suffix}")] = json!(found.map(|(_, median)| median));
         result[format!("cores_{name}{suffix}")] = json!([before, cores_ns()]);
     }
 }
