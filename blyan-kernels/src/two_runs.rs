@@ -6,9 +6,9 @@ const RUNS_BYTES: usize = 384 << 10;
 /// Rows that two runs share are a multiple of this, so that no tile of four lies across two parts.
 const ROWS_OF_RUNS: usize = 8;
 
-/// The order of two runs, see [`Simd::reads_two_runs`](super::simd::Simd::reads_two_runs). Rows are taken in parts, and of a part one of the first run, one of
-/// the second, and so on. The first run has two or three rows more than the second, which come last: so runs of rows that are
-/// half a page, or a quarter, do not come to the end of a page at the same time.
+/// The order of two runs, see [`Simd::reads_two_runs`](super::simd::Simd::reads_two_runs). Rows are taken in parts, and of a
+/// part one of the first run, one of the second, and so on. The first run has two or three rows more than the second, which
+/// come last: so runs of rows that are half a page, or a quarter, do not come to the end of a page at the same time.
 pub(super) struct TwoRuns {
     /// The part's first row, which is its first place, too.
     pub(super) start: usize,
