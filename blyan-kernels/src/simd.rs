@@ -1,12 +1,12 @@
 //! Owns [`Simd`], what an instruction set has to offer, and what is built from it once for all of
 //! them: elements, partial rows, tiles, `exp`.
 //!
-//! An algorithm is written once, generic over `Simd`, and always inlined: it becomes machine code in
-//! the one `#[target_feature]` function of each instruction set, `run` in x86_64/. (The pattern of
-//! the memchr and pulp crates.) Hot loops avoid closures, which would not inherit those features.
+//! An algorithm is written once, generic over `Simd`, and always inlined: it becomes machine code in a `#[target_feature]`
+//! function of each instruction set, `run` in x86_64/, one for each size of tile. (The pattern of the memchr and pulp crates.) Hot loops avoid closures, which would not inherit those features.
 
 use std::ops::Range;
 
+use super::isa::Kernel;
 use super::math::exp_f32::{LN_2_HIGH, LN_2_LOW, LOG2_E, POLYNOMIAL, RANGE};
 use super::rows::CACHE_LINE_BYTES;
 use super::scalar::{LANES, canonical_nan};
@@ -145,6 +145,10 @@ pub(super) trait Simd: Copy {
         false
     }
 
+    /// Runs a part of an algorithm, as a function of its own that is compiled for this set's features. Of one that holds every size
+    /// of tile, compilers make slower code, and in much more time.
+    fn run<P: Part<Self>>(self, part: P);
+
     /// Covers a grid with the tiles that this set's registers hold, see [`cover!`].
     fn cover(self, grid: &mut impl Grid<Self>);
     /// The same where a row's operands take many steps to make.
@@ -233,9 +237,9 @@ macro_rules! cover {
             let mut col = 0;
             while col < cols {
                 match cols - col {
-                    1 => simd::tiles::<Self, _, $alone, 1>($s, $grid, first..end, col),
-                    $($cols => simd::tiles::<Self, _, $rows, $cols>($s, $grid, first..end, col),)*
-                    _ => simd::tiles::<Self, _, $rows, $most>($s, $grid, first..end, col),
+                    1 => $s.run(simd::Tiles::<_, $alone, 1> { grid: $grid, rows: first..end, col }),
+                    $($cols => $s.run(simd::Tiles::<_, $rows, $cols> { grid: $grid, rows: first..end, col }),)*
+                    _ => $s.run(simd::Tiles::<_, $rows, $most> { grid: $grid, rows: first..end, col }),
                 }
                 col += $most;
             }
@@ -277,19 +281,35 @@ pub(super) fn prefetch_all(prefetch: impl Fn(*const u8), at: *const u8, bytes: u
     }
 }
 
-/// Computes some rows of C columns in tiles of R rows.
-#[inline(always)]
-pub(super) fn tiles<S: Simd, G: Grid<S>, const R: usize, const C: usize>(
-    s: S,
-    grid: &mut G,
-    rows: Range<usize>,
-    col: usize,
-) {
-    let columns = grid.columns::<C>(col);
-    let mut row = rows.start;
-    while row < rows.end {
-        grid.tile::<R, C>(s, row, col, &columns);
-        row += R;
+/// A part of an algorithm that is a function of its own, see [`Simd::run`].
+pub(super) trait Part<S: Simd> {
+    /// Must be `#[inline(always)]`, see [`Simd`].
+    fn inlined(self, s: S);
+}
+
+impl<S: Simd, K: Kernel> Part<S> for K {
+    #[inline(always)]
+    fn inlined(self, s: S) {
+        self.simd(s);
+    }
+}
+
+/// Some rows of C columns, in tiles of R rows.
+pub(super) struct Tiles<'g, G, const R: usize, const C: usize> {
+    pub(super) grid: &'g mut G,
+    pub(super) rows: Range<usize>,
+    pub(super) col: usize,
+}
+
+impl<S: Simd, G: Grid<S>, const R: usize, const C: usize> Part<S> for Tiles<'_, G, R, C> {
+    #[inline(always)]
+    fn inlined(self, s: S) {
+        let columns = self.grid.columns::<C>(self.col);
+        let mut row = self.rows.start;
+        while row < self.rows.end {
+            self.grid.tile::<R, C>(s, row, self.col, &columns);
+            row += R;
+        }
     }
 }
 

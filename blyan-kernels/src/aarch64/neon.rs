@@ -3,21 +3,13 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use crate::isa::Kernel;
 use crate::scalar::LANES;
-use crate::simd::{self, Grid, Simd};
+use crate::simd::{self, Grid, Part, Simd};
 
 /// NEON, which every aarch64 CPU has and Rust compiles for: a token like those of x86-64, without a
 /// question to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Neon;
-
-impl Neon {
-    /// Runs a kernel.
-    pub(in super::super) fn run<K: Kernel>(self, kernel: K) {
-        kernel.simd(self);
-    }
-}
 
 /// Calls intrinsics.
 macro_rules! intrinsics {
@@ -395,6 +387,11 @@ impl Simd for Neon {
     fn prefetch(self, at: *const u8) {
         // SAFETY: a hint that reads nothing.
         unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) at, options(readonly, nostack, preserves_flags)) }
+    }
+
+    #[inline(never)]
+    fn run<P: Part<Self>>(self, part: P) {
+        part.inlined(self);
     }
 
     #[inline(always)]

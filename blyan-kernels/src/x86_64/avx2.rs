@@ -2,9 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use crate::isa::Kernel;
 use crate::scalar::LANES;
-use crate::simd::{self, Grid, Simd};
+use crate::simd::{self, Grid, Part, Simd};
 
 /// Proof that the CPU has AVX2, FMA and F16C, as x86-64-v3 does (2013).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,16 +23,6 @@ impl Avx2 {
     #[cfg(test)]
     pub(in super::super) fn as_on(self, intel: bool) -> Self {
         Self { intel }
-    }
-
-    /// Compiles a kernel for these features and runs it.
-    pub(in super::super) fn run<K: Kernel>(self, kernel: K) {
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn compiled<K: Kernel>(simd: Avx2, kernel: K) {
-            kernel.simd(simd);
-        }
-        // SAFETY: `self` was made by `detect`, so the CPU has every feature that is enabled here.
-        unsafe { compiled(self, kernel) }
     }
 }
 
@@ -420,6 +409,17 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn reads_two_runs(self) -> bool {
         self.intel
+    }
+
+    #[inline(always)]
+    fn run<P: Part<Self>>(self, part: P) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled<P: Part<Avx2>>(simd: Avx2, part: P) {
+            part.inlined(simd);
+        }
+        // SAFETY: `self` was made by `detect`, so the CPU has every feature that is enabled here.
+        unsafe { compiled(self, part) }
     }
 
     #[inline(always)]

@@ -4,9 +4,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::avx2::{largest_8, sum_8};
-use crate::isa::Kernel;
 use crate::scalar::LANES;
-use crate::simd::{self, Grid, Simd};
+use crate::simd::{self, Grid, Part, Simd};
 
 /// Proof that the CPU has AVX-512 F, BW, VL, DQ, VNNI, VBMI and GFNI, as servers have had since 2021.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +26,6 @@ impl Avx512 {
     #[cfg(test)]
     pub(in super::super) fn as_on(self, intel: bool) -> Self {
         Self { intel }
-    }
-
-    /// Compiles a kernel for these features and runs it.
-    pub(in super::super) fn run<K: Kernel>(self, kernel: K) {
-        #[target_feature(
-            enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni,avx2,fma,f16c"
-        )]
-        fn compiled<K: Kernel>(simd: Avx512, kernel: K) {
-            kernel.simd(simd);
-        }
-        // SAFETY: `self` was made by `detect`, so the CPU has every feature that is enabled here.
-        unsafe { compiled(self, kernel) }
     }
 }
 
@@ -438,6 +425,19 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn reads_two_runs(self) -> bool {
         self.intel
+    }
+
+    #[inline(always)]
+    fn run<P: Part<Self>>(self, part: P) {
+        #[inline(never)]
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni,avx2,fma,f16c"
+        )]
+        fn compiled<P: Part<Avx512>>(simd: Avx512, part: P) {
+            part.inlined(simd);
+        }
+        // SAFETY: `self` was made by `detect`, so the CPU has every feature that is enabled here.
+        unsafe { compiled(self, part) }
     }
 
     #[inline(always)]
