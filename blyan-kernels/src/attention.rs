@@ -405,7 +405,7 @@ impl<E: Element> WeightedValues<'_, '_, '_, E> {
             let row = &values[j * chunks..][..chunks];
             if asks {
                 let at = row.as_ptr().wrapping_add(chunk).cast();
-                simd::prefetch_all(|line| simd::prefetch_twice(s, line), at, R * size_of::<E::Bytes>());
+                simd::prefetch_twice(s, at, R * size_of::<E::Bytes>());
             }
             let mut value = [s.splat(0.0); R];
             unroll!(r < R, {

@@ -64,6 +64,11 @@ pub(super) trait Dot<S: Simd> {
     /// What a step's sum starts at: `acc`, unless steps have sums of their own.
     fn begin(s: S, acc: Self::Acc) -> Self::Sum;
     fn add(s: S, sum: Self::Sum, wide: Self::Wide, values: Self::Loaded) -> Self::Sum;
+    /// The same of a part that is not in registers.
+    #[inline(always)]
+    fn add_from(s: S, sum: Self::Sum, wide: Self::Wide, values: &Self::Values, part: usize) -> Self::Sum {
+        Self::add(s, sum, wide, Self::load(s, values, part))
+    }
     fn spread(s: S, scale: &Self::Scale) -> Self::Spread;
     /// The running sums after a step with those values.
     fn end(s: S, acc: Self::Acc, sum: Self::Sum, scale: Self::Spread, values: &Self::Values) -> Self::Acc;
@@ -146,6 +151,14 @@ impl<S: Simd, E: Element> Dot<S> for FloatDot<E> {
     #[inline(always)]
     fn add(s: S, acc: S::Floats, wide: S::Floats, values: S::Floats) -> S::Floats {
         s.fma(wide, values, acc)
+    }
+    #[inline(always)]
+    fn add_from(s: S, acc: S::Floats, wide: S::Floats, values: &[f32; 4 * LANES], part: usize) -> S::Floats {
+        if size_of::<E::Bytes>() > LANES {
+            // Too few instructions for one less to show, where values that two rows read each lie across two cache lines.
+            return Self::add(s, acc, wide, <Self as Dot<S>>::load(s, values, part));
+        }
+        s.fma_from(wide, values, part, acc)
     }
     #[inline(always)]
     fn flush(s: S, totals: &mut [f32; 4], acc: [S::Floats; 4]) {

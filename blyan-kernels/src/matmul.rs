@@ -25,14 +25,14 @@ struct Matmul<'a, 'o> {
 }
 
 impl<'a> Matmul<'a, '_> {
-    /// R rows from a place on. `part`: rows that two runs share, where they are read in two runs.
+    /// R rows from a place on, in the order of two runs or one after the other.
     #[inline(always)]
-    fn rows_of_tile<const R: usize>(&self, place: usize, part: Option<usize>) -> Tile<'a, R> {
+    fn rows_of_tile<const R: usize>(&self, place: usize, runs: Option<&mut TwoRuns>) -> Tile<'a, R> {
         let len = R.min(self.rows.len() - place);
         let first = self.rows.start + place;
-        let two_runs = part.is_some();
+        let two_runs = runs.is_some();
         let mut tile = Tile { len, two_runs, index: [first; R], bytes: [&[]; R], scales: [1.0; R] };
-        let Some(part) = part else {
+        let Some(runs) = runs else {
             unroll!(r < R, {
                 tile.index[r] = first + r.min(len - 1);
             });
@@ -40,11 +40,9 @@ impl<'a> Matmul<'a, '_> {
             tile.scales = self.weights.tile_scales(first, len);
             return tile;
         };
-        let runs = TwoRuns::at(place, self.rows.len(), part);
-        let in_part = place - runs.start;
-        if R.is_multiple_of(2) && in_part.is_multiple_of(2) && in_part + R <= 2 * runs.second_len {
-            // As many of each run, which are neighbours in it.
-            let (a, b) = (self.rows.start + runs.row(in_part), self.rows.start + runs.row(in_part + 1));
+        if let Some((a, b)) = runs.side_by_side(place, R) {
+            // Neighbours in each run.
+            let (a, b) = (self.rows.start + a, self.rows.start + b);
             let (bytes_a, bytes_b) = (self.weights.tile::<R>(a, R / 2), self.weights.tile::<R>(b, R / 2));
             let scales_a = self.weights.tile_scales::<R>(a, R / 2);
             let scales_b = self.weights.tile_scales::<R>(b, R / 2);
@@ -56,9 +54,7 @@ impl<'a> Matmul<'a, '_> {
             });
         } else {
             unroll!(r < R, {
-                let place = place + r.min(len - 1);
-                let runs = TwoRuns::at(place, self.rows.len(), part);
-                let index = self.rows.start + runs.row(place - runs.start);
+                let index = self.rows.start + runs.row(place + r.min(len - 1));
                 tile.index[r] = index;
                 tile.bytes[r] = self.weights.row(index);
                 tile.scales[r] = self.weights.row_scale(index).unwrap_or(1.0);
@@ -187,8 +183,7 @@ impl AnyDot for GroupDot {
 /// The products of weight rows (the grid's rows) and tokens (its columns).
 struct Products<'a, 'o, D> {
     job: Matmul<'a, 'o>,
-    /// Rows that two runs share, where they are read so.
-    part: usize,
+    runs: TwoRuns,
     beside: [Beside; 2],
     dot: PhantomData<D>,
 }
@@ -203,11 +198,11 @@ struct Beside {
 impl<'a, 'o, D> Products<'a, 'o, D> {
     fn new(job: Matmul<'a, 'o>) -> Self {
         let weights = job.weights;
-        let part = TwoRuns::rows_of_part(weights.row_bytes());
+        let runs = TwoRuns::new(job.rows.len(), weights.row_bytes());
         let beside = weights
             .beside()
             .map(|bytes| Beside { start: bytes.as_ptr(), row_bytes: bytes.len() / weights.rows().max(1) });
-        Self { job, part, beside, dot: PhantomData }
+        Self { job, runs, beside, dot: PhantomData }
     }
 }
 
@@ -293,15 +288,15 @@ impl<'a, S: Simd, D: Dot<S>> Grid<S> for Products<'a, '_, D> {
         // Whatever R is: all tiles of a product take the rows in one order, so that those of its last tokens find in a cache
         // what those of the first have read.
         let two_runs = s.reads_two_runs() && job.input.tokens() <= MOST_TOKENS_OF_RUNS;
-        let tile = job.rows_of_tile::<R>(row, two_runs.then_some(self.part));
+        let tile = job.rows_of_tile::<R>(row, two_runs.then_some(&mut self.runs));
         const { assert!(PLACES_AT_ONCE.is_multiple_of(R)) };
         if two_runs && col == 0 && row.is_multiple_of(PLACES_AT_ONCE) {
             // Neighbouring places are of one run each.
+            let mut runs = self.runs;
             unroll!(run < 2, {
                 let place = row + PLACES_AHEAD + run;
                 if place < job.rows.len() {
-                    let runs = TwoRuns::at(place, job.rows.len(), self.part);
-                    let index = job.rows.start + runs.row(place - runs.start);
+                    let index = job.rows.start + runs.row(place);
                     for Beside { start, row_bytes } in self.beside {
                         let at = start.wrapping_add(index * row_bytes);
                         simd::prefetch_all(|line| s.prefetch(line), at, PLACES_AT_ONCE / 2 * row_bytes);
@@ -482,85 +477,131 @@ fn sum_steps<S: Simd, D: Dot<S>, const R: usize, const C: usize, const AT_ONCE: 
     block: Range<usize>,
     ask: Ask,
 ) -> [[D::Acc; C]; R] {
-    // So a run of steps begins a stretch.
+    // So a block begins with a stretch, and a run of steps is one.
     const { assert!(!D::NORMALS || D::BLOCK == usize::MAX, "blocks may begin within a stretch") };
-    // All have as many steps; said here, the loops need no further check.
-    let steps = block.len();
-    let (mut w, mut g, mut x) = ([&weights[0][..0]; R], [&scales[0][..0]; R], [&values[0][..0]; C]);
+    // All have as many steps; said here, the loops need no further check, nor more than one place to count.
+    let (runs, rest) = (block.len() / AT_ONCE, block.len() % AT_ONCE);
+    let mut w: Runs<'_, D::Weights, R, AT_ONCE> = ([&[]; R], [&[]; R]);
+    let mut g: Runs<'_, D::Scale, R, AT_ONCE> = ([&[]; R], [&[]; R]);
+    let mut x: Runs<'_, D::Values, C, AT_ONCE> = ([&[]; C], [&[]; C]);
     unroll!(r < R, {
-        w[r] = &weights[r][block.clone()][..steps];
-        g[r] = &scales[r][block.clone()][..steps];
+        (w.0[r], w.1[r]) = runs_of(&weights[r][block.clone()], runs, rest);
+        (g.0[r], g.1[r]) = runs_of(&scales[r][block.clone()], runs, rest);
     });
-    unroll!(c < 4 or C, { x[c] = &values[c][block.clone()][..steps]; });
-    let start = block.start;
+    unroll!(c < 4 or C, { (x.0[c], x.1[c]) = runs_of(&values[c][block.clone()], runs, rest); });
     let mut acc = [[D::zero(s); C]; R];
-    let mut first = 0;
-    while steps - first >= AT_ONCE {
-        prefetch(s, ask, weights, start + first..start + first + AT_ONCE);
-        let (mut w_now, mut g_now, mut x_now) =
-            ([&w[0][..AT_ONCE]; R], [&g[0][..AT_ONCE]; R], [&x[0][..AT_ONCE]; C]);
-        unroll!(r < R, {
-            w_now[r] = &w[r][first..][..AT_ONCE];
-            g_now[r] = &g[r][first..][..AT_ONCE];
-        });
-        unroll!(c < 4 or C, { x_now[c] = &x[c][first..][..AT_ONCE]; });
-        let rows = (&w_now, &g_now);
-        if D::NORMALS && AT_ONCE * D::STEP == STRETCH && are_normal(normals, (start + first) / AT_ONCE) {
-            for step in 0..AT_ONCE {
-                acc = add_step::<S, D, R, C, true>(s, rows, &x_now, step, acc);
-            }
-        } else {
-            for step in 0..AT_ONCE {
-                acc = add_step::<S, D, R, C, false>(s, rows, &x_now, step, acc);
-            }
+    let rows = (&w.0, &g.0);
+    if D::NORMALS && AT_ONCE * D::STEP == STRETCH {
+        let mut run = 0;
+        while run < runs {
+            let (normal, end) = alike(normals, run, runs);
+            acc = if normal {
+                sum_runs::<S, D, R, C, AT_ONCE, true>(s, rows, &x.0, run..end, block.start, ask, acc)
+            } else {
+                sum_runs::<S, D, R, C, AT_ONCE, false>(s, rows, &x.0, run..end, block.start, ask, acc)
+            };
+            run = end;
         }
-        first += AT_ONCE;
+    } else {
+        acc = sum_runs::<S, D, R, C, AT_ONCE, false>(s, rows, &x.0, 0..runs, block.start, ask, acc);
     }
-    for step in first..steps {
+    for step in 0..rest {
         if let Ask::InRuns = ask {
             // Rows of I4 are often shorter than so many steps.
-            prefetch(s, ask, weights, start + step..start + step + 1);
+            let mut now = [&w.1[0][step..=step]; R];
+            unroll!(r < R, {
+                now[r] = &w.1[r][step..=step];
+            });
+            prefetch(s, ask, &now, block.start + runs * AT_ONCE + step);
         }
-        acc = add_step::<S, D, R, C, false>(s, (&w, &g), &x, step, acc);
+        acc = add_step::<S, D, R, C, false>(s, (&w.1, &g.1), &x.1, step, acc);
     }
     acc
 }
 
-/// Whether all rows are known to have normal numbers alone in a stretch.
+/// `acc` and the products of some runs of steps; `before` are the row's steps before the first of all runs.
+/// `NORMALS`: whether their weights are normal numbers alone.
 #[inline(always)]
-fn are_normal<const R: usize>(normals: &Slices<'_, u8, R>, stretch: usize) -> bool {
+fn sum_runs<S: Simd, D: Dot<S>, const R: usize, const C: usize, const AT_ONCE: usize, const NORMALS: bool>(
+    s: S,
+    (weights, scales): WithScales<'_, '_, [D::Weights; AT_ONCE], [D::Scale; AT_ONCE], R>,
+    values: &Slices<'_, [D::Values; AT_ONCE], C>,
+    runs: Range<usize>,
+    before: usize,
+    ask: Ask,
+    mut acc: [[D::Acc; C]; R],
+) -> [[D::Acc; C]; R] {
+    for run in runs {
+        let (mut w, mut g, mut x) =
+            ([&weights[0][run][..]; R], [&scales[0][run][..]; R], [&values[0][run][..]; C]);
+        unroll!(r < R, {
+            (w[r], g[r]) = (&weights[r][run], &scales[r][run]);
+        });
+        unroll!(c < 4 or C, { x[c] = &values[c][run]; });
+        prefetch(s, ask, &w, before + run * AT_ONCE);
+        for step in 0..AT_ONCE {
+            acc = add_step::<S, D, R, C, NORMALS>(s, (&w, &g), &x, step, acc);
+        }
+    }
+    acc
+}
+
+/// Weights of each row, and what scales their steps.
+type WithScales<'r, 'a, W, G, const R: usize> = (&'r Slices<'a, W, R>, &'r Slices<'a, G, R>);
+
+/// Slices as runs of so many steps, and what is left after them.
+type Runs<'a, T, const R: usize, const AT_ONCE: usize> = ([&'a [[T; AT_ONCE]]; R], Slices<'a, T, R>);
+
+/// So many runs of steps and what is left after them, which is all there is.
+#[inline(always)]
+fn runs_of<T, const AT_ONCE: usize>(steps: &[T], runs: usize, rest: usize) -> (&[[T; AT_ONCE]], &[T]) {
+    let (whole, left) = steps.as_chunks();
+    (&whole[..runs], &left[..rest])
+}
+
+/// Whether all rows are known to have normal numbers alone in a stretch, and up to where that is so of those that follow: to
+/// the end of a byte of the bits, at most.
+#[inline(always)]
+fn alike<const R: usize>(normals: &Slices<'_, u8, R>, stretch: usize, stretches: usize) -> (bool, usize) {
     let mut bits = u8::MAX;
     unroll!(r < R, {
         bits &= normals[r].get(stretch / 8).copied().unwrap_or(0);
     });
-    bits >> (stretch % 8) & 1 == 1
+    let (bits, left) = (bits >> (stretch % 8), 8 - stretch % 8);
+    let normal = bits & 1 == 1;
+    let alike = if normal { bits.trailing_ones() } else { bits.trailing_zeros() };
+    (normal, stretches.min(stretch + left.min(alike as usize)))
 }
 
-/// Asks for as many bytes as some steps of R rows read.
+/// Asks for as many bytes as some steps of R rows read, of which `first` is the first among the row's.
 #[inline(always)]
-fn prefetch<S: Simd, T, const R: usize>(s: S, ask: Ask, rows: &Slices<'_, T, R>, steps: Range<usize>) {
-    let (start, bytes) = (steps.start * size_of::<T>(), steps.len() * size_of::<T>());
-    let at = |row: &[T], offset: usize| row.as_ptr().cast::<u8>().wrapping_add(offset);
+fn prefetch<S: Simd, T, const R: usize>(s: S, ask: Ask, steps: &Slices<'_, T, R>, first: usize) {
+    let bytes = size_of_val(steps[0]);
+    let at = |row: &[T]| row.as_ptr().cast::<u8>();
     match ask {
         Ask::Nothing => {}
         // A step of R rows stands for as many bytes of a tile whose rows lie one after the other.
         Ask::Ahead(ahead) => {
-            simd::prefetch_all(|line| s.prefetch(line), at(rows[0], R * start + ahead), R * bytes)
+            let ahead = ahead + (R - 1) * first * size_of::<T>();
+            simd::prefetch_all(|line| s.prefetch(line), at(steps[0]).wrapping_add(ahead), R * bytes);
         }
         Ask::InRuns => {
             unroll!(r < R, {
-                simd::prefetch_all(|line| simd::prefetch_twice(s, line), at(rows[r], start), bytes);
+                simd::prefetch_twice(s, at(steps[r]), bytes);
             });
         }
     }
 }
+
+/// Rows to which a single token's activations are worth no instruction that loads them.
+const FEW_ROWS: usize = 2;
 
 /// `acc` and the products of one step.
 /// `NORMALS`: whether its weights are normal numbers alone.
 #[inline(always)]
 fn add_step<S: Simd, D: Dot<S>, const R: usize, const C: usize, const NORMALS: bool>(
     s: S,
-    (weights, scales): (&Slices<'_, D::Weights, R>, &Slices<'_, D::Scale, R>),
+    (weights, scales): WithScales<'_, '_, D::Weights, D::Scale, R>,
     values: &[&[D::Values]; C],
     step: usize,
     mut acc: [[D::Acc; C]; R],
@@ -580,8 +621,13 @@ fn add_step<S: Simd, D: Dot<S>, const R: usize, const C: usize, const NORMALS: b
             wide[r] = D::widen(s, prepared[r], part);
         });
         unroll!(c < 4 or C, {
-            let loaded = D::load(s, &values[c][step], part);
-            unroll!(r < R, { sums[r][c] = D::add(s, sums[r][c], wide[r], loaded); });
+            let values = &values[c][step];
+            if R <= FEW_ROWS && C == 1 {
+                unroll!(r < R, { sums[r][c] = D::add_from(s, sums[r][c], wide[r], values, part); });
+            } else {
+                let loaded = D::load(s, values, part);
+                unroll!(r < R, { sums[r][c] = D::add(s, sums[r][c], wide[r], loaded); });
+            }
         });
     });
     unroll!(r < R, {

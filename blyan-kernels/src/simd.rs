@@ -71,6 +71,11 @@ pub(super) trait Simd: Copy {
     fn div(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// a × b + c, rounded once.
     fn fma(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// The same, where b is `16 × part ..` of 64 floats, and loaded for this alone.
+    #[inline(always)]
+    fn fma_from(self, a: Self::Floats, b: &[f32; 4 * LANES], part: usize, c: Self::Floats) -> Self::Floats {
+        self.fma(a, self.load(&b.as_chunks().0[part]), c)
+    }
     fn neg(self, x: Self::Floats) -> Self::Floats;
     fn abs(self, x: Self::Floats) -> Self::Floats;
     fn round_ties_even(self, x: Self::Floats) -> Self::Floats;
@@ -131,10 +136,11 @@ pub(super) trait Simd: Copy {
     /// Asks for the cache line at an address, which need not be mapped.
     fn prefetch(self, at: *const u8);
 
-    /// The same for the first-level cache, where [`Simd::reads_two_runs`]: before any read that follows.
+    /// The same of so many lines [`NEAR_BYTES`] after an address, for the first-level cache, where [`Simd::reads_two_runs`]: before
+    /// any read that follows.
     #[inline(always)]
-    fn prefetch_first(self, at: *const u8) {
-        self.prefetch(at);
+    fn prefetch_near(self, at: *const u8, bytes: usize) {
+        prefetch_all(|line| self.prefetch(line), at.wrapping_add(NEAR_BYTES), bytes);
     }
 
     /// Whether a core reads two runs of memory side by side, each asked for ahead (see [`prefetch_twice`]), faster than one run,
@@ -260,16 +266,16 @@ pub(super) const fn common_multiple(a: usize, b: usize) -> usize {
 
 /// How far ahead [`prefetch_twice`] asks. With rows of 2048 bytes, on the Intel CPU of docs/benchmarks.md, 1.5 to 2.75 KiB and
 /// 6 to 10 KiB were equally fast.
-const NEAR_BYTES: usize = 2 << 10;
+pub(super) const NEAR_BYTES: usize = 2 << 10;
 const FAR_BYTES: usize = 6 << 10;
 
-/// Asks for what comes after a cache line that is about to be read, where [`Simd::reads_two_runs`]: memory for the
-/// second-level cache, and that one for the first. The first has few places for lines that are under way; if it asked
-/// memory, each would be taken for as long as memory takes.
+/// Asks for what comes after bytes that are about to be read, where [`Simd::reads_two_runs`]: memory for the second-level cache,
+/// and that one for the first. The first has few places for lines that are under way; if it asked memory, each would be taken
+/// for as long as memory takes.
 #[inline(always)]
-pub(super) fn prefetch_twice<S: Simd>(s: S, line: *const u8) {
-    s.prefetch_first(line.wrapping_add(NEAR_BYTES));
-    s.prefetch(line.wrapping_add(FAR_BYTES));
+pub(super) fn prefetch_twice<S: Simd>(s: S, at: *const u8, bytes: usize) {
+    s.prefetch_near(at, bytes);
+    prefetch_all(|line| s.prefetch(line), at.wrapping_add(FAR_BYTES), bytes);
 }
 
 /// Asks for the cache lines of so many bytes, of which none need be mapped, each by `prefetch`: a closure, but of one

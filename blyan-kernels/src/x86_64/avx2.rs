@@ -403,8 +403,8 @@ impl Simd for Avx2 {
         intrinsics!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
     }
     #[inline(always)]
-    fn prefetch_first(self, at: *const u8) {
-        super::prefetch_first(at);
+    fn prefetch_near(self, at: *const u8, bytes: usize) {
+        super::prefetch_near(at, bytes);
     }
     #[inline(always)]
     fn reads_two_runs(self) -> bool {

@@ -122,6 +122,28 @@ fn dpwssd(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
     sum
 }
 
+/// `_mm512_fmadd_ps` of part `PART` of 64 floats, which it reads itself: compilers load what two of them read into a register
+/// first. That is an instruction more, and how many more bytes of weights a core sees to come hangs on how few there are.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fma_from<const PART: usize>(a: __m512, b: &[f32; 4 * LANES], c: __m512) -> __m512 {
+    const { assert!(PART < 4) };
+    let mut sum = c;
+    // SAFETY: it reads registers and 64 bytes within an array, and writes a register, of a set that the features of this
+    // function include.
+    unsafe {
+        asm!(
+            "vfmadd231ps {sum}, {a}, [{b} + {offset}]",
+            sum = inout(zmm_reg) sum,
+            a = in(zmm_reg) a,
+            b = in(reg) b.as_ptr(),
+            offset = const PART * size_of::<__m512>(),
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
 impl Simd for Avx512 {
     type Floats = __m512;
     type Mask = __mmask16;
@@ -243,6 +265,17 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         intrinsics!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn fma_from(self, a: __m512, b: &[f32; 4 * LANES], part: usize, c: __m512) -> __m512 {
+        intrinsics! {
+            match part {
+                0 => fma_from::<0>(a, b, c),
+                1 => fma_from::<1>(a, b, c),
+                2 => fma_from::<2>(a, b, c),
+                _ => fma_from::<3>(a, b, c),
+            }
+        }
     }
     #[inline(always)]
     fn neg(self, x: __m512) -> __m512 {
@@ -419,8 +452,8 @@ impl Simd for Avx512 {
         intrinsics!(_mm_prefetch::<_MM_HINT_T1>(at.cast()));
     }
     #[inline(always)]
-    fn prefetch_first(self, at: *const u8) {
-        super::prefetch_first(at);
+    fn prefetch_near(self, at: *const u8, bytes: usize) {
+        super::prefetch_near(at, bytes);
     }
     #[inline(always)]
     fn reads_two_runs(self) -> bool {

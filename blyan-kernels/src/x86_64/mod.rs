@@ -2,7 +2,11 @@
 
 #![expect(unsafe_code, reason = "intrinsics, and functions compiled for more features than the crate")]
 
+use std::arch::asm;
 use std::sync::LazyLock;
+
+use super::rows::CACHE_LINE_BYTES;
+use super::simd::NEAR_BYTES;
 
 /// Returns the first feature that the CPU lacks as the function's error.
 macro_rules! require_features {
@@ -13,13 +17,32 @@ macro_rules! require_features {
     };
 }
 
-/// Asks for a cache line for the first-level cache. Not an intrinsic, which the compiler moves behind reads that follow: of
-/// a core's few requests under way, those for what is needed last should not be made last.
+/// Asks for the cache lines of so many bytes [`NEAR_BYTES`] after an address for the first-level cache. Not an intrinsic, which
+/// the compiler moves behind reads that follow: of a core's few requests under way, those for what is needed last should not be
+/// made last.
 #[inline(always)]
-fn prefetch_first(at: *const u8) {
-    // SAFETY: a hint that neither reads nor writes. That the compiler does not know it, for want of `nomem` and `readonly`,
-    // keeps it in its place.
-    unsafe { std::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags)) }
+fn prefetch_near(at: *const u8, bytes: usize) {
+    for start in (0..bytes).step_by(4 * CACHE_LINE_BYTES) {
+        let (at, left) = (at.wrapping_add(start), bytes - start);
+        // Lines whose distance is part of the instruction.
+        macro_rules! ask {
+            ($($line:literal)*) => {
+                $(if $line * CACHE_LINE_BYTES < left {
+                    // SAFETY: a hint that neither reads nor writes. That the compiler does not know it, for want of `nomem`
+                    // and `readonly`, keeps it in its place.
+                    unsafe {
+                        asm!(
+                            "prefetcht0 [{} + {}]",
+                            in(reg) at,
+                            const NEAR_BYTES + $line * CACHE_LINE_BYTES,
+                            options(nostack, preserves_flags),
+                        );
+                    }
+                })*
+            };
+        }
+        ask!(0 1 2 3);
+    }
 }
 
 /// Whether the CPU is Intel's, see [`Simd::reads_two_runs`](super::simd::Simd::reads_two_runs).
