@@ -2,8 +2,6 @@
 //!
 //! Constructors check every length, so a kernel that holds an operand never reads past it.
 
-use std::ops::Range;
-
 use super::error::{KernelError, check_len, whole_rows};
 use super::normals::Normals;
 use super::rows::Rows;
@@ -163,7 +161,8 @@ impl<'a> Weights<'a> {
     }
 
     /// The bytes of some rows.
-    pub(super) fn rows_bytes(&self, rows: Range<usize>) -> &'a [u8] {
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn rows_bytes(&self, rows: std::ops::Range<usize>) -> &'a [u8] {
         &self.data[rows.start * self.row_bytes..rows.end * self.row_bytes]
     }
 
