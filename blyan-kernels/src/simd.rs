@@ -136,8 +136,8 @@ pub(super) trait Simd: Copy {
     /// Asks for the cache line at an address, which need not be mapped.
     fn prefetch(self, at: *const u8);
 
-    /// The same of so many lines [`NEAR_BYTES`] after an address, for the first-level cache, where [`Simd::reads_two_runs`]: before
-    /// any read that follows.
+    /// The same of the lines of so many bytes, [`NEAR_BYTES`] after an address, for the first-level cache, where
+    /// [`Simd::reads_two_runs`]: before any read that follows.
     #[inline(always)]
     fn prefetch_near(self, at: *const u8, bytes: usize) {
         prefetch_all(|line| self.prefetch(line), at.wrapping_add(NEAR_BYTES), bytes);
