@@ -278,14 +278,8 @@ impl Chain {
         let reader = self.reader()?;
         for (block, payload) in weights {
             // A collection that was interrupted left some of what it noted.
-            if reader.is_collected(&payload)? {
-                let found = self.0.medium.stream_payload(&payload);
-                if found
-                    .map_err(StorageError::io("open payload", PathBuf::from(payload.to_string())))?
-                    .is_none()
-                {
-                    return Err(ChainError::PayloadCollected { block, payload });
-                }
+            if reader.is_collected(&payload)? && !self.payloads().holds(&payload)? {
+                return Err(ChainError::PayloadCollected { block, payload });
             }
         }
         Ok(())

@@ -7,7 +7,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
 use redb::StorageBackend;
@@ -15,6 +15,8 @@ use redb::backends::FileBackend;
 
 use super::medium::{Access, Medium};
 use super::payload::Payload;
+#[cfg(target_os = "linux")]
+use super::payload_stream::PayloadStream;
 use super::regular::{open_regular, read_regular};
 use super::trust::FileIdentity;
 use crate::hash::PayloadHash;
@@ -159,12 +161,22 @@ impl Medium for DirMedium {
         }
     }
 
-    fn stream_payload(&self, payload: &PayloadHash) -> io::Result<Option<(u64, Box<dyn Read + Send>)>> {
-        match read_regular(&self.payload_path(payload)) {
-            Ok(file) => Ok(Some((file.metadata()?.len(), Box::new(file)))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+    fn stream_payload(
+        &self,
+        payload: &PayloadHash,
+        part_bytes: usize,
+    ) -> io::Result<Option<(u64, Box<dyn BufRead + Send>)>> {
+        let file = match read_regular(&self.payload_path(payload)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let len = file.metadata()?.len();
+        #[cfg(target_os = "linux")]
+        let stream = PayloadStream::new(file, len, part_bytes);
+        #[cfg(not(target_os = "linux"))]
+        let stream =
+            io::BufReader::with_capacity(part_bytes.min(usize::try_from(len).unwrap_or(part_bytes)), file);
+        Ok(Some((len, Box::new(stream))))
     }
 
     fn write_temporary(&self, name: &str, bytes: &[u8]) -> io::Result<()> {

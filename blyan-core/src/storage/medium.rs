@@ -4,7 +4,7 @@
 //! operation or lose what was not synced.
 
 use std::fmt;
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufRead, Cursor};
 use std::path::Path;
 
 use super::payload::Payload;
@@ -57,13 +57,18 @@ pub trait Medium: fmt::Debug + Send + Sync + 'static {
 
     /// Opens a published payload to be read through once; its length, and its bytes. `None` if
     /// there is none. Unlike a map, it survives a medium that cannot read its bytes any more.
+    /// `part_bytes`: how many bytes to give at once, a power of two of at least 1 MiB.
     ///
     /// # Errors
     ///
     /// Any I/O error.
-    fn stream_payload(&self, payload: &PayloadHash) -> io::Result<Option<(u64, Box<dyn Read + Send>)>> {
+    fn stream_payload(
+        &self,
+        payload: &PayloadHash,
+        _part_bytes: usize,
+    ) -> io::Result<Option<(u64, Box<dyn BufRead + Send>)>> {
         let bytes = self.open_payload(payload)?;
-        Ok(bytes.map(|bytes| (bytes.len() as u64, Box::new(Cursor::new(bytes)) as Box<dyn Read + Send>)))
+        Ok(bytes.map(|bytes| (bytes.len() as u64, Box::new(Cursor::new(bytes)) as Box<dyn BufRead + Send>)))
     }
 
     /// Writes a new temporary file; its content is durable on return, its name need not be.

@@ -12,6 +12,8 @@ pub(crate) mod memory;
 pub(crate) mod pages;
 pub(crate) mod payload;
 pub(crate) mod payload_store;
+#[cfg(target_os = "linux")]
+mod payload_stream;
 pub(crate) mod payload_writer;
 pub(crate) mod regular;
 pub(crate) mod trust;

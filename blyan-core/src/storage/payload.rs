@@ -9,6 +9,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use memmap2::Mmap;
+#[cfg(target_os = "linux")]
+use memmap2::MmapOptions;
+#[cfg(target_os = "linux")]
+use rustix::io::ReadWriteFlags;
 
 #[cfg(target_os = "linux")]
 use super::huge_map::HugeMap;
@@ -59,6 +63,25 @@ impl Payload {
     pub(crate) fn is_unshared(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
+}
+
+/// Maps a part of a file that the page cache holds, all of its pages entered, so that nothing is read where its bytes
+/// are looked at right afterwards, unless memory is so short that the kernel takes a page back in that moment. `None` if
+/// the cache does not hold it, or that cannot be told (Linux before 5.14, tmpfs, overlayfs).
+#[cfg(target_os = "linux")]
+pub(super) fn map_cached(file: &File, offset: u64, len: usize) -> Option<Mmap> {
+    let last = offset.checked_add(u64::try_from(len.checked_sub(1)?).ok()?)?;
+    // The first and the last byte stand for the part: what lies between them and is not there is read by the kernel below.
+    for at in [offset, last] {
+        let mut byte = [0];
+        let into = &mut [io::IoSliceMut::new(&mut byte)];
+        rustix::io::preadv2(file, into, at, ReadWriteFlags::NOWAIT).ok().filter(|&read| read == 1)?;
+    }
+    // SAFETY: as in `Payload::map`.
+    let map = unsafe { MmapOptions::new().offset(offset).len(len).map(file) }.ok()?;
+    // Where a page cannot be read, this is an error and no signal.
+    map.advise(memmap2::Advice::PopulateRead).ok()?;
+    Some(map)
 }
 
 impl From<Vec<u8>> for Payload {

@@ -1,7 +1,7 @@
 //! Owns verified access to payload files: a map is handed out only after its BLAKE3 matched.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,8 +17,8 @@ const MAX_KEPT_MAPS: usize = 16_384;
 const PARALLEL_HASH_BYTES: usize = 128 << 10;
 /// Payloads at least this long are checked by all threads, one after the other.
 const LARGE_PAYLOAD_BYTES: u64 = 64 << 20;
-/// Bytes read at once from a payload, and from a large one; powers of two, as BLAKE3 likes.
-const PART_BYTES: usize = 1 << 20;
+/// Bytes looked at at once of a payload, and from a large one; powers of two, as BLAKE3 likes.
+const PART_BYTES: usize = 2 << 20;
 const LARGE_PART_BYTES: usize = 16 << 20;
 
 /// Payload files of one chain, verified once each.
@@ -128,11 +128,16 @@ impl PayloadStore {
         }
     }
 
-    /// Reads the payload through once, without mapping it, and checks it; `on_part` hears of every
+    /// Whether there is a file of that name, whatever it holds.
+    pub(crate) fn holds(&self, payload: &PayloadHash) -> Result<bool, StorageError> {
+        let found = self.medium.stream_payload(payload, PART_BYTES);
+        Ok(found.map_err(StorageError::io("open payload", PathBuf::from(payload.to_string())))?.is_some())
+    }
+
+    /// Reads the payload through once and checks it; a disk that cannot read it is an error. `on_part` hears of every
     /// part's length and may end it.
     ///
-    /// Works for any payload within a buffer of [`PART_BYTES`], or [`LARGE_PART_BYTES`] and all
-    /// threads for a large one.
+    /// Works for any payload within [`PART_BYTES`], or [`LARGE_PART_BYTES`] and all threads for a large one.
     pub(crate) fn check<E: From<StorageError>>(
         &self,
         payload: &PayloadHash,
@@ -140,32 +145,35 @@ impl PayloadStore {
         mut on_part: impl FnMut(u64) -> Result<(), E>,
     ) -> Result<(), E> {
         let path = || PathBuf::from(payload.to_string());
-        let found = self.medium.stream_payload(payload).map_err(StorageError::io("open payload", path()))?;
+        let large = len_bytes >= LARGE_PAYLOAD_BYTES;
+        let part_bytes = if large { LARGE_PART_BYTES } else { PART_BYTES };
+        let found = self.medium.stream_payload(payload, part_bytes);
+        let found = found.map_err(StorageError::io("open payload", path()))?;
         let (actual, mut stream) = found.ok_or(StorageError::PayloadMissing { payload: *payload })?;
         let length = |actual| StorageError::PayloadLength { payload: *payload, expected: len_bytes, actual };
         if actual != len_bytes {
             return Err(length(actual).into());
         }
-        let large = len_bytes >= LARGE_PAYLOAD_BYTES;
-        let part_bytes = if large { LARGE_PART_BYTES } else { PART_BYTES };
-        let mut part = vec![0; part_bytes.min(usize::try_from(len_bytes).unwrap_or(part_bytes))];
         let mut hasher = blake3::Hasher::new();
         let mut rest = len_bytes;
         while rest > 0 {
-            let len = part.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
-            let (part, _) = part.split_at_mut(len);
-            match stream.read_exact(part) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    // It was cut while it was read.
-                    return Err(length(len_bytes - rest).into());
-                }
-                other => other.map_err(StorageError::io("read payload", path()))?,
+            let part = match stream.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => &[],
+                part => part.map_err(StorageError::io("read payload", path()))?,
+            };
+            let len = part.len().min(part_bytes).min(usize::try_from(rest).unwrap_or(usize::MAX));
+            let (part, _) = part.split_at(len);
+            if part.is_empty() {
+                // It was cut while it was read.
+                return Err(length(len_bytes - rest).into());
             }
             if large {
                 hasher.update_rayon(part);
             } else {
                 hasher.update(part);
             }
+            stream.consume(len);
             rest -= len as u64;
             on_part(len as u64)?;
         }

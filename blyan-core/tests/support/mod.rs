@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a lock is poisoned by a test that has failed")]
 
 use std::collections::HashMap;
-use std::io::{self, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -253,13 +253,17 @@ impl Medium for SimDisk {
         Ok(self.lock().current.payloads.get(payload).cloned().map(Payload::from))
     }
 
-    fn stream_payload(&self, payload: &PayloadHash) -> io::Result<Option<(u64, Box<dyn Read + Send>)>> {
+    fn stream_payload(
+        &self,
+        payload: &PayloadHash,
+        _part_bytes: usize,
+    ) -> io::Result<Option<(u64, Box<dyn BufRead + Send>)>> {
         let state = self.lock();
         let Some(bytes) = state.current.payloads.get(payload).cloned() else { return Ok(None) };
         let len = bytes.len();
         if state.unreadable.contains(payload) {
             let half = Cursor::new(bytes[..len / 2].to_vec());
-            return Ok(Some((len as u64, Box::new(half.chain(Unreadable)))));
+            return Ok(Some((len as u64, Box::new(half.chain(BufReader::new(Unreadable))))));
         }
         Ok(Some((len as u64, Box::new(Cursor::new(bytes)))))
     }

@@ -215,8 +215,8 @@ impl Chain {
     ///
     /// Headers only reads the index: every header is hashed, every parent looked up, every
     /// signature checked, every table compared with the headers. Full verification also hashes
-    /// every payload file, each once, on all threads of the current rayon pool; it reads them
-    /// without mapping them, so that a medium that fails to read one is an error, not a signal.
+    /// every payload file, each once, on all threads of the current rayon pool; what is not in the page cache it
+    /// reads without mapping it, so that a medium that fails to is an error, not a signal.
     ///
     /// # Errors
     ///
