@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use blyan_core::chain::{
@@ -322,6 +322,56 @@ fn readers_see_whole_transactions_while_one_is_written() {
     });
     assert_eq!(chain.len().unwrap(), 201);
     assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
+}
+
+/// A chain that writes keeps its view of the last commit, and lets go of it after the next one.
+#[test]
+fn look_ups_between_appends_see_each_of_them_and_cost_the_index_no_room() {
+    let index_bytes = |look: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let chain = open(dir.path()).unwrap();
+        for number in 0..200_u64 {
+            let block = chain.append(spec(&format!("{{\"n\":{number}}}"))).unwrap();
+            if look {
+                assert_eq!(chain.get(&block).unwrap().hash(), block);
+                assert_eq!(chain.len().unwrap(), number + 1);
+            }
+        }
+        let bytes = || std::fs::metadata(dir.path().join("index.redb")).unwrap().len();
+        let while_open = bytes();
+        drop(chain);
+        (while_open, bytes())
+    };
+    assert_eq!(index_bytes(true), index_bytes(false));
+}
+
+/// Who begins to write sees what was committed before, with whatever view: a collection deletes what that does not name.
+#[test]
+fn a_writer_sees_every_commit_before_its_own() {
+    let chain = in_memory().unwrap();
+    let committed = AtomicU64::new(0);
+    let writers = Arc::new(());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            let writing = writers.clone();
+            let (chain, committed) = (&chain, &committed);
+            scope.spawn(move || {
+                let _writing = writing;
+                for _ in 0..100 {
+                    let mut writer = chain.writer().unwrap();
+                    let number = committed.load(Ordering::Relaxed);
+                    assert_eq!(chain.len().unwrap(), number);
+                    writer.append(spec(&format!("{{\"n\":{number}}}"))).unwrap();
+                    committed.store(number + 1, Ordering::Relaxed);
+                    writer.commit().unwrap();
+                }
+            });
+        }
+        // Keeps a view at hand, until no writer is left, whatever ended them.
+        while Arc::strong_count(&writers) > 1 {
+            chain.len().unwrap();
+        }
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Owns reading from one snapshot of the index, checking each value against what names it.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use redb::{ReadTransaction, TableDefinition, Value, WriteTransaction};
@@ -135,11 +136,11 @@ struct PayloadHashAndLen {
 }
 
 pub(super) struct Reader {
-    snapshot: Snapshot,
+    snapshot: Arc<Snapshot>,
 }
 
 impl Reader {
-    pub(super) fn new(snapshot: Snapshot) -> Self {
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
         Self { snapshot }
     }
 

@@ -6,7 +6,8 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{
     Builder, ConcurrencyMode, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase, WriteTransaction,
@@ -42,8 +43,9 @@ fn storage_error(error: redb::Error) -> StorageError {
 
 /// Runs code that calls redb; whatever it does on a damaged file becomes a typed error.
 fn guarded<T>(damage: &DamageLog, call: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StorageError> {
-    // Unwind safety: after a panic the transaction is never used again, and a redb database that
-    // panicked says so (poisoned locks) or still serves the pages of its last commit.
+    // Unwind safety: after a panic a transaction that writes is never used again, one that reads changes nothing that
+    // a panic could leave half done, and a redb database that panicked says so (poisoned locks) or still serves the
+    // pages of its last commit.
     let error = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => storage_error(error),
@@ -80,6 +82,20 @@ pub(crate) struct Index {
     /// `None` only while being dropped.
     handle: Option<Handle>,
     damage: Arc<DamageLog>,
+    latest: Arc<Latest>,
+}
+
+/// The view of the last commit, for as long as this process is the one that writes: nobody else can make it old, and
+/// to take a new one for every look-up costs several locks of the file. Let go after every commit, so that the next
+/// one may use the pages again that only it still shows.
+#[derive(Default)]
+struct Latest(Mutex<Option<Arc<Snapshot>>>);
+
+impl Latest {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
+        // A view is put in or taken out as a whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl std::fmt::Debug for Index {
@@ -107,7 +123,7 @@ impl Index {
                 Access::ReadOnly => Handle::ReadOnly(builder.open_read_only_with_backend(pages)?),
             })
         })?;
-        Ok(Self { handle: Some(handle), damage })
+        Ok(Self { handle: Some(handle), damage, latest: Arc::default() })
     }
 
     pub(crate) fn is_writable(&self) -> bool {
@@ -115,13 +131,28 @@ impl Index {
     }
 
     /// The state of the last commit, of whichever process.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot, StorageError> {
+    pub(crate) fn snapshot(&self) -> Result<Arc<Snapshot>, StorageError> {
+        // Whoever finds it locked does without: that may be for ever, in a process made by `fork`.
+        let latest = self.is_writable().then(|| self.latest.0.try_lock().ok()).flatten();
+        let Some(mut latest) = latest else { return Ok(Arc::new(self.new_snapshot()?)) };
+        if let Some(snapshot) = latest.as_ref().filter(|latest| !latest.has_failed.load(Ordering::Relaxed)) {
+            return Ok(snapshot.clone());
+        }
+        // Still locked: a commit takes the lock as well.
+        Ok(latest.insert(Arc::new(self.new_snapshot()?)).clone())
+    }
+
+    fn new_snapshot(&self) -> Result<Snapshot, StorageError> {
         let transaction = guarded(&self.damage, || match &self.handle {
             Some(Handle::Writable(database)) => Ok(database.begin_read()?),
             Some(Handle::ReadOnly(database)) => Ok(database.begin_read()?),
             None => Err(redb::Error::DatabaseClosed),
         })?;
-        Ok(Snapshot { transaction: Some(transaction), damage: self.damage.clone() })
+        Ok(Snapshot {
+            transaction: Some(transaction),
+            damage: self.damage.clone(),
+            has_failed: AtomicBool::new(false),
+        })
     }
 
     /// Begins to write, waiting for the writer before.
@@ -135,12 +166,14 @@ impl Index {
             transaction.set_quick_repair(true);
             Ok(transaction)
         })?;
-        Ok(WriteBatch { transaction: Some(transaction), damage: self.damage.clone() })
+        let (damage, latest) = (self.damage.clone(), self.latest.clone());
+        Ok(WriteBatch { transaction: Some(transaction), damage, latest })
     }
 }
 
 impl Drop for Index {
     fn drop(&mut self) {
+        drop(self.latest.lock().take());
         drop_guarded(&self.damage, self.handle.take());
     }
 }
@@ -149,6 +182,8 @@ impl Drop for Index {
 pub(crate) struct Snapshot {
     transaction: Option<ReadTransaction>,
     damage: Arc<DamageLog>,
+    /// Whether a read failed, after which nobody else is to rely on it.
+    has_failed: AtomicBool,
 }
 
 impl Snapshot {
@@ -156,10 +191,14 @@ impl Snapshot {
         &self,
         call: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StorageError> {
-        guarded(&self.damage, || match &self.transaction {
+        let result = guarded(&self.damage, || match &self.transaction {
             Some(transaction) => call(transaction),
             None => Err(redb::Error::DatabaseClosed),
-        })
+        });
+        if result.is_err() {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
+        result
     }
 }
 
@@ -174,6 +213,7 @@ pub(crate) struct WriteBatch {
     /// `None` once committed, and after a failure, which may have left half a change.
     transaction: Option<WriteTransaction>,
     damage: Arc<DamageLog>,
+    latest: Arc<Latest>,
 }
 
 impl WriteBatch {
@@ -210,10 +250,17 @@ impl WriteBatch {
     pub(crate) fn commit(mut self) -> Result<(), StorageError> {
         self.transaction()?;
         let transaction = self.transaction.take();
-        guarded(&self.damage, || match transaction {
+        // Locked until the commit is over: who waits to write next may be let in before it returns, and must not find
+        // the view before it.
+        let mut latest = self.latest.lock();
+        let committed = guarded(&self.damage, || match transaction {
             Some(transaction) => Ok(transaction.commit()?),
             None => Ok(()),
-        })
+        });
+        let old = latest.take();
+        drop(latest);
+        drop(old);
+        committed
     }
 }
 
