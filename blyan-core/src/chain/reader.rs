@@ -19,8 +19,8 @@ use crate::storage::{Payload, PayloadStore, StorageError};
 /// Keys fetched by one step of [`Reader::scan`].
 const SCAN_KEYS: usize = 4096;
 
-/// Headers that a thread reads at least, where many are.
-const HEADERS_PER_TASK: usize = 256;
+/// Blocks that a thread looks up at least, where many are asked for.
+const BLOCKS_PER_TASK: usize = 256;
 
 /// A block as it is stored: the block, and its payload if that lies in the index.
 pub(super) struct Stored {
@@ -169,6 +169,32 @@ impl Reader {
     }
 
     pub(super) fn get_all(&self, blocks: &[BlockHash]) -> Result<Vec<Block>, ChainError> {
+        if !may_use_pool() {
+            return self.get_some(blocks);
+        }
+        let tasks = blocks.par_chunks(BLOCKS_PER_TASK).map(|blocks| self.get_some(blocks));
+        let mut all = Vec::with_capacity(blocks.len());
+        let mut failed = None;
+        for found in tasks.collect::<Vec<_>>() {
+            match (found, &failed) {
+                (Ok(found), None) => all.extend(found),
+                // After a failure of the medium, whichever task met it, the others are told that there was one.
+                (Err(error), None)
+                | (
+                    Err(error @ ChainError::Storage(StorageError::Io { .. })),
+                    Some(
+                        ChainError::Storage(StorageError::Index { .. } | StorageError::IndexDamaged { .. })
+                        | ChainError::Damaged { reason: Damage::Unreadable { .. }, .. },
+                    ),
+                ) => failed = Some(error),
+                _ => {}
+            }
+        }
+        failed.map_or(Ok(all), Err)
+    }
+
+    /// Blocks found in one go; the error is that of the first one that has one.
+    fn get_some(&self, blocks: &[BlockHash]) -> Result<Vec<Block>, ChainError> {
         let mut found = Vec::with_capacity(blocks.len());
         let read = self.read(|transaction| {
             let (numbers, values) = (Numbers::read(transaction)?, transaction.open_table(tables::BLOCKS)?);
@@ -184,12 +210,7 @@ impl Reader {
             Some(stored) => Ok(stored.block),
             None => Err(ChainError::NotFound { block: *block }),
         };
-        let parsed: Vec<Result<Block, ChainError>> = if may_use_pool() {
-            found.into_par_iter().with_min_len(HEADERS_PER_TASK).map(parse).collect()
-        } else {
-            found.into_iter().map(parse).collect()
-        };
-        let all = parsed.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let all = found.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         match (read, blocks.get(all.len())) {
             (Err(error), Some(block)) => Err(entry_error(block, "blocks")(error)),
             (Err(error), None) => Err(error.into()),

@@ -59,7 +59,7 @@ impl Snapshot {
         if block.header().kind != BlockKind::MODEL {
             return Err(ManagerError::NotAModel { block: *model, kind: block.header().kind });
         }
-        let manifest = Manifest::from_canonical_json(&chain.payload(model)?)?;
+        let manifest = Manifest::from_canonical_json(&chain.payload_of(&block)?)?;
         Self::of_manifest(chain, manifest, Some(*model))
     }
 
@@ -78,7 +78,7 @@ impl Snapshot {
         if spec_block.header().kind != BlockKind::SPEC {
             return Err(ManagerError::NotASpec { block: manifest.spec, kind: spec_block.header().kind });
         }
-        let spec = ModelSpec::from_canonical_json(&chain.payload(&manifest.spec)?)?;
+        let spec = ModelSpec::from_canonical_json(&chain.payload_of(&spec_block)?)?;
         let pinned: Vec<BlockHash> = manifest.slots.values().copied().collect();
         let blocks = chain.get_all(&pinned)?;
         let slots = manifest.slots.into_keys().zip(&blocks);
