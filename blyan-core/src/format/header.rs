@@ -141,7 +141,7 @@ struct WireHeader<'a> {
     lane: ChainId,
     kind: BlockKind,
     name: &'a str,
-    version: String,
+    version: &'a str,
     parents: &'a [Parent],
     payload: &'a PayloadRef,
 }
@@ -171,13 +171,13 @@ fn is_media_type(text: &str) -> bool {
 }
 
 impl Header {
-    /// The invariants that the wire format cannot express; held when writing and when reading.
-    fn check(&self) -> Result<(), HeaderError> {
+    /// The invariants that the wire format cannot express; held when writing and when reading. `version`: as text.
+    fn check(&self, version: &str) -> Result<(), HeaderError> {
         if !is_block_name(&self.name) {
             return Err(HeaderError::Name { name: cut(&self.name) });
         }
-        if !self.version.build.is_empty() || self.version.to_string().len() > MAX_TEXT_BYTES {
-            return Err(HeaderError::Version { version: cut(&self.version.to_string()) });
+        if !self.version.build.is_empty() || version.len() > MAX_TEXT_BYTES {
+            return Err(HeaderError::Version { version: cut(version) });
         }
         if !is_media_type(&self.payload.media_type) {
             return Err(HeaderError::MediaType { media_type: cut(&self.payload.media_type) });
@@ -198,13 +198,14 @@ impl Header {
     ///
     /// [`HeaderError`] when a field is outside its grammar or limit.
     pub fn to_bytes(&self) -> Result<Vec<u8>, HeaderError> {
-        self.check()?;
+        let version = self.version.to_string();
+        self.check(&version)?;
         let wire = WireHeader {
             format_version: HEADER_VERSION,
             lane: self.lane,
             kind: self.kind,
             name: &self.name,
-            version: self.version.to_string(),
+            version: &version,
             parents: &self.parents,
             payload: &self.payload,
         };

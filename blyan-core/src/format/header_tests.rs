@@ -115,7 +115,7 @@ fn fields_outside_their_grammar_are_refused_in_both_directions() {
             lane: bad.lane,
             kind: bad.kind,
             name: &bad.name,
-            version: bad.version.to_string(),
+            version: &bad.version.to_string(),
             parents: &bad.parents,
             payload: &bad.payload,
         };
