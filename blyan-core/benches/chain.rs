@@ -31,6 +31,7 @@ const SINGLES: u64 = 40;
 /// that one move or two are among them; but none for the smallest chain, which has room for so many before the first.
 const MEASURED: u64 = 20_000;
 const MEASURED_FIRST: u64 = 5_000;
+const TURNS_ALONE: usize = 200;
 const LOOKUPS: usize = 20_000;
 /// 4 GiB.
 const PAYLOAD_FILES: u64 = 512;
@@ -187,6 +188,44 @@ fn scale(scratch: &Path) {
     }
 }
 
+/// Appends to a small chain and to a large one in turns, so that whatever else the machine does meets both.
+fn in_turns(scratch: &Path) {
+    let grown = |name: &str, blocks: u64| {
+        let dir = scratch.join(name);
+        let mut growing = Growing { chain: open(&dir, Access::ReadWrite), hashes: Vec::new() };
+        for _ in 0..blocks.div_ceil(BATCHES[1]) {
+            growing.batch(BATCHES[1].min(blocks));
+        }
+        growing
+    };
+    let mut large = grown("large", SIZES[2]);
+    println!("\n| in turns | to {} blocks | to {} | ratio | ratios |", SIZES[0], SIZES[2]);
+    println!("|---|---:|---:|---:|---|");
+    for count in [BATCHES[0], BATCHES[1], 1] {
+        let mut pairs = Vec::new();
+        if count == 1 {
+            let mut small = grown("small", SIZES[0]);
+            pairs.extend((0..TURNS_ALONE).map(|_| (small.single(), large.single())));
+        } else {
+            for turn in 0..MEASURED / count {
+                // Anew each time, or it would not stay small.
+                let mut small = grown(&format!("small{count}.{turn}"), SIZES[0]);
+                pairs.push((small.batch(count), large.batch(count)));
+            }
+        }
+        let of = |pick: fn(&(f64, f64)) -> f64| median(pairs.iter().map(pick).collect());
+        let mut ratios: Vec<f64> = pairs.iter().map(|(small, large)| large / small).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (small, large, ratio) = (of(|pair| pair.0), of(|pair| pair.1), of(|pair| pair.1 / pair.0));
+        let quarter = ratios.len() / 4;
+        println!(
+            "| {count} a transaction | {small:.1} µs | {large:.1} µs | {ratio:.2} | half of them {:.2} to {:.2} |",
+            ratios[quarter],
+            ratios[ratios.len() - 1 - quarter]
+        );
+    }
+}
+
 fn payload_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for folder in fs::read_dir(dir.join("payloads")).unwrap() {
@@ -338,6 +377,7 @@ fn main() {
     let scratch = tempfile::tempdir_in(parent).unwrap();
     println!("{} threads\n", rayon::current_num_threads());
     scale(scratch.path());
+    in_turns(scratch.path());
     verification(scratch.path());
     snapshots(scratch.path());
 }
