@@ -17,7 +17,7 @@ const MAX_KEPT_MAPS: usize = 16_384;
 const PARALLEL_HASH_BYTES: usize = 128 << 10;
 /// Payloads at least this long are checked by all threads, one after the other.
 const LARGE_PAYLOAD_BYTES: u64 = 64 << 20;
-/// Bytes looked at at once of a payload, and from a large one; powers of two, as BLAKE3 likes.
+/// Bytes of a payload, and of a large one, that are looked at in one go; powers of two, as BLAKE3 likes.
 const PART_BYTES: usize = 2 << 20;
 const LARGE_PART_BYTES: usize = 16 << 20;
 

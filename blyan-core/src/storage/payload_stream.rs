@@ -57,6 +57,7 @@ impl PayloadStream {
                 };
                 self.used = 0;
                 if bytes.is_empty() {
+                    // Zeroed by the system rather than here.
                     bytes = vec![0; len];
                 }
                 bytes.resize(len, 0);
