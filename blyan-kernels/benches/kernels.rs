@@ -1,5 +1,5 @@
 //! How fast the kernels are on one thread: `cargo bench -p blyan-kernels --bench kernels [-- SECTION]`,
-//! where a section is matmul, memory (on all threads), rows or attention. `BLYAN_ISA` chooses one instruction set.
+//! where a section is matmul, memory (on all threads), rows, quantize or attention. `BLYAN_ISA` chooses one instruction set.
 //!
 //! Decoding reads each weight once for one token: GB/s of weight bytes, beside a plain read of as much
 //! memory. Prefill uses each weight for 64 tokens: GFLOP/s, two for each product.
@@ -187,6 +187,35 @@ fn rows(isas: &[Isa]) {
     }
 }
 
+/// Weights of no pattern, as the scales that I4 tries hang on them.
+fn quantize(isas: &[Isa]) {
+    const COLS: usize = 2048;
+    const ROWS: usize = 64;
+    let dtypes = [DType::I8, DType::F8E4M3, DType::I4];
+    println!("\nquantizing rows of {COLS} weights in F32, millions of them a second");
+    println!("{:8} {:>8} {:>8} {:>8}", "isa", dtypes[0], dtypes[1], dtypes[2]);
+    let mut bits = 1u32;
+    let mut next = || {
+        bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bits as i32 as f32 / 2f32.powi(37)
+    };
+    let rows: Vec<f32> = (0..ROWS * COLS).map(|_| next() + next() + next()).collect();
+    for &isa in isas {
+        print!("{:8}", isa.name());
+        for to in dtypes {
+            let mut values = vec![0; to.bytes_of(COLS)];
+            let mut scales = vec![0; if to == DType::I4 { COLS / 16 } else { 4 }];
+            let time = seconds(|| {
+                for row in rows.chunks_exact(COLS) {
+                    isa.quantize_weights(to, row, black_box(&mut values), black_box(&mut scales)).unwrap();
+                }
+            });
+            print!(" {:8.0}", rows.len() as f64 / time / 1e6);
+        }
+        println!();
+    }
+}
+
 fn attention(isas: &[Isa]) {
     const BYTES: usize = 128 << 20;
     const POSITIONS: usize = 4096;
@@ -243,6 +272,9 @@ fn main() {
     }
     if "rows".contains(&filter) {
         rows(&isas);
+    }
+    if "quantize".contains(&filter) {
+        quantize(&isas);
     }
     if "attention".contains(&filter) {
         attention(&isas);

@@ -70,6 +70,12 @@ pub enum KernelError {
         /// The element type as given.
         dtype: DType,
     },
+    /// A weight to be quantized that is NaN or infinite.
+    #[error("{argument} has an element that is not finite")]
+    NotFinite {
+        /// Name of the argument.
+        argument: &'static str,
+    },
     /// `I4` weights, or activations for them, whose rows are no whole groups.
     #[error("I4 weights and what they meet cannot have {cols} columns: expected a multiple of 32")]
     Group {

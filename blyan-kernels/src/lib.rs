@@ -40,7 +40,6 @@ mod dot;
 pub mod dtype;
 mod error;
 mod fp_env;
-mod groups;
 mod isa;
 mod mat;
 pub mod math;
@@ -52,6 +51,7 @@ mod operand;
 #[path = "../../xtask/neon/plain_main.rs"]
 mod plain_main;
 mod pointwise;
+mod quantize;
 mod rope;
 mod rows;
 mod scalar;

@@ -79,6 +79,12 @@ pub(super) trait Simd: Copy {
     fn neg(self, x: Self::Floats) -> Self::Floats;
     fn abs(self, x: Self::Floats) -> Self::Floats;
     fn round_ties_even(self, x: Self::Floats) -> Self::Floats;
+    /// The nearest of −8..=7, ties to even, of numbers within ±15; a zero may have either sign.
+    #[inline(always)]
+    fn round_to_nibble(self, x: Self::Floats) -> Self::Floats {
+        let (bottom, top) = (self.splat(-8.0), self.splat(7.0));
+        self.round_ties_even(self.min(self.max(x, bottom), top))
+    }
     /// 2^n for integers n in -126..=127; anything for NaN.
     fn pow2(self, n: Self::Floats) -> Self::Floats;
 
@@ -105,6 +111,22 @@ pub(super) trait Simd: Copy {
             largest = if lane > largest { lane } else { largest };
         }
         largest
+    }
+    /// Lane j of register i to lane i of register j.
+    #[inline(always)]
+    fn transpose(self, x: [Self::Floats; LANES]) -> [Self::Floats; LANES] {
+        let (mut rows, mut columns) = ([[0.0; LANES]; LANES], x);
+        for (row, x) in rows.iter_mut().zip(x) {
+            self.store(x, row);
+        }
+        for (i, column) in columns.iter_mut().enumerate() {
+            let mut lanes = [0.0; LANES];
+            for (lane, row) in lanes.iter_mut().zip(&rows) {
+                *lane = row[i];
+            }
+            *column = self.load(&lanes);
+        }
+        columns
     }
     /// Lanes i and i + 8 are added, then i and i + 4, then i + 2, then i + 1.
     fn sum(self, x: Self::Floats) -> f32;

@@ -13,10 +13,6 @@ use crate::kernels::FpEnv;
 /// Elements that one task converts; its f32 buffer stays in the L1 cache.
 const CHUNK: usize = 4096;
 
-/// Adding it to a number of magnitude up to 2^22 rounds that to an integer, ties to even, and leaves the
-/// integer in the lowest bits.
-pub(super) const ROUNDER: f32 = 12_582_912.0;
-
 /// Widens one F8_E4M3 (OCP E4M3FN), exactly.
 pub(crate) fn f8e4m3_to_f32(code: u8) -> f32 {
     let sign = if code & 0x80 == 0 { 1.0 } else { -1.0 };
@@ -29,22 +25,6 @@ pub(crate) fn f8e4m3_to_f32(code: u8) -> f32 {
         _ => f32::from_bits(((exponent + 120) as u32) << 23) * (1.0 + mantissa / 8.0),
     };
     sign * magnitude
-}
-
-/// Rounds to F8_E4M3, ties to even, saturating at ±448; the caller excludes NaN. Without a call or a
-/// branch, so that loops over it become vectors.
-#[inline]
-pub(crate) fn f32_to_f8e4m3(value: f32) -> u8 {
-    let sign = (value.to_bits() >> 24 & 0x80) as u8;
-    let magnitude = value.abs();
-    let magnitude = if magnitude < 448.0 { magnitude } else { 448.0 };
-    // Subnormal codes count multiples of 2^-9; 8 is the code of the smallest normal number.
-    let subnormal = (magnitude * 512.0 + ROUNDER).to_bits() as u8;
-    // Keep three of 23 mantissa bits; a carry runs into the exponent, as it should.
-    let bits = magnitude.to_bits();
-    let rounded = bits + 0x7_ffff + (bits >> 20 & 1);
-    let normal = (rounded >> 20).wrapping_sub(120 << 3) as u8;
-    sign | if magnitude < 1.0 / 64.0 { subnormal } else { normal }
 }
 
 /// Widens the low or the high half of a byte of two I4, exactly.
@@ -241,34 +221,6 @@ mod tests {
             assert_eq!(f8e4m3_to_f32(code).to_bits(), float8::F8E4M3::from_bits(code).to_f32().to_bits());
         }
         assert!(f8e4m3_to_f32(0x7f).is_nan() && f8e4m3_to_f32(0xff).is_nan());
-    }
-
-    #[test]
-    fn f8_rounds_to_the_nearest_ties_to_even() {
-        let values = f8_values();
-        // Codes of one sign are in the order of their values, so even code = even mantissa.
-        let nearest = |x: f64| {
-            let codes = values.iter().filter(|(code, _)| (*code >= 128) == x.is_sign_negative());
-            let best = codes.clone().map(|(_, v)| (v - x).abs()).fold(f64::INFINITY, f64::min);
-            let mut ties: Vec<u8> = codes.filter(|(_, v)| (v - x).abs() == best).map(|(c, _)| *c).collect();
-            ties.sort_by_key(|code| code & 1);
-            ties[0]
-        };
-        let mut cases: Vec<f32> =
-            vec![0.0, -0.0, 448.0, -448.0, 449.0, 464.0, 500.0, 1e9, f32::MIN_POSITIVE, 1e-45];
-        for pair in f8_values().windows(2) {
-            let (a, b) = (pair[0].1 as f32, pair[1].1 as f32);
-            let middle = (a + b) / 2.0;
-            cases.extend([a, middle, middle.next_up(), middle.next_down()]);
-        }
-        let mut bits = 1u32;
-        for _ in 0..20_000 {
-            bits = bits.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            cases.push((bits as i32 as f32) / 2f32.powi((bits % 40) as i32));
-        }
-        for x in cases {
-            assert_eq!(f32_to_f8e4m3(x), nearest(f64::from(x)), "{x:e}");
-        }
     }
 
     #[test]

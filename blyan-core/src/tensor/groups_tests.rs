@@ -105,7 +105,7 @@ fn every_instruction_set_gives_the_same() {
     values.extend([0.0, f32::MAX, f32::MIN, 1e-45, -1e-38, 3.0, -3.0, 0.5].repeat(4));
     let run = |isa: Isa| {
         let (mut out, mut scales) = (vec![0; values.len() / 2], vec![0; values.len() / 16]);
-        isa.quantize_groups(&values, &mut out, &mut scales).unwrap();
+        isa.quantize_weights(DType::I4, &values, &mut out, &mut scales).unwrap();
         (out, scales)
     };
     for isa in Isa::available() {

@@ -1,19 +1,13 @@
-//! Owns quantization, deterministic: to I8 and F8_E4M3 with one f32 scale per output row, symmetric; to
-//! I4 as [`Isa::quantize_groups`] does.
-//!
-//! For a row of the former with the largest magnitude `amax`, each step rounded to f32, ties to even:
-//! `scale = max(amax / limit, 2^-126)`, or 1 if `amax` is 0, with `limit` 127 for I8 and 448 for
-//! F8_E4M3; each value is `x / scale`, rounded to the nearest I8 in −127..=127 or F8_E4M3, ties to
-//! even. The lower bound keeps a row of tiny weights from dividing by a scale that lost its digits.
+//! Owns quantization of whole matrices, deterministic: rows on all threads, each as [`Isa::quantize_weights`] does.
 
 use rayon::prelude::*;
 
-use super::convert::{ROUNDER, f32_to_f8e4m3, first_not_finite, widen};
+use super::convert::first_not_finite;
 use super::error::TensorError;
 use super::scale_layout;
 use super::view::TensorView;
 use crate::dtype::{DType, GROUP, Shape};
-use crate::kernels::{FpEnv, Isa};
+use crate::kernels::{FpEnv, Isa, KernelError, Weights};
 
 /// A quantized matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,40 +18,9 @@ pub struct Quantized {
     pub scales: Vec<u8>,
 }
 
-/// Largest magnitude that a type with row scales holds.
-const fn limit(dtype: DType) -> Option<f32> {
-    match dtype {
-        DType::I8 => Some(127.0),
-        DType::F8E4M3 => Some(448.0),
-        _ => None,
-    }
-}
-
-/// Quantizes one row of finite values with one scale. Loops without calls and branches, for the compiler to
-/// make vectors of.
-fn quantize_row(dtype: DType, limit: f32, row: &[f32], out: &mut [u8]) -> [u8; 4] {
-    // Magnitudes are ordered as their bits are.
-    let amax = row.iter().fold(0, |amax, x| amax.max(x.to_bits() & 0x7fff_ffff));
-    let amax = f32::from_bits(amax);
-    let scale = if amax == 0.0 { 1.0 } else { (amax / limit).max(f32::MIN_POSITIVE) };
-    if dtype == DType::I8 {
-        for (out, x) in out.iter_mut().zip(row) {
-            let y = x / scale;
-            let y = if y < limit { y } else { limit };
-            let y = if y > -limit { y } else { -limit };
-            *out = (y + ROUNDER).to_bits() as u8;
-        }
-    } else {
-        for (out, x) in out.iter_mut().zip(row) {
-            *out = f32_to_f8e4m3(x / scale);
-        }
-    }
-    scale.to_le_bytes()
-}
-
 /// Quantizes whole rows of a float matrix into place, on all threads of the current rayon pool.
 /// `source` is (rows, cols) of `from`, `values` (rows, cols) of `to`, `scales` as
-/// [`scale_layout`] says.
+/// [`scale_layout`] says; after an error both hold anything.
 ///
 /// # Errors
 ///
@@ -96,7 +59,6 @@ pub fn quantize_rows_into(
     if rows == 0 {
         return Ok(());
     }
-    first_not_finite(from, source)?;
     let isa = Isa::for_rows();
     source
         .par_chunks(row_bytes)
@@ -107,15 +69,15 @@ pub fn quantize_rows_into(
             || vec![0.0; cols],
             |row, ((source, values), scales)| {
                 let _env = FpEnv::enter();
-                widen(from, source, row);
-                match limit(to) {
-                    Some(limit) => scales.copy_from_slice(&quantize_row(to, limit, row, values)),
-                    None => return isa.quantize_groups(row, values, scales),
-                }
-                Ok(())
+                isa.dequantize_row(&Weights::new(from, 1, cols, source, None)?, 0, row)?;
+                isa.quantize_weights(to, row, values, scales)
             },
         )
-        .map_err(|_| no_groups())
+        .map_err(|error| {
+            let not_finite = matches!(error, KernelError::NotFinite { .. });
+            // The first of them, whichever row came first.
+            not_finite.then(|| first_not_finite(from, source).err()).flatten().unwrap_or_else(no_groups)
+        })
 }
 
 fn no_groups() -> TensorError {

@@ -1,4 +1,4 @@
-//! Owns quantization to I4: one BF16 scale per group of 32 neighbours in a row, deterministic.
+//! Owns quantization of weights to I4: one BF16 scale per group of 32 neighbours in a row.
 //!
 //! Of thirteen scales, the one with the least squared error is taken. Each step is rounded to f32, and
 //! the order of the sum is fixed, so vector code gives the same bits:
@@ -11,12 +11,13 @@
 //! 4. `e²` is summed up in 16 lanes, as in a dot product, and multiplied by `(scale / m)²`. The first
 //!    of the smallest results wins.
 
-use super::error::{KernelError, check_len};
-use super::isa::{Isa, Kernel};
-use super::operand::GroupScale;
-use super::scalar::LANES;
-use super::simd::{self, Simd};
+use std::ops::RangeInclusive;
+
+use super::ROUNDER;
 use crate::dtype::GROUP;
+use crate::isa::Kernel;
+use crate::scalar::LANES;
+use crate::simd::{self, Simd};
 
 /// Bytes of a group's values.
 const GROUP_BYTES: usize = GROUP / 2;
@@ -24,14 +25,8 @@ const GROUP_BYTES: usize = GROUP / 2;
 /// A group of zeros.
 const ZEROS: [u8; GROUP_BYTES] = [0x88; GROUP_BYTES];
 
-/// 256ths of the largest element that are tried as scales, the last one again to fill the lanes.
-const CANDIDATES: [u8; LANES] = [24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 36, 36, 36];
-
-/// Groups that are quantized step by step together.
-const AT_ONCE: usize = 16;
-
-/// Adding and subtracting it rounds what is small beside it to an integer, ties to even.
-const ROUNDER: f32 = 12_582_912.0;
+/// 256ths of the largest element that are tried as scales.
+const CANDIDATES: RangeInclusive<u8> = 24..=36;
 
 /// Rounds a finite number to BF16.
 #[inline(always)]
@@ -103,55 +98,59 @@ fn quantize_group(x: &[f32; GROUP], out: &mut [u8; GROUP_BYTES]) -> f32 {
     best
 }
 
-/// The largest element or the smallest, whichever is larger in magnitude, in vectors.
+/// Element i of each of up to 16 groups; further ones are zero.
 #[inline(always)]
-fn extreme_simd<S: Simd>(s: S, x: &[f32; GROUP]) -> f32 {
-    let (low, high) = (simd::load(s, &x[..LANES]), simd::load(s, &x[LANES..]));
-    let largest = s.largest(s.max(low, high));
-    let smallest = -s.largest(s.max(s.neg(low), s.neg(high)));
-    if largest > -smallest { largest } else { smallest }
+fn columns_simd<S: Simd>(s: S, x: &[[f32; GROUP]]) -> [[f32; LANES]; GROUP] {
+    let mut columns = [[0.0; LANES]; GROUP];
+    for (half, columns) in columns.chunks_mut(LANES).enumerate() {
+        let mut rows = [s.splat(0.0); LANES];
+        for (row, x) in rows.iter_mut().zip(x) {
+            *row = simd::load(s, &x[LANES * half..][..LANES]);
+        }
+        for (column, lanes) in columns.iter_mut().zip(s.transpose(rows)) {
+            s.store(lanes, column);
+        }
+    }
+    columns
 }
 
-/// The best scale of a group whose extreme is not 0: one candidate to a lane, so that no sum is over lanes. The
-/// last lanes repeat the last candidate.
+/// The best scales of 16 groups, one to a lane, so that no sum and no choice is over lanes. `columns` is element i
+/// of all groups.
 #[inline(always)]
-fn best_scale_simd<S: Simd>(s: S, x: &[f32; GROUP], extreme: f32) -> f32 {
-    let mut scales = [0.0; LANES];
-    for (scale, n) in scales.iter_mut().zip(CANDIDATES) {
-        *scale = candidate(extreme, n);
+fn best_scales_simd<S: Simd>(s: S, columns: &[[f32; LANES]; GROUP]) -> S::Floats {
+    let (mut largest, mut smallest) = (s.load(&columns[0]), s.load(&columns[0]));
+    for column in columns {
+        largest = s.max(s.load(column), largest);
+        smallest = s.min(s.load(column), smallest);
     }
-    let candidates = s.load(&scales);
-    let ratio = s.div(candidates, s.splat(extreme));
-    let errors = squared_errors_simd(s, x, s.div(s.splat(1.0), candidates));
-    let errors = s.mul(errors, s.mul(ratio, ratio));
-    let least = -s.largest(s.neg(errors));
-    let mut best = 1.0;
-    for (scale, error) in scales.into_iter().zip(simd::lanes(s, errors)).rev() {
-        best = if error == least { scale } else { best };
+    let extreme = s.select(s.less(s.neg(smallest), largest), largest, smallest);
+    let extremes = simd::lanes(s, extreme);
+    // Groups of zeros keep this scale: no error of theirs is a number.
+    let (mut best, mut least) = (s.splat(1.0), s.splat(f32::INFINITY));
+    for n in CANDIDATES {
+        let mut scales = [0.0; LANES];
+        for (scale, extreme) in scales.iter_mut().zip(extremes) {
+            *scale = candidate(extreme, n);
+        }
+        let scales = s.load(&scales);
+        let ratio = s.div(scales, extreme);
+        let errors = squared_errors_simd(s, columns, s.div(s.splat(1.0), scales));
+        let errors = s.mul(errors, s.mul(ratio, ratio));
+        let is_less = s.less(errors, least);
+        best = s.select(is_less, scales, best);
+        least = s.select(is_less, errors, least);
     }
     best
 }
 
-/// The values of a group with its scale.
+/// The sums of the squared errors of 16 groups, in the order of [`squared_error`].
 #[inline(always)]
-fn pack_simd<S: Simd>(s: S, x: &[f32; GROUP], scale: f32, out: &mut [u8; GROUP_BYTES]) {
-    let inverse = s.splat(1.0 / scale);
-    // No closure: it would not inherit the instruction set.
-    let low = s.narrow_i16(round_simd(s, s.mul(simd::load(s, &x[..LANES]), inverse)));
-    let high = s.narrow_i16(round_simd(s, s.mul(simd::load(s, &x[LANES..]), inverse)));
-    let values = [low, high];
-    for (out, pair) in out.iter_mut().zip(values.as_flattened().as_chunks::<2>().0) {
-        *out = (pair[0] + 8) as u8 | ((pair[1] + 8) as u8) << 4;
-    }
-}
-
-/// The sums of the squared errors with 16 scales, in the order of [`squared_error`].
-#[inline(always)]
-fn squared_errors_simd<S: Simd>(s: S, x: &[f32; GROUP], inverses: S::Floats) -> S::Floats {
+fn squared_errors_simd<S: Simd>(s: S, columns: &[[f32; LANES]; GROUP], inverses: S::Floats) -> S::Floats {
     let mut quarters = [s.splat(0.0); LANES / 2];
     for (i, quarter) in quarters.iter_mut().enumerate() {
-        let lane = s.add(square_simd(s, x[i], inverses), square_simd(s, x[i + 16], inverses));
-        let other = s.add(square_simd(s, x[i + 8], inverses), square_simd(s, x[i + 24], inverses));
+        let [a, b, c, d] = [i, i + 16, i + 8, i + 24].map(|i| &columns[i]);
+        let lane = s.add(square_simd(s, a, inverses), square_simd(s, b, inverses));
+        let other = s.add(square_simd(s, c, inverses), square_simd(s, d, inverses));
         *quarter = s.add(lane, other);
     }
     for half in [4, 2, 1] {
@@ -162,47 +161,35 @@ fn squared_errors_simd<S: Simd>(s: S, x: &[f32; GROUP], inverses: S::Floats) -> 
     quarters[0]
 }
 
-/// The squared errors of one element.
+/// The squared errors of one element. A zero may be rounded to one of another sign than [`round`] gives it, which
+/// changes no error.
 #[inline(always)]
-fn square_simd<S: Simd>(s: S, x: f32, inverses: S::Floats) -> S::Floats {
-    let y = s.mul(s.splat(x), inverses);
-    let error = s.sub(y, round_simd(s, y));
+fn square_simd<S: Simd>(s: S, column: &[f32; LANES], inverses: S::Floats) -> S::Floats {
+    let y = s.mul(s.load(column), inverses);
+    let error = s.sub(y, s.round_to_nibble(y));
     s.mul(error, error)
 }
 
-/// The nearest of −8..=7; a zero may have another sign than [`round`] gives it, which changes no error.
+/// The values of a group with its scale.
 #[inline(always)]
-fn round_simd<S: Simd>(s: S, y: S::Floats) -> S::Floats {
-    let (bottom, top) = (s.splat(-8.0), s.splat(7.0));
-    s.round_ties_even(s.min(s.max(y, bottom), top))
-}
-
-struct QuantizeGroups<'a> {
-    row: &'a [f32],
-    values: &'a mut [u8],
-    scales: &'a mut [u8],
-}
-
-impl Isa {
-    /// Quantizes a row of finite values, whole groups of 32: to half a byte each, and a BF16 scale for each group.
-    ///
-    /// # Errors
-    ///
-    /// A row that is no whole groups, or an output of another length.
-    pub fn quantize_groups(
-        self,
-        row: &[f32],
-        values: &mut [u8],
-        scales: &mut [u8],
-    ) -> Result<(), KernelError> {
-        if !row.len().is_multiple_of(GROUP) {
-            return Err(KernelError::Group { cols: row.len() });
+fn pack_simd<S: Simd>(s: S, x: &[f32; GROUP], inverse: f32, out: &mut [u8; GROUP_BYTES]) {
+    let (inverse, offset) = (s.splat(inverse), s.splat(8.0));
+    for (out, x) in out.as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().zip(x.as_chunks().0) {
+        let values = s.narrow_i16(s.add(s.round_to_nibble(s.mul(s.load(x), inverse)), offset));
+        for (out, pair) in out.iter_mut().zip(values.as_chunks::<2>().0) {
+            // As one word: compilers take pairs apart one by one.
+            let [low, high] = pair.map(|value| u32::from(value as u16));
+            let word = low | high << 16;
+            *out = (word | word >> 12) as u8;
         }
-        check_len("values", row.len() / 2, values.len())?;
-        check_len("scales", row.len() / GROUP * size_of::<GroupScale>(), scales.len())?;
-        self.run(QuantizeGroups { row, values, scales });
-        Ok(())
     }
+}
+
+/// One row of finite values, whole groups, with memory for as many.
+pub(super) struct QuantizeGroups<'a> {
+    pub(super) row: &'a [f32],
+    pub(super) values: &'a mut [u8],
+    pub(super) scales: &'a mut [u8],
 }
 
 impl Kernel for QuantizeGroups<'_> {
@@ -213,21 +200,17 @@ impl Kernel for QuantizeGroups<'_> {
         }
     }
 
-    /// Step by step for some groups, as the next group's step need not wait for this one's result.
     #[inline(always)]
     fn simd<S: Simd>(self, s: S) {
         let (values, scales) = (self.values.as_chunks_mut().0, self.scales.as_chunks_mut().0);
-        let groups = self.row.as_chunks().0.chunks(AT_ONCE);
-        for ((x, values), scales) in groups.zip(values.chunks_mut(AT_ONCE)).zip(scales.chunks_mut(AT_ONCE)) {
-            let mut best = [0.0; AT_ONCE];
-            for (best, x) in best.iter_mut().zip(x) {
-                *best = extreme_simd(s, x);
+        let groups = self.row.as_chunks().0.chunks(LANES);
+        for ((x, values), scales) in groups.zip(values.chunks_mut(LANES)).zip(scales.chunks_mut(LANES)) {
+            let best = best_scales_simd(s, &columns_simd(s, x));
+            let inverses = simd::lanes(s, s.div(s.splat(1.0), best));
+            for ((x, values), inverse) in x.iter().zip(values).zip(inverses) {
+                pack_simd(s, x, inverse, values);
             }
-            for (best, x) in best.iter_mut().zip(x) {
-                *best = if *best == 0.0 { 1.0 } else { best_scale_simd(s, x, *best) };
-            }
-            for (((x, values), scale), best) in x.iter().zip(values).zip(scales).zip(best) {
-                pack_simd(s, x, best, values);
+            for (scale, best) in scales.iter_mut().zip(simd::lanes(s, best)) {
                 *scale = bf16_bytes(best);
             }
         }

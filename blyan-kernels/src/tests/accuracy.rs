@@ -475,6 +475,46 @@ fn f64_functions_at_their_edges() {
     assert!(math::sin_f64(f64::INFINITY).is_nan() && math::cos_f64(f64::NAN).is_nan());
 }
 
+#[test]
+fn weights_are_rounded_to_the_nearest_f8_ties_to_even() {
+    // All finite values by the formula of the OCP specification.
+    let values: Vec<(u8, f64)> = (0..=255u8)
+        .filter(|code| code & 0x7f != 0x7f)
+        .map(|code| {
+            let (exponent, mantissa) = (i32::from(code >> 3 & 15), f64::from(code & 7));
+            let magnitude = if exponent == 0 {
+                2f64.powi(-6) * mantissa / 8.0
+            } else {
+                2f64.powi(exponent - 7) * (1.0 + mantissa / 8.0)
+            };
+            (code, if code >= 128 { -magnitude } else { magnitude })
+        })
+        .collect();
+    // Codes of one sign are in the order of their values, so even code = even mantissa.
+    let nearest = |x: f64| {
+        let codes = values.iter().filter(|(code, _)| (*code >= 128) == x.is_sign_negative());
+        let best = codes.clone().map(|(_, v)| (v - x).abs()).fold(f64::INFINITY, f64::min);
+        let mut ties: Vec<u8> = codes.filter(|(_, v)| (v - x).abs() == best).map(|(c, _)| *c).collect();
+        ties.sort_by_key(|code| code & 1);
+        ties[0]
+    };
+    // The largest makes the scale 1.
+    let mut row = vec![448.0, -448.0, 0.0, -0.0, f32::MIN_POSITIVE, 1e-45];
+    for pair in values.windows(2) {
+        let (a, b) = (pair[0].1 as f32, pair[1].1 as f32);
+        let middle = (a + b) / 2.0;
+        row.extend([a, middle, middle.next_up(), middle.next_down()]);
+    }
+    let mut random = Random(41);
+    row.extend((0..20_000).map(|_| (random.bits() as i32 as f32) / 2f32.powi(23 + random.below(40) as i32)));
+    let (mut codes, mut scale) = (vec![0; row.len()], [0; 4]);
+    Isa::SCALAR.quantize_weights(DType::F8E4M3, &row, &mut codes, &mut scale).unwrap();
+    assert_eq!(scale, 1f32.to_le_bytes());
+    for (x, code) in row.iter().zip(codes) {
+        assert_eq!(code, nearest(f64::from(*x)), "{x:e}");
+    }
+}
+
 /// Root mean square of the error over that of the exact result, of projections of 2048 inputs from
 /// normal weights, as an import would store them, and inputs of which one in 256 is 20 times larger.
 fn projection_error(dtype: DType) -> (f64, f64) {
@@ -491,7 +531,7 @@ fn projection_error(dtype: DType) -> (f64, f64) {
             .collect();
         if dtype == DType::I4 {
             let (mut values, mut scales) = (vec![0; COLS / 2], vec![0; COLS / 16]);
-            Isa::SCALAR.quantize_groups(&weights, &mut values, &mut scales).unwrap();
+            Isa::SCALAR.quantize_weights(dtype, &weights, &mut values, &mut scales).unwrap();
             let scales: Vec<f32> = decode(DType::BF16, &scales).iter().map(|x| *x as f32).collect();
             let stored: Vec<f64> = decode(DType::I4, &values)
                 .iter()

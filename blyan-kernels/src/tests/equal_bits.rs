@@ -33,6 +33,7 @@ on_every_isa!(
     matmul_of_part_of_the_rows,
     weights_of_every_bit_pattern,
     cache_rounding,
+    quantized_weights,
     quantized_inputs,
     inputs_quantized_by_group,
     inputs_quantized_in_memory_of_others,
@@ -420,6 +421,36 @@ fn cache_rounding(isa: Isa) {
             isa.round_to(dtype, values, &mut actual).unwrap();
             assert_eq!(expected, actual, "{dtype} {len}");
         }
+    }
+}
+
+fn quantized_weights(isa: Isa) {
+    let mut random = Random(24);
+    for to in [DType::I8, DType::F8E4M3, DType::I4] {
+        let bits_of = |isa: Isa, row: &[f32]| {
+            let scales_len = if to == DType::I4 { row.len() / GROUP * 2 } else { 4 };
+            let (mut values, mut scales) = (vec![0xaa; to.bytes_of(row.len())], vec![0x55; scales_len]);
+            isa.quantize_weights(to, row, &mut values, &mut scales).unwrap();
+            (values, scales)
+        };
+        let check = |mut row: Vec<f32>| {
+            row.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = f32::MAX);
+            assert_eq!(bits_of(Isa::SCALAR, &row), bits_of(isa, &row), "{to} {row:?}");
+        };
+        for cols in lengths().map(|cols| whole_groups(to, cols)) {
+            check(random.normals(cols));
+            check(random.hostiles(cols));
+            check(vec![[0.0, -0.0, f32::MAX, f32::MIN, -1e-45][random.below(5)]; cols]);
+            // Ties, and what the scales of I4 that are tried cut off.
+            let largest = [127.0f32, -127.0, 448.0, -448.0, 7.5, 8.0, -8.0][random.below(7)];
+            let ties = (0..cols).map(|_| (random.below(1 + 4 * largest.abs() as usize)) as f32 / 4.0);
+            check(ties.map(|x| (x * 2.0 - largest).clamp(-largest.abs(), largest.abs())).collect());
+        }
+        for exponent in -149..128 {
+            let row = random.normals(96);
+            check(row.iter().map(|x| (f64::from(*x) * 2f64.powi(exponent)) as f32).collect());
+        }
+        check(Vec::new());
     }
 }
 

@@ -73,13 +73,32 @@ fn operands() {
     }
     assert_refused!(Isa::SCALAR.quantize(&[], usize::MAX), KernelError::Ragged { .. });
     assert_refused!(Aligned::new(&[], usize::MAX), KernelError::Ragged { .. });
-    let quantize_groups = |row, values, scales| {
-        Isa::SCALAR.quantize_groups(&[1.0; 96][..row], &mut [0; 48][..values], &mut [0; 6][..scales])
+    let quantize = |to, row, values, scales| {
+        Isa::SCALAR.quantize_weights(to, &[1.0; 96][..row], &mut [0; 90][..values], &mut [0; 6][..scales])
     };
-    assert_eq!(quantize_groups(96, 48, 6), Ok(()));
-    assert_refused!(quantize_groups(90, 45, 6), KernelError::Group { cols: 90 });
-    assert_refused!(quantize_groups(96, 47, 6), KernelError::Length { argument: "values", .. });
-    assert_refused!(quantize_groups(96, 48, 4), KernelError::Length { argument: "scales", .. });
+    assert_eq!(quantize(DType::I4, 96, 48, 6), Ok(()));
+    assert_refused!(quantize(DType::I4, 90, 45, 6), KernelError::Group { cols: 90 });
+    assert_refused!(quantize(DType::I4, 96, 47, 6), KernelError::Length { argument: "values", .. });
+    assert_refused!(quantize(DType::I4, 96, 48, 4), KernelError::Length { argument: "scales", .. });
+    for to in [DType::I8, DType::F8E4M3] {
+        assert_eq!(quantize(to, 90, 90, 4), Ok(()));
+        assert_refused!(quantize(to, 90, 89, 4), KernelError::Length { argument: "values", .. });
+        assert_refused!(quantize(to, 90, 90, 6), KernelError::Length { argument: "scales", .. });
+    }
+    assert_refused!(quantize(DType::BF16, 3, 6, 4), KernelError::UnsupportedDType { .. });
+    let odd = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    for (isa, odd) in Isa::available().into_iter().flat_map(|isa| odd.map(|odd| (isa, odd))) {
+        let mut row = [1.0; 96];
+        for place in [0, 40, 95] {
+            row[place] = odd;
+            for (to, len) in [(DType::I4, 6), (DType::I8, 4), (DType::F8E4M3, 4)] {
+                let (mut values, mut scales) = (vec![0; to.bytes_of(96)], vec![0; len]);
+                let refused = isa.quantize_weights(to, &row, &mut values, &mut scales);
+                assert_refused!(refused, KernelError::NotFinite { .. });
+            }
+            row[place] = 1.0;
+        }
+    }
     let groups = Isa::SCALAR.quantize_by_group(&[0.0; 64], 32).unwrap();
     assert_refused!(Input::new(&[0.0; 64], 64).unwrap().with_groups(&groups), KernelError::Length { .. });
     assert_refused!(Input::new(&[0.0; 96], 32).unwrap().with_groups(&groups), KernelError::Length { .. });

@@ -102,6 +102,20 @@ const fn f8_order() -> [u8; 64] {
     order
 }
 
+/// The nearest of −8..=7 to 0..=15, then to −16..=−1.
+static NIBBLES: [f32; 2 * LANES] = nibbles();
+
+const fn nibbles() -> [f32; 2 * LANES] {
+    let mut nearest = [0.0; 2 * LANES];
+    let mut i = 0;
+    while i < LANES {
+        nearest[i] = if i < 7 { i as f32 } else { 7.0 };
+        nearest[LANES + i] = if i < 8 { -8.0 } else { i as f32 - 16.0 };
+        i += 1;
+    }
+    nearest
+}
+
 /// `_mm512_dpwssd_epi32`, and one instruction for certain. Of two that add to the same sum in one basic block, LLVM 22
 /// splits the second into `vpmaddwd` and `vpaddd`, which is done sooner but takes more of the core: a tile, which has
 /// other sums to go on with, loses by it.
@@ -290,6 +304,16 @@ impl Simd for Avx512 {
         intrinsics!(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x))
     }
     #[inline(always)]
+    fn round_to_nibble(self, x: __m512) -> __m512 {
+        intrinsics! {
+            // Leaves the integer in the lowest bits, of which a look-up minds 5: it rounds and cuts in two instructions,
+            // where rounding alone is two.
+            let index = _mm512_castps_si512(_mm512_add_ps(x, _mm512_set1_ps(12_582_912.0)));
+            let table = |i: usize| _mm512_loadu_ps(NIBBLES.as_ptr().add(LANES * i));
+            _mm512_permutex2var_ps(table(0), index, table(1))
+        }
+    }
+    #[inline(always)]
     fn pow2(self, n: __m512) -> __m512 {
         intrinsics! {
             let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
@@ -320,6 +344,36 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn largest(self, x: __m512) -> f32 {
         intrinsics!(largest_8(_mm256_max_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x))))
+    }
+
+    #[inline(always)]
+    fn transpose(self, x: [__m512; LANES]) -> [__m512; LANES] {
+        let mut columns = x;
+        intrinsics! {
+            // Four rows within each 128 bits, then the 128 bits of four times four rows.
+            let mut fours = [_mm512_setzero_pd(); LANES];
+            for (four, x) in fours.as_chunks_mut::<4>().0.iter_mut().zip(x.as_chunks::<4>().0) {
+                let low = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1]));
+                let high = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1]));
+                let next_low = _mm512_castps_pd(_mm512_unpacklo_ps(x[2], x[3]));
+                let next_high = _mm512_castps_pd(_mm512_unpackhi_ps(x[2], x[3]));
+                four[0] = _mm512_unpacklo_pd(low, next_low);
+                four[1] = _mm512_unpackhi_pd(low, next_low);
+                four[2] = _mm512_unpacklo_pd(high, next_high);
+                four[3] = _mm512_unpackhi_pd(high, next_high);
+            }
+            for i in 0..4 {
+                let (a, b) = (_mm512_castpd_ps(fours[i]), _mm512_castpd_ps(fours[4 + i]));
+                let (c, d) = (_mm512_castpd_ps(fours[8 + i]), _mm512_castpd_ps(fours[12 + i]));
+                let lower = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0x44>(c, d));
+                let upper = (_mm512_shuffle_f32x4::<0xee>(a, b), _mm512_shuffle_f32x4::<0xee>(c, d));
+                columns[i] = _mm512_shuffle_f32x4::<0x88>(lower.0, lower.1);
+                columns[4 + i] = _mm512_shuffle_f32x4::<0xdd>(lower.0, lower.1);
+                columns[8 + i] = _mm512_shuffle_f32x4::<0x88>(upper.0, upper.1);
+                columns[12 + i] = _mm512_shuffle_f32x4::<0xdd>(upper.0, upper.1);
+            }
+        }
+        columns
     }
 
     #[inline(always)]
