@@ -1,10 +1,9 @@
-//! Quantizing to I4: scales against a search in f64, packing by hand, extremes, instruction sets.
+//! Quantizing to I4: scales against a search in f64, packing by hand, extremes.
 
 use half::bf16;
 
 use super::{TensorError, TensorView, quantize};
 use crate::dtype::{DType, Shape};
-use crate::kernels::Isa;
 
 fn pseudo_random(len: usize, seed: u32) -> Vec<f32> {
     let mut bits = seed;
@@ -97,20 +96,6 @@ fn threads_do_not_change_the_result() {
         pool.install(|| quantized(97, 512, &values))
     };
     assert!(run(1) == run(7));
-}
-
-#[test]
-fn every_instruction_set_gives_the_same() {
-    let mut values = pseudo_random(2048, 11);
-    values.extend([0.0, f32::MAX, f32::MIN, 1e-45, -1e-38, 3.0, -3.0, 0.5].repeat(4));
-    let run = |isa: Isa| {
-        let (mut out, mut scales) = (vec![0; values.len() / 2], vec![0; values.len() / 16]);
-        isa.quantize_weights(DType::I4, &values, &mut out, &mut scales).unwrap();
-        (out, scales)
-    };
-    for isa in Isa::available() {
-        assert!(run(isa) == run(Isa::SCALAR), "{}", isa.name());
-    }
 }
 
 #[test]
