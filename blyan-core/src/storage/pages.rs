@@ -44,8 +44,13 @@ const REFUSED_CHILD: u8 = 0xff;
 type Sum = [u8; SUM as usize];
 
 fn sum(page: u64, bytes: &[u8]) -> Sum {
+    // Side by side, so that the chunks of a page are hashed together.
+    let mut input = [0; size_of::<u64>() + PAGE as usize];
+    let input = &mut input[..size_of::<u64>() + bytes.len()];
+    input[..size_of::<u64>()].copy_from_slice(&page.to_le_bytes());
+    input[size_of::<u64>()..].copy_from_slice(bytes);
     let mut hasher = blake3::Hasher::new_derive_key("blyan index page 1");
-    hasher.update(&page.to_le_bytes()).update(bytes);
+    hasher.update(input);
     let mut sum = Sum::default();
     hasher.finalize_xof().fill(&mut sum);
     sum
