@@ -7,6 +7,7 @@ pub(crate) mod block;
 pub(crate) mod bundle;
 pub(crate) mod collect;
 pub(crate) mod error;
+mod pending;
 pub(crate) mod reader;
 pub(crate) mod signature;
 pub(crate) mod tables;

@@ -1,18 +1,18 @@
 //! Owns reading from one snapshot of the index, checking each value against what names it.
 
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
-use redb::{ReadTransaction, TableDefinition, Value, WriteTransaction};
+use redb::{ReadTransaction, TableDefinition, Value};
 
 use super::block::Block;
 use super::error::{ChainError, Damage};
 use super::signature::SignatureRecord;
-use super::tables::{self, BlockValue, Found, Numbers};
+use super::tables::{self, BlockValue, Found, Lookup};
 use crate::format::Header;
 use crate::hash::{BlockHash, PayloadHash, may_use_pool};
-use crate::storage::index::{Snapshot, WriteBatch};
+use crate::storage::index::Snapshot;
 use crate::storage::payload_store::check_hash;
 use crate::storage::{Payload, PayloadStore, StorageError};
 
@@ -84,15 +84,6 @@ impl Stored {
         }
     }
 
-    /// Looks a block up among those of a transaction and before.
-    pub(super) fn find_in(batch: &WriteBatch, block: &BlockHash) -> Result<Option<Self>, ChainError> {
-        let found = batch.read(|transaction: &WriteTransaction| {
-            let (numbers, blocks) = (Numbers::write(transaction)?, transaction.open_table(tables::BLOCKS)?);
-            tables::find(&numbers, &blocks, block)
-        });
-        Self::found(block, found.map_err(entry_error(block, "blocks"))?)
-    }
-
     /// The payload in the index, checked against its hash.
     ///
     /// # Errors
@@ -136,12 +127,14 @@ struct PayloadHashAndLen {
 }
 
 pub(super) struct Reader {
+    /// Opened by the first look-up. Dropped before the snapshot, so that the transaction ends with that, guarded.
+    lookup: OnceLock<Lookup>,
     snapshot: Arc<Snapshot>,
 }
 
 impl Reader {
     pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { snapshot }
+        Self { lookup: OnceLock::new(), snapshot }
     }
 
     /// Runs code on the snapshot; whatever redb does in it, panics included, is a typed error.
@@ -152,15 +145,26 @@ impl Reader {
         self.snapshot.read(call)
     }
 
+    /// Runs code on the tables that blocks are looked up in.
+    pub(super) fn look_up<T>(
+        &self,
+        call: impl FnOnce(&Lookup) -> Result<T, redb::Error>,
+    ) -> Result<T, StorageError> {
+        self.read(|transaction| match self.lookup.get() {
+            Some(lookup) => call(lookup),
+            None => {
+                let opened = Lookup::open(transaction)?;
+                call(self.lookup.get_or_init(|| opened))
+            }
+        })
+    }
+
     pub(super) fn block_count(&self) -> Result<u64, ChainError> {
         Ok(self.read(tables::block_count)?)
     }
 
     pub(super) fn find(&self, block: &BlockHash) -> Result<Option<Stored>, ChainError> {
-        let found = self.read(|transaction| {
-            let (numbers, blocks) = (Numbers::read(transaction)?, transaction.open_table(tables::BLOCKS)?);
-            tables::find(&numbers, &blocks, block)
-        });
+        let found = self.look_up(|lookup| lookup.find(block));
         Stored::found(block, found.map_err(entry_error(block, "blocks"))?)
     }
 
@@ -196,10 +200,9 @@ impl Reader {
     /// Blocks found in one go; the error is that of the first one that has one.
     fn get_some(&self, blocks: &[BlockHash]) -> Result<Vec<Block>, ChainError> {
         let mut found = Vec::with_capacity(blocks.len());
-        let read = self.read(|transaction| {
-            let (numbers, values) = (Numbers::read(transaction)?, transaction.open_table(tables::BLOCKS)?);
+        let read = self.look_up(|lookup| {
             for block in blocks {
-                found.push((block, tables::find(&numbers, &values, block)?));
+                found.push((block, lookup.find(block)?));
                 if !matches!(found.last(), Some((_, Found::Value(..)))) {
                     break;
                 }
@@ -237,7 +240,7 @@ impl Reader {
         };
         let actual = hash_of_value(&value);
         // A header that was changed hashes to something, but not to a name that was given out.
-        let given = self.read(|transaction| Numbers::read(transaction)?.contains(&actual, number));
+        let given = self.look_up(|lookup| lookup.numbers.contains(&actual, number));
         if given.map_err(|error| entry_error(&actual, self.table_of(number))(error))? {
             return Ok(Stored::parse(&actual, number, value)?.block);
         }

@@ -1,4 +1,4 @@
-//! Owns the tables of the index: their keys, their values, and how a block enters them.
+//! Owns the tables of the index: their keys, their values, and how a block is found in them.
 //!
 //! Blocks are numbered in the order in which this directory got them. Only `numbers` and `recent` are
 //! ordered by hash; every other table grows at its end, or near its parents, so that an append dirties
@@ -21,16 +21,14 @@
 
 use std::cell::Cell;
 use std::iter;
-use std::sync::Arc;
 
 use redb::{
-    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
-    TableHandle, WriteTransaction,
+    ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle,
+    WriteTransaction,
 };
 
-use super::block::Block;
 use super::signature::SignatureRecord;
-use crate::format::{BlockKind, ChainId, Header, ParentRole};
+use crate::format::{BlockKind, ChainId, Header};
 use crate::hash::{BlockHash, HASH_LEN, PayloadHash};
 
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
@@ -211,14 +209,17 @@ pub(super) enum Found {
     Other(BlockHash),
 }
 
-/// The tables that give the numbers of hashes, in a transaction that reads or one that writes.
-pub(super) struct Numbers<T> {
-    settled: T,
+/// A table from the beginnings of hashes to numbers.
+type HashTable = ReadOnlyTable<[u8; 16], ()>;
+
+/// The tables that give the numbers of hashes.
+pub(super) struct Numbers {
+    settled: HashTable,
     /// `None` in the version that lacked it.
-    recent: Option<T>,
+    recent: Option<HashTable>,
 }
 
-impl Numbers<ReadOnlyTable<[u8; 16], ()>> {
+impl Numbers {
     pub(super) fn read(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
         let recent = match transaction.open_table(RECENT) {
             Ok(table) => Some(table),
@@ -231,16 +232,8 @@ impl Numbers<ReadOnlyTable<[u8; 16], ()>> {
     pub(super) fn has_recent(&self) -> bool {
         self.recent.is_some()
     }
-}
 
-impl<'t> Numbers<Table<'t, [u8; 16], ()>> {
-    pub(super) fn write(transaction: &'t WriteTransaction) -> Result<Self, redb::Error> {
-        Ok(Self { settled: transaction.open_table(NUMBERS)?, recent: Some(transaction.open_table(RECENT)?) })
-    }
-}
-
-impl<T: ReadableTable<[u8; 16], ()>> Numbers<T> {
-    fn tables(&self) -> impl Iterator<Item = &T> {
+    fn tables(&self) -> impl Iterator<Item = &HashTable> {
         iter::once(&self.settled).chain(&self.recent)
     }
 
@@ -257,7 +250,7 @@ impl<T: ReadableTable<[u8; 16], ()>> Numbers<T> {
 
     /// Whether the block has that number.
     pub(super) fn contains(&self, block: &BlockHash, number: u64) -> Result<bool, redb::Error> {
-        let found = |table: &T| Ok(table.get(number_key(block, number))?.map(|_| ()));
+        let found = |table: &HashTable| Ok(table.get(number_key(block, number))?.map(|_| ()));
         Ok(self.first(found)?.is_some())
     }
 
@@ -265,7 +258,7 @@ impl<T: ReadableTable<[u8; 16], ()>> Numbers<T> {
     /// neither, nobody knows whether it was on that page.
     fn first<F>(
         &self,
-        find: impl Fn(&T) -> Result<Option<F>, redb::Error>,
+        find: impl Fn(&HashTable) -> Result<Option<F>, redb::Error>,
     ) -> Result<Option<F>, redb::Error> {
         let mut failed = None;
         for table in self.tables() {
@@ -279,33 +272,40 @@ impl<T: ReadableTable<[u8; 16], ()>> Numbers<T> {
     }
 }
 
-/// Looks a block up.
-pub(super) fn find(
-    numbers: &Numbers<impl ReadableTable<[u8; 16], ()>>,
-    blocks: &impl ReadableTable<u64, &'static [u8]>,
-    block: &BlockHash,
-) -> Result<Found, redb::Error> {
-    let other = Cell::new(None);
-    let found = numbers.first(|table| {
-        for entry in table.range(number_key(block, 0)..=number_key(block, u64::MAX))? {
-            let number = last_number(&entry?.0.value());
-            let Some(value) = blocks.get(number)? else {
-                other.set(Some(Found::NumberOnly));
-                continue;
-            };
-            let value = value.value();
-            let actual = BlockHash::of_header(BlockValue::from_bytes(value).header);
-            if actual == *block {
-                return Ok(Some(Found::Value(number, value.to_vec())));
+/// The tables that a block is looked up in.
+pub(super) struct Lookup {
+    pub(super) numbers: Numbers,
+    blocks: ReadOnlyTable<u64, &'static [u8]>,
+}
+
+impl Lookup {
+    pub(super) fn open(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
+        Ok(Self { numbers: Numbers::read(transaction)?, blocks: transaction.open_table(BLOCKS)? })
+    }
+
+    pub(super) fn find(&self, block: &BlockHash) -> Result<Found, redb::Error> {
+        let other = Cell::new(None);
+        let found = self.numbers.first(|table| {
+            for entry in table.range(number_key(block, 0)..=number_key(block, u64::MAX))? {
+                let number = last_number(&entry?.0.value());
+                let Some(value) = self.blocks.get(number)? else {
+                    other.set(Some(Found::NumberOnly));
+                    continue;
+                };
+                let value = value.value();
+                let actual = BlockHash::of_header(BlockValue::from_bytes(value).header);
+                if actual == *block {
+                    return Ok(Some(Found::Value(number, value.to_vec())));
+                }
+                // Another block whose hash starts alike is none of this one's; a damaged header hashes to anything.
+                if number_key(&actual, number) != number_key(block, number) {
+                    other.set(Some(Found::Other(actual)));
+                }
             }
-            // Another block whose hash starts alike is none of this one's; a damaged header hashes to anything.
-            if number_key(&actual, number) != number_key(block, number) {
-                other.set(Some(Found::Other(actual)));
-            }
-        }
-        Ok(None)
-    });
-    Ok(found?.or(other.into_inner()).unwrap_or(Found::Nothing))
+            Ok(None)
+        });
+        Ok(found?.or(other.into_inner()).unwrap_or(Found::Nothing))
+    }
 }
 
 /// The number from which blocks are in `recent`; `None` in the version that had all in `numbers`.
@@ -347,62 +347,20 @@ fn settling(transaction: &WriteTransaction) -> Result<Vec<[u8; 16]>, redb::Error
     Ok(keys)
 }
 
-/// A block that is about to be inserted.
-pub(super) struct NewBlock<'a> {
-    pub(super) hash: &'a BlockHash,
-    pub(super) number: u64,
-    pub(super) height: u64,
-    pub(super) header: &'a Header,
-    pub(super) header_bytes: &'a [u8],
-    /// Empty if it is a file.
-    pub(super) payload: &'a [u8],
-    /// In the order of the header's parents.
-    pub(super) parents: &'a [Arc<Block>],
+/// A value of `blocks`, as a transaction that writes sees it.
+pub(super) fn value_in(transaction: &WriteTransaction, number: u64) -> Result<Option<Vec<u8>>, redb::Error> {
+    let blocks = transaction.open_table(BLOCKS)?;
+    let value = blocks.get(number)?;
+    Ok(value.map(|value| value.value().to_vec()))
 }
 
-/// Enters a block into every table. Touches the block and its parents, nothing else.
-pub(super) fn insert_block(transaction: &WriteTransaction, block: &NewBlock<'_>) -> Result<(), redb::Error> {
-    let NewBlock { hash, number, height, header, header_bytes, payload, parents } = *block;
-    if number.is_multiple_of(SETTLE_BLOCKS) {
-        settle(transaction, number)?;
-    }
-    transaction.open_table(RECENT)?.insert(number_key(hash, number), ())?;
-    insert_value(transaction, number, &BlockValue { height, header: header_bytes, payload })?;
-    transaction
-        .open_table(LANES)?
-        .insert(lane_key(header.lane, header.kind, height, number), hash.as_bytes())?;
-    let parents = || header.parents.iter().zip(parents);
-    {
-        let mut names = transaction.open_table(NAMES)?;
-        names.insert(name_key(&header.name, number).as_slice(), 1)?;
-        for (parent, found) in parents() {
-            if parent.role == ParentRole::Predecessor && found.header().name == header.name {
-                names.insert(name_key(&header.name, found.number()).as_slice(), 0)?;
-            }
-        }
-    }
-    {
-        let mut children = transaction.open_table(CHILDREN)?;
-        for (parent, found) in parents() {
-            children.insert(child_key(found.number(), number), parent.role as u8)?;
-        }
-    }
-    let mut tips = transaction.open_table(TIPS)?;
-    tips.insert(tip_key(header.lane, number), ())?;
-    for (_, found) in parents() {
-        if found.header().lane == header.lane {
-            tips.remove(tip_key(header.lane, found.number()))?;
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn insert_value(
+/// Puts a value of `blocks` in the place of the one before.
+pub(super) fn replace_value(
     transaction: &WriteTransaction,
     number: u64,
-    value: &BlockValue<'_>,
+    value: &[u8],
 ) -> Result<(), redb::Error> {
-    transaction.open_table(BLOCKS)?.insert(number, value.to_bytes().as_slice())?;
+    transaction.open_table(BLOCKS)?.insert(number, value)?;
     Ok(())
 }
 

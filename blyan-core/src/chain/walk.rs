@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, VecDeque};
 use super::block::Block;
 use super::error::{ChainError, Damage};
 use super::reader::{Reader, Stored, entry_error};
-use super::tables::Numbers;
 use super::{Chain, tables};
 use crate::format::{BlockKind, ChainId};
 use crate::hash::{BlockHash, ChainRoot, DomainHasher, HASH_LEN};
@@ -227,7 +226,7 @@ impl Chain {
         let fill = |digit: &str| format!("{prefix}{}", digit.repeat(2 * HASH_LEN - prefix.len())).parse();
         let (Ok(first), Ok(last)) = (fill("0"), fill("f")) else { return Ok(Vec::new()) };
         let reader = self.reader()?;
-        let numbers = reader.read(|transaction| Numbers::read(transaction)?.between(&first, &last))?;
+        let numbers = reader.look_up(|lookup| lookup.numbers.between(&first, &last))?;
         let mut found = Vec::new();
         for number in numbers {
             let hash = reader.numbered(number, reader.table_of(number))?.hash();

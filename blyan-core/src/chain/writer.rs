@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use super::Chain;
 use super::block::{Block, Draft};
-use super::error::ChainError;
-use super::reader::Stored;
+use super::error::{ChainError, Damage};
+use super::pending::Pending;
+use super::reader::{Reader, Stored, entry_error};
 use super::signature::SignatureRecord;
-use super::tables::{self, NewBlock};
+use super::tables;
 use super::validate::ParentView;
 use crate::format::{Header, PayloadRef};
 use crate::hash::{BlockHash, PayloadHash};
@@ -20,7 +21,7 @@ use crate::storage::index::WriteBatch;
 use crate::storage::payload_writer::PayloadWriter;
 use crate::storage::{Payload, StorageError};
 
-/// Decoded parents that a transaction keeps.
+/// Decoded blocks that a transaction keeps, as they may be parents of the next, and parents of such a block.
 const MAX_KNOWN_PARENTS: usize = 1024;
 
 /// What an append did.
@@ -44,10 +45,16 @@ pub struct Writer {
     written: Vec<PayloadHash>,
     /// Whether payloads were ever collected.
     has_collected: bool,
-    /// Parents met so far: one spec is the parent of a model's every block.
+    /// Parents met so far, and new blocks: one spec is the parent of a model's every block.
     parents: HashMap<BlockHash, Arc<Block>>,
+    /// Numbers of the blocks that this transaction made or mended.
+    own: HashMap<BlockHash, u64>,
+    /// New blocks that are not in the tables yet.
+    pending: Pending,
     next_number: u64,
     dirty: bool,
+    /// The chain as it was when the transaction began.
+    before: Reader,
     chain: Chain,
 }
 
@@ -127,17 +134,20 @@ impl Writer {
         batch.write(tables::upgrade)?;
         let next_number = batch.read(tables::next_number)?;
         let has_collected = batch.read(tables::has_collected)?;
+        let before = chain.reader()?;
         let payloads = PayloadWriter::new(chain.0.medium.clone());
-        let (intact, parents) = (HashSet::new(), HashMap::new());
         Ok(Self {
             batch,
             payloads,
-            intact,
+            intact: HashSet::new(),
             written: Vec::new(),
             has_collected,
-            parents,
+            parents: HashMap::new(),
+            own: HashMap::new(),
+            pending: Pending::default(),
             next_number,
             dirty: false,
+            before,
             chain,
         })
     }
@@ -188,17 +198,18 @@ impl Writer {
         };
         let height = parents.iter().map(|parent| parent.height().saturating_add(1)).max().unwrap_or(0);
         let number = self.next_number;
-        let block = NewBlock {
-            hash: &hash,
-            number,
-            height,
-            header,
-            header_bytes,
-            payload: &payload,
-            parents: &parents,
-        };
         self.dirty = true;
-        self.batch.write(|transaction| tables::insert_block(transaction, &block))?;
+        let settles = number.is_multiple_of(tables::SETTLE_BLOCKS);
+        if settles || self.pending.is_full() {
+            self.enter_pending()?;
+        }
+        if settles {
+            self.batch.write(|transaction| tables::settle(transaction, number))?;
+        }
+        let block = Block::new(hash, header.clone(), height, number);
+        self.pending.push(&block, header_bytes, &payload, parents.iter().map(|parent| &**parent));
+        self.own.insert(hash, number);
+        self.keep_parent(Arc::new(block));
         self.next_number = number.saturating_add(1);
         Ok(Appended { hash, new_block: true, new_payload })
     }
@@ -280,13 +291,31 @@ impl Writer {
     pub fn commit(mut self) -> Result<(), ChainError> {
         self.payloads.sync()?;
         if self.dirty {
+            self.enter_pending()?;
             self.batch.commit()?;
         }
         Ok(())
     }
 
+    /// Enters what is pending into the tables.
+    fn enter_pending(&mut self) -> Result<(), ChainError> {
+        let Self { batch, pending, .. } = self;
+        Ok(batch.write(|transaction| pending.enter(transaction))?)
+    }
+
     fn find(&self, block: &BlockHash) -> Result<Option<Stored>, ChainError> {
-        Stored::find_in(&self.batch, block)
+        // Nothing is said of the chain by a transaction that has failed.
+        self.batch.check()?;
+        let Some(number) = self.own.get(block) else { return self.before.find(block) };
+        let value = match self.pending.value(*number) {
+            Some(value) => value.to_vec(),
+            None => {
+                let entered = self.batch.read(|transaction| tables::value_in(transaction, *number));
+                let missing = ChainError::Damaged { block: *block, reason: Damage::HeaderMissing };
+                entered.map_err(entry_error(block, "blocks"))?.ok_or(missing)?
+            }
+        };
+        Stored::decode(block, *number, value).map(Some)
     }
 
     /// A parent, decoded once for all its children of this transaction.
@@ -296,11 +325,18 @@ impl Writer {
         }
         let Some(stored) = self.find(block)? else { return Ok(None) };
         let found = Arc::new(stored.block);
+        self.keep_parent(found.clone());
+        Ok(Some(found))
+    }
+
+    fn keep_parent(&mut self, block: Arc<Block>) {
+        if block.header().parents.len() > MAX_KNOWN_PARENTS {
+            return;
+        }
         if self.parents.len() >= MAX_KNOWN_PARENTS {
             self.parents.clear();
         }
-        self.parents.insert(*block, found.clone());
-        Ok(Some(found))
+        self.parents.insert(block.hash(), block);
     }
 
     /// Makes sure that a stored block's payload is intact; tells whether it had to be written.
@@ -314,10 +350,8 @@ impl Writer {
         }
         self.dirty = true;
         let value = stored.with_inline_payload(&content.into_bytes()?);
-        self.batch.write(|transaction| {
-            transaction.open_table(tables::BLOCKS)?.insert(block.number(), value.as_slice())?;
-            Ok(())
-        })?;
+        self.batch.write(|transaction| tables::replace_value(transaction, block.number(), &value))?;
+        self.own.insert(block.hash(), block.number());
         Ok(true)
     }
 

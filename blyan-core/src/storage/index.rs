@@ -242,13 +242,18 @@ impl WriteBatch {
         result
     }
 
+    /// Fails once a write has.
+    pub(crate) fn check(&self) -> Result<(), StorageError> {
+        self.transaction().map(drop)
+    }
+
     /// Whether a write failed, after which nothing can be done with the batch and others may write.
     pub(crate) fn has_failed(&self) -> bool {
         self.transaction.is_none()
     }
 
     pub(crate) fn commit(mut self) -> Result<(), StorageError> {
-        self.transaction()?;
+        self.check()?;
         let transaction = self.transaction.take();
         // Locked until the commit is over: who waits to write next may be let in before it returns, and must not find
         // the view before it.

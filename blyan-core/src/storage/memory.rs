@@ -59,6 +59,12 @@ impl MemoryMedium {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// The index as it lies in memory, to damage it while it is open.
+    #[cfg(test)]
+    pub(crate) fn index(&self) -> &InMemoryBackend {
+        &self.index
+    }
 }
 
 impl Medium for MemoryMedium {

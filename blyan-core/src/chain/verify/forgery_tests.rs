@@ -6,7 +6,9 @@ use std::collections::HashSet;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::*;
-use crate::chain::tables::{BlockValue, NewBlock};
+use crate::chain::block::Block;
+use crate::chain::pending::Pending;
+use crate::chain::tables::BlockValue;
 use crate::chain::{Draft, SignatureRecord, Validators};
 use crate::format::{BlockKind, ChainId, Header, Parent, ParentRole, PayloadRef};
 use crate::hash::PayloadHash;
@@ -66,7 +68,8 @@ impl Forged {
 
 #[test]
 fn a_forged_parent_is_named() {
-    let Forged { chain, .. } = &chain();
+    let forged = chain();
+    let chain = &forged.chain;
     let parent = BlockHash::from_bytes([0x77; 32]);
     let header = Header {
         lane: ChainId::Meta,
@@ -82,18 +85,9 @@ fn a_forged_parent_is_named() {
     };
     let bytes = header.to_bytes().unwrap();
     let block = BlockHash::of_header(&bytes);
-    let mut batch = chain.0.index.begin_write().unwrap();
-    let new = NewBlock {
-        hash: &block,
-        number: 3,
-        height: 1,
-        header: &header,
-        header_bytes: &bytes,
-        payload: b"{}",
-        parents: &[],
-    };
-    batch.write(|write| tables::insert_block(write, &new)).unwrap();
-    batch.commit().unwrap();
+    let mut pending = Pending::default();
+    pending.push(&Block::new(block, header, 1, 3), &bytes, b"{}", [].into_iter());
+    forged.forge(|write| pending.enter(write));
     let report = chain.verify(&VerifyOptions::headers()).unwrap();
     assert_eq!(report.bad.len(), 1, "{:?}", report.bad);
     assert_eq!((report.bad[0].block, report.bad[0].name.as_deref()), (block, Some("forged")));
@@ -110,7 +104,7 @@ fn a_wrong_height_is_named() {
     forged.forge(|write| {
         let value = write.open_table(tables::BLOCKS)?.get(NEW)?.unwrap().value().to_vec();
         let value = BlockValue { height: 9, ..BlockValue::from_bytes(&value) };
-        tables::insert_value(write, NEW, &value)?;
+        tables::replace_value(write, NEW, &value.to_bytes())?;
         let mut lanes = write.open_table(tables::LANES)?;
         lanes.remove(tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, 2, NEW))?;
         lanes
@@ -260,7 +254,7 @@ fn a_missing_or_exchanged_small_payload_is_named() {
         f.forge(|write| {
             let value = write.open_table(tables::BLOCKS)?.get(SPEC)?.unwrap().value().to_vec();
             let value = BlockValue { payload, ..BlockValue::from_bytes(&value) };
-            tables::insert_value(write, SPEC, &value)
+            tables::replace_value(write, SPEC, &value.to_bytes())
         });
         let (block, reason) = f.found();
         assert_eq!(block, f.spec);
@@ -269,8 +263,12 @@ fn a_missing_or_exchanged_small_payload_is_named() {
     exchange(b"");
     exchange(b"[]");
     assert!(f.chain.payload(&f.spec).is_err());
-    // Appending the block again repairs it.
-    f.chain.append(Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", "{}")).unwrap();
+    // Appending the block again repairs it, once.
+    let spec = || Draft::new(ChainId::Meta, BlockKind::SPEC, "spec", "{}");
+    let mut writer = f.chain.writer().unwrap();
+    assert!(writer.append(spec()).unwrap().new_payload);
+    assert!(!writer.append(spec()).unwrap().new_payload);
+    writer.commit().unwrap();
     assert!(f.chain.verify(&VerifyOptions::full()).unwrap().is_ok());
 }
 
