@@ -25,7 +25,7 @@ pub(super) struct Pending {
     lanes: Vec<([u8; 19], BlockHash)>,
     names: BTreeMap<Vec<u8>, u8>,
     children: Vec<([u8; 16], u8)>,
-    /// Whether the entry is to be there; those of blocks that have been tips for less than this is pending are not.
+    /// Whether the entry is to be there. A block that became a tip and had a child, both since this is pending, has none.
     tips: BTreeMap<[u8; 9], bool>,
 }
 
