@@ -25,7 +25,7 @@ pub(super) struct Pending {
     lanes: Vec<([u8; 19], BlockHash)>,
     names: BTreeMap<Vec<u8>, u8>,
     children: Vec<([u8; 16], u8)>,
-    /// Whether the entry is to be there. A block that became a tip and had a child, both since this is pending, has none.
+    /// Entries to be made (`true`) or taken away.
     tips: BTreeMap<[u8; 9], bool>,
 }
 
@@ -116,7 +116,8 @@ fn insert_sorted<'e, K: Key + 'static, V: Value + 'static>(
     while let Some((key, value)) = entries.next() {
         let mut gap = table.lower_bound_mut(Bound::Included(&key))?;
         // What lies beside the gap may be on another page, which says nothing of this one if it is damaged.
-        let after = gap.peek_next().map(|next| next.map(|(key, _)| to_bytes::<K>(&key.value())));
+        let after =
+            gap.peek_next().map(|next| next.map(|(key, _)| K::as_bytes(&key.value()).as_ref().to_vec()));
         let fits = |key: &K::SelfType<'e>| match &after {
             Ok(Some(after)) => K::compare(K::as_bytes(key).as_ref(), after).is_lt(),
             Ok(None) => true,
@@ -134,10 +135,6 @@ fn insert_sorted<'e, K: Key + 'static, V: Value + 'static>(
         }
     }
     Ok(())
-}
-
-fn to_bytes<K: Key>(key: &K::SelfType<'_>) -> Vec<u8> {
-    K::as_bytes(key).as_ref().to_vec()
 }
 
 #[cfg(test)]

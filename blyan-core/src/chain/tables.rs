@@ -283,6 +283,7 @@ impl Lookup {
         Ok(Self { numbers: Numbers::read(transaction)?, blocks: transaction.open_table(BLOCKS)? })
     }
 
+    /// What is stored of the block.
     pub(super) fn find(&self, block: &BlockHash) -> Result<Found, redb::Error> {
         let other = Cell::new(None);
         let found = self.numbers.first(|table| {

@@ -21,8 +21,11 @@ use crate::storage::index::WriteBatch;
 use crate::storage::payload_writer::PayloadWriter;
 use crate::storage::{Payload, StorageError};
 
-/// Decoded blocks that a transaction keeps, as they may be parents of the next, and parents of such a block.
-const MAX_KNOWN_PARENTS: usize = 1024;
+/// Decoded blocks that a transaction keeps.
+const MAX_KNOWN_BLOCKS: usize = 1024;
+
+/// Parents of such a block: one with more takes much memory, and is a model, which few have as a parent.
+const MAX_KNOWN_LINKS: usize = 1024;
 
 /// What an append did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +48,8 @@ pub struct Writer {
     written: Vec<PayloadHash>,
     /// Whether payloads were ever collected.
     has_collected: bool,
-    /// Parents met so far, and new blocks: one spec is the parent of a model's every block.
-    parents: HashMap<BlockHash, Arc<Block>>,
+    /// Decoded blocks that may be parents of the next: one spec is the parent of a model's every block.
+    known: HashMap<BlockHash, Arc<Block>>,
     /// Numbers of the blocks that this transaction made or mended.
     own: HashMap<BlockHash, u64>,
     /// New blocks that are not in the tables yet.
@@ -142,7 +145,7 @@ impl Writer {
             intact: HashSet::new(),
             written: Vec::new(),
             has_collected,
-            parents: HashMap::new(),
+            known: HashMap::new(),
             own: HashMap::new(),
             pending: Pending::default(),
             next_number,
@@ -209,7 +212,7 @@ impl Writer {
         let block = Block::new(hash, header.clone(), height, number);
         self.pending.push(&block, header_bytes, &payload, parents.iter().map(|parent| &**parent));
         self.own.insert(hash, number);
-        self.keep_parent(Arc::new(block));
+        self.keep(Arc::new(block));
         self.next_number = number.saturating_add(1);
         Ok(Appended { hash, new_block: true, new_payload })
     }
@@ -262,7 +265,7 @@ impl Writer {
         // What failed to be written is not there.
         let _ = self.payloads.wait();
         // After a failed write others may rely on them already: the next collection tells what is stray.
-        if self.written.is_empty() || self.batch.has_failed() {
+        if self.written.is_empty() || self.batch.check().is_err() {
             return Ok(());
         }
         // The transaction is open until the end of this call, so nobody begins to rely on them.
@@ -320,23 +323,23 @@ impl Writer {
 
     /// A parent, decoded once for all its children of this transaction.
     fn parent(&mut self, block: &BlockHash) -> Result<Option<Arc<Block>>, ChainError> {
-        if let Some(known) = self.parents.get(block) {
+        if let Some(known) = self.known.get(block) {
             return Ok(Some(known.clone()));
         }
         let Some(stored) = self.find(block)? else { return Ok(None) };
         let found = Arc::new(stored.block);
-        self.keep_parent(found.clone());
+        self.keep(found.clone());
         Ok(Some(found))
     }
 
-    fn keep_parent(&mut self, block: Arc<Block>) {
-        if block.header().parents.len() > MAX_KNOWN_PARENTS {
+    fn keep(&mut self, block: Arc<Block>) {
+        if block.header().parents.len() > MAX_KNOWN_LINKS {
             return;
         }
-        if self.parents.len() >= MAX_KNOWN_PARENTS {
-            self.parents.clear();
+        if self.known.len() >= MAX_KNOWN_BLOCKS {
+            self.known.clear();
         }
-        self.parents.insert(block.hash(), block);
+        self.known.insert(block.hash(), block);
     }
 
     /// Makes sure that a stored block's payload is intact; tells whether it had to be written.

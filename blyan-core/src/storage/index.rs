@@ -242,14 +242,9 @@ impl WriteBatch {
         result
     }
 
-    /// Fails once a write has.
+    /// Fails once a write has, after which nothing can be done with the batch and others may write.
     pub(crate) fn check(&self) -> Result<(), StorageError> {
         self.transaction().map(drop)
-    }
-
-    /// Whether a write failed, after which nothing can be done with the batch and others may write.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.transaction.is_none()
     }
 
     pub(crate) fn commit(mut self) -> Result<(), StorageError> {
