@@ -88,12 +88,13 @@ impl Pending {
             recent.insert(key, ())?;
         }
         pending.lanes.sort_unstable();
-        let lanes = pending.lanes.iter().map(|(key, hash)| (*key, *hash.as_bytes()));
+        let lanes = pending.lanes.iter().map(|(key, hash)| (key, hash.as_bytes()));
         insert_sorted(&mut transaction.open_table(tables::LANES)?, lanes)?;
         let names = pending.names.iter().map(|(key, head)| (key.as_slice(), *head));
         insert_sorted(&mut transaction.open_table(tables::NAMES)?, names)?;
         pending.children.sort_unstable();
-        insert_sorted(&mut transaction.open_table(tables::CHILDREN)?, pending.children.iter().copied())?;
+        let children = pending.children.iter().map(|(key, role)| (key, *role));
+        insert_sorted(&mut transaction.open_table(tables::CHILDREN)?, children)?;
         let mut tips = transaction.open_table(tables::TIPS)?;
         for (key, is_tip) in &pending.tips {
             if *is_tip {

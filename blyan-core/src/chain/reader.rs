@@ -265,7 +265,7 @@ impl Reader {
 
     /// Finds the hash that a number was given to, by going through all of them: for errors only.
     fn name_of(&self, number: u64) -> Result<Option<BlockHash>, StorageError> {
-        let given = self.scan(tables::LANES, [0; 19], [0xff; 19], BlockHash::from_bytes)?;
+        let given = self.scan(tables::LANES, [0; 19], [0xff; 19], |hash| BlockHash::from_bytes(*hash))?;
         Ok(given.iter().find(|(key, _)| tables::last_number(key) == number).map(|(_, hash)| *hash))
     }
 
@@ -280,20 +280,21 @@ impl Reader {
     /// Every key from `first` to `last`, and its value.
     pub(super) fn scan<const N: usize, V: Value + 'static, T>(
         &self,
-        table: TableDefinition<'static, [u8; N], V>,
+        table: TableDefinition<'static, &'static [u8; N], V>,
         first: [u8; N],
         last: [u8; N],
         value: impl Fn(V::SelfType<'_>) -> T,
     ) -> Result<Vec<([u8; N], T)>, StorageError> {
         let mut entries: Vec<([u8; N], T)> = Vec::new();
         loop {
-            let start = entries.last().map_or(Bound::Included(first), |(key, _)| Bound::Excluded(*key));
             let before = entries.len();
+            let last_found = entries.last().map(|(key, _)| *key);
+            let start = last_found.as_ref().map_or(Bound::Included(&first), Bound::Excluded);
             self.read(|transaction| {
                 let table = transaction.open_table(table)?;
-                for entry in table.range::<[u8; N]>((start, Bound::Included(last)))?.take(SCAN_KEYS) {
+                for entry in table.range::<&[u8; N]>((start, Bound::Included(&last)))?.take(SCAN_KEYS) {
                     let (key, found) = entry?;
-                    entries.push((key.value(), value(found.value())));
+                    entries.push((*key.value(), value(found.value())));
                 }
                 Ok(())
             })?;
@@ -311,8 +312,8 @@ impl Reader {
     ) -> Result<Option<[u8; 19]>, StorageError> {
         self.read(|transaction| {
             let table = transaction.open_table(tables::LANES)?;
-            let next = table.range::<[u8; 19]>(first..=last)?.next().transpose()?;
-            Ok(next.map(|(key, _)| key.value()))
+            let next = table.range::<&[u8; 19]>(&first..=&last)?.next().transpose()?;
+            Ok(next.map(|(key, _)| *key.value()))
         })
     }
 
@@ -359,7 +360,7 @@ impl Reader {
     pub(super) fn signatures(&self, block: &BlockHash) -> Result<Vec<SignatureRecord>, ChainError> {
         let first = tables::signature_key(block, &[0; 32], 0);
         let last = tables::signature_key(block, &[0xff; 32], u64::MAX);
-        let records = self.scan(tables::SIGNATURES, first, last, |signature| signature);
+        let records = self.scan(tables::SIGNATURES, first, last, |signature| *signature);
         let records = records.map_err(entry_error(block, "signatures"))?;
         Ok(records.iter().map(|(key, signature)| tables::signature_record(key, *signature)).collect())
     }

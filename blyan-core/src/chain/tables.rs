@@ -31,17 +31,19 @@ use super::signature::SignatureRecord;
 use crate::format::{BlockKind, ChainId, Header};
 use crate::hash::{BlockHash, HASH_LEN, PayloadHash};
 
+// Keys of a fixed length are borrowed arrays: the same bytes and the same tables as owned ones, which redb compares
+// element by element and reads into a vector first.
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
-pub(super) const NUMBERS: TableDefinition<'static, [u8; 16], ()> = TableDefinition::new("numbers");
-pub(super) const RECENT: TableDefinition<'static, [u8; 16], ()> = TableDefinition::new("recent");
+pub(super) const NUMBERS: TableDefinition<'static, &[u8; 16], ()> = TableDefinition::new("numbers");
+pub(super) const RECENT: TableDefinition<'static, &[u8; 16], ()> = TableDefinition::new("recent");
 pub(super) const BLOCKS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blocks");
-pub(super) const LANES: TableDefinition<'static, [u8; 19], [u8; 32]> = TableDefinition::new("lanes");
+pub(super) const LANES: TableDefinition<'static, &[u8; 19], &[u8; 32]> = TableDefinition::new("lanes");
 pub(super) const NAMES: TableDefinition<'static, &[u8], u8> = TableDefinition::new("names");
-pub(super) const CHILDREN: TableDefinition<'static, [u8; 16], u8> = TableDefinition::new("children");
-pub(super) const TIPS: TableDefinition<'static, [u8; 9], ()> = TableDefinition::new("tips");
-pub(super) const SIGNATURES: TableDefinition<'static, [u8; 72], [u8; 64]> =
+pub(super) const CHILDREN: TableDefinition<'static, &[u8; 16], u8> = TableDefinition::new("children");
+pub(super) const TIPS: TableDefinition<'static, &[u8; 9], ()> = TableDefinition::new("tips");
+pub(super) const SIGNATURES: TableDefinition<'static, &[u8; 72], &[u8; 64]> =
     TableDefinition::new("signatures");
-pub(super) const COLLECTED: TableDefinition<'static, [u8; 32], ()> = TableDefinition::new("collected");
+pub(super) const COLLECTED: TableDefinition<'static, &[u8; 32], ()> = TableDefinition::new("collected");
 
 /// Version of the tables; a later one is refused.
 pub(super) const INDEX_VERSION: u64 = 2;
@@ -210,7 +212,7 @@ pub(super) enum Found {
 }
 
 /// A table from the beginnings of hashes to numbers.
-type HashTable = ReadOnlyTable<[u8; 16], ()>;
+type HashTable = ReadOnlyTable<&'static [u8; 16], ()>;
 
 /// The tables that give the numbers of hashes.
 pub(super) struct Numbers {
@@ -239,10 +241,11 @@ impl Numbers {
 
     /// The numbers of the blocks whose hashes begin like these or one between them.
     pub(super) fn between(&self, first: &BlockHash, last: &BlockHash) -> Result<Vec<u64>, redb::Error> {
+        let (first, last) = (number_key(first, 0), number_key(last, u64::MAX));
         let mut numbers = Vec::new();
         for table in self.tables() {
-            for entry in table.range(number_key(first, 0)..=number_key(last, u64::MAX))? {
-                numbers.push(last_number(&entry?.0.value()));
+            for entry in table.range::<&[u8; 16]>(&first..=&last)? {
+                numbers.push(last_number(entry?.0.value()));
             }
         }
         Ok(numbers)
@@ -250,7 +253,7 @@ impl Numbers {
 
     /// Whether the block has that number.
     pub(super) fn contains(&self, block: &BlockHash, number: u64) -> Result<bool, redb::Error> {
-        let found = |table: &HashTable| Ok(table.get(number_key(block, number))?.map(|_| ()));
+        let found = |table: &HashTable| Ok(table.get(&number_key(block, number))?.map(|_| ()));
         Ok(self.first(found)?.is_some())
     }
 
@@ -286,9 +289,10 @@ impl Lookup {
     /// What is stored of the block.
     pub(super) fn find(&self, block: &BlockHash) -> Result<Found, redb::Error> {
         let other = Cell::new(None);
+        let (first, last) = (number_key(block, 0), number_key(block, u64::MAX));
         let found = self.numbers.first(|table| {
-            for entry in table.range(number_key(block, 0)..=number_key(block, u64::MAX))? {
-                let number = last_number(&entry?.0.value());
+            for entry in table.range::<&[u8; 16]>(&first..=&last)? {
+                let number = last_number(entry?.0.value());
                 let Some(value) = self.blocks.get(number)? else {
                     other.set(Some(Found::NumberOnly));
                     continue;
@@ -326,7 +330,7 @@ pub(super) fn settle(transaction: &WriteTransaction, next: u64) -> Result<(), re
     let Ok(keys) = settling(transaction) else { return Ok(()) };
     {
         let mut numbers = transaction.open_table(NUMBERS)?;
-        for key in keys {
+        for key in &keys {
             numbers.insert(key, ())?;
         }
     }
@@ -341,8 +345,8 @@ fn settling(transaction: &WriteTransaction) -> Result<Vec<[u8; 16]>, redb::Error
     let numbers = transaction.open_table(NUMBERS)?;
     let mut keys = Vec::new();
     for entry in transaction.open_table(RECENT)?.iter()? {
-        let key = entry?.0.value();
-        numbers.get(key)?;
+        let key = *entry?.0.value();
+        numbers.get(&key)?;
         keys.push(key);
     }
     Ok(keys)
@@ -371,7 +375,7 @@ pub(super) fn insert_signature(
     record: &SignatureRecord,
 ) -> Result<(), redb::Error> {
     let key = signature_key(block, &record.public_key, record.time_ms);
-    transaction.open_table(SIGNATURES)?.insert(key, record.signature)?;
+    transaction.open_table(SIGNATURES)?.insert(&key, &record.signature)?;
     Ok(())
 }
 
@@ -436,5 +440,5 @@ pub(super) fn signature_like(
     record: &SignatureRecord,
 ) -> Result<Option<[u8; 64]>, redb::Error> {
     let key = signature_key(block, &record.public_key, record.time_ms);
-    Ok(transaction.open_table(SIGNATURES)?.get(key)?.map(|signature| signature.value()))
+    Ok(transaction.open_table(SIGNATURES)?.get(&key)?.map(|signature| *signature.value()))
 }

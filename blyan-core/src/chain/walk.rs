@@ -127,7 +127,7 @@ impl Blocks {
             }
             let first = tables::lane_key(stream.lane, stream.kind, height, 0);
             let last = tables::lane_key(stream.lane, stream.kind, height, u64::MAX);
-            for (key, hash) in reader.scan(tables::LANES, first, last, BlockHash::from_bytes)? {
+            for (key, hash) in reader.scan(tables::LANES, first, last, |hash| BlockHash::from_bytes(*hash))? {
                 level.push((hash, tables::last_number(&key), stream));
             }
             if let Some(above) = height.checked_add(1) {

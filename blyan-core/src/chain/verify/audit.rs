@@ -69,8 +69,8 @@ impl From<u8> for Mark {
     }
 }
 
-impl From<[u8; 32]> for Mark {
-    fn from(hash: [u8; 32]) -> Self {
+impl From<&[u8; 32]> for Mark {
+    fn from(hash: &[u8; 32]) -> Self {
         Self(hash.to_vec())
     }
 }
@@ -142,7 +142,7 @@ impl<'a> Audit<'a> {
     pub(super) fn read_headers(&mut self) -> Result<(), ChainError> {
         let total = self.reader.block_count()?;
         self.watch.total_blocks.store(total, Ordering::Relaxed);
-        let lanes = self.reader.scan(tables::LANES, [0; 19], [0xff; 19], BlockHash::from_bytes);
+        let lanes = self.reader.scan(tables::LANES, [0; 19], [0xff; 19], |hash| BlockHash::from_bytes(*hash));
         // A table that cannot be walked is reported by check_tables.
         self.names =
             lanes.unwrap_or_default().iter().map(|(key, hash)| (tables::last_number(key), *hash)).collect();
@@ -271,7 +271,7 @@ impl<'a> Audit<'a> {
         }
         let lanes = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
             let key = tables::lane_key(seen.lane, seen.kind, seen.height, seen.number);
-            expect(key.to_vec(), (*block.as_bytes()).into());
+            expect(key.to_vec(), block.as_bytes().into());
         };
         self.check_table("lanes", tables::LANES, lanes)?;
         let superseded = self
@@ -430,7 +430,7 @@ impl<'a> Audit<'a> {
 
     /// Every signature beside a block must be one of that block.
     pub(super) fn check_signatures(&mut self) -> Result<(), ChainError> {
-        let signatures = self.reader.scan(tables::SIGNATURES, [0; 72], [0xff; 72], |signature| signature);
+        let signatures = self.reader.scan(tables::SIGNATURES, [0; 72], [0xff; 72], |signature| *signature);
         let mut bad = Vec::new();
         match signatures {
             Ok(signatures) => {

@@ -106,9 +106,11 @@ fn a_wrong_height_is_named() {
         let value = BlockValue { height: 9, ..BlockValue::from_bytes(&value) };
         tables::replace_value(write, NEW, &value.to_bytes())?;
         let mut lanes = write.open_table(tables::LANES)?;
-        lanes.remove(tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, 2, NEW))?;
-        lanes
-            .insert(tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, 9, NEW), forged.new.as_bytes())?;
+        lanes.remove(&tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, 2, NEW))?;
+        lanes.insert(
+            &tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, 9, NEW),
+            forged.new.as_bytes(),
+        )?;
         Ok(())
     });
     let (block, reason) = forged.found();
@@ -121,27 +123,27 @@ fn missing_and_wrong_entries_of_every_table_are_named() {
     let lane = ChainId::Parameter;
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::LANES)?.remove(tables::lane_key(lane, BlockKind::EXPERT, 1, OLD))?;
+        write.open_table(tables::LANES)?.remove(&tables::lane_key(lane, BlockKind::EXPERT, 1, OLD))?;
         Ok(())
     });
     f.assert_entry(f.old, "lanes");
     let f = chain();
     f.forge(|write| {
         let key = tables::lane_key(lane, BlockKind::HEAD, 1, OLD);
-        write.open_table(tables::LANES)?.insert(key, f.old.as_bytes())?;
+        write.open_table(tables::LANES)?.insert(&key, f.old.as_bytes())?;
         Ok(())
     });
     f.assert_entry(f.old, "lanes");
     assert!(f.chain.blocks_of_kind(BlockKind::HEAD).any(|block| block.is_err()));
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::RECENT)?.remove(tables::number_key(&f.old, OLD))?;
+        write.open_table(tables::RECENT)?.remove(&tables::number_key(&f.old, OLD))?;
         Ok(())
     });
     f.assert_entry(f.old, "recent");
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::NUMBERS)?.insert(tables::number_key(&f.old, OLD), ())?;
+        write.open_table(tables::NUMBERS)?.insert(&tables::number_key(&f.old, OLD), ())?;
         Ok(())
     });
     f.assert_entry(f.old, "numbers");
@@ -153,32 +155,32 @@ fn missing_and_wrong_entries_of_every_table_are_named() {
     f.assert_entry(f.old, "names");
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::CHILDREN)?.remove(tables::child_key(SPEC, NEW))?;
+        write.open_table(tables::CHILDREN)?.remove(&tables::child_key(SPEC, NEW))?;
         Ok(())
     });
     f.assert_entry(f.new, "children");
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::CHILDREN)?.insert(tables::child_key(NEW, OLD), 0)?;
+        write.open_table(tables::CHILDREN)?.insert(&tables::child_key(NEW, OLD), 0)?;
         Ok(())
     });
     f.assert_entry(f.old, "children");
     assert!(f.chain.children(&f.new).is_err());
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::TIPS)?.insert(tables::tip_key(lane, OLD), ())?;
+        write.open_table(tables::TIPS)?.insert(&tables::tip_key(lane, OLD), ())?;
         Ok(())
     });
     f.assert_entry(f.old, "tips");
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::TIPS)?.remove(tables::tip_key(lane, NEW))?;
+        write.open_table(tables::TIPS)?.remove(&tables::tip_key(lane, NEW))?;
         Ok(())
     });
     f.assert_entry(f.new, "tips");
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::TIPS)?.insert(tables::tip_key(lane, 77), ())?;
+        write.open_table(tables::TIPS)?.insert(&tables::tip_key(lane, 77), ())?;
         Ok(())
     });
     let (_, reason) = f.found();
@@ -191,7 +193,7 @@ fn blocks_whose_hashes_begin_alike_are_told_apart() {
     let f = chain();
     // As if the spec's hash began like the one of `old`.
     f.forge(|write| {
-        write.open_table(tables::RECENT)?.insert(tables::number_key(&f.old, SPEC), ())?;
+        write.open_table(tables::RECENT)?.insert(&tables::number_key(&f.old, SPEC), ())?;
         Ok(())
     });
     assert_eq!(f.chain.get(&f.old).unwrap().hash(), f.old);
@@ -310,7 +312,7 @@ fn without_recent(dir: &tempfile::TempDir, blocks: u64) -> Vec<BlockHash> {
             write.delete_table(tables::RECENT)?;
             let mut numbers = write.open_table(tables::NUMBERS)?;
             for (number, hash) in (0..).zip(&hashes) {
-                numbers.insert(tables::number_key(hash, number), ())?;
+                numbers.insert(&tables::number_key(hash, number), ())?;
             }
             let mut meta = write.open_table(tables::META)?;
             meta.insert(tables::INDEX_VERSION_KEY, tables::WITHOUT_RECENT)?;
@@ -423,7 +425,7 @@ fn a_forged_border_between_the_tables_of_hashes_is_found() {
     f.forge(|write| {
         let mut numbers = write.open_table(tables::NUMBERS)?;
         for (hash, number) in [(f.spec, SPEC), (f.old, OLD), (f.new, NEW)] {
-            numbers.insert(tables::number_key(&hash, number), ())?;
+            numbers.insert(&tables::number_key(&hash, number), ())?;
         }
         write.delete_table(tables::RECENT)?;
         write.open_table(tables::RECENT)?;
