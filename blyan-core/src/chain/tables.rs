@@ -31,8 +31,8 @@ use super::signature::SignatureRecord;
 use crate::format::{BlockKind, ChainId, Header};
 use crate::hash::{BlockHash, HASH_LEN, PayloadHash};
 
-// Keys of a fixed length are borrowed arrays: the same bytes and the same tables as owned ones, which redb compares
-// element by element and reads into a vector first.
+// Arrays are borrowed: to redb the same types as owned ones, with the same bytes, but it compares keys that are owned
+// element by element, and makes a vector to read or write one.
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("meta");
 pub(super) const NUMBERS: TableDefinition<'static, &[u8; 16], ()> = TableDefinition::new("numbers");
 pub(super) const RECENT: TableDefinition<'static, &[u8; 16], ()> = TableDefinition::new("recent");
