@@ -559,8 +559,9 @@ fn the_index_is_the_documented_file() {
     let read = ReadOnlyDatabase::open(&path).unwrap().begin_read().unwrap();
 
     let meta = read.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap();
-    assert_eq!(meta.get("index_version").unwrap().unwrap().value(), 2);
+    assert_eq!(meta.get("index_version").unwrap().unwrap().value(), 3);
     assert_eq!(meta.get("settled").unwrap().unwrap().value(), 0);
+    assert_eq!(meta.get("settled_lanes").unwrap().unwrap().value(), 0);
     let numbers = read.open_table(TableDefinition::<[u8; 16], ()>::new("recent")).unwrap();
     for (hash, number) in [(parent, 0_u64), (child, 1)] {
         let key = [&hash[..8], &number.to_be_bytes()].concat();
@@ -574,12 +575,12 @@ fn the_index_is_the_documented_file() {
     assert_eq!(blocks.get(1).unwrap().unwrap().value(), expected);
 
     let (zero, one) = ([0; 8], [0, 0, 0, 0, 0, 0, 0, 1]);
-    let lanes = read.open_table(TableDefinition::<[u8; 19], [u8; 32]>::new("lanes")).unwrap();
+    let lanes = read.open_table(TableDefinition::<[u8; 19], [u8; 32]>::new("recent_lanes")).unwrap();
     let entries = lanes.iter().unwrap().map(Result::unwrap);
     let entries: Vec<_> = entries.map(|(key, hash)| (key.value().to_vec(), hash.value())).collect();
     let expected = [
-        ([[0, 0, 1].as_slice(), &zero, &zero].concat(), parent),
-        ([[1, 0, 19].as_slice(), &one, &one].concat(), child),
+        ([zero.as_slice(), &[0, 0, 1], &zero].concat(), parent),
+        ([one.as_slice(), &[1, 0, 19], &one].concat(), child),
     ];
     assert_eq!(entries, expected);
     let names = read.open_table(TableDefinition::<&[u8], u8>::new("names")).unwrap();

@@ -83,7 +83,7 @@ impl Chain {
             }
         }
         match version {
-            Some(tables::INDEX_VERSION | tables::WITHOUT_RECENT) => {}
+            Some(version) if tables::INDEX_VERSIONS.contains(&version) => {}
             Some(found) => return Err(ChainError::IndexVersion { found }),
             // Its creation was interrupted, or is going on.
             None => {

@@ -22,6 +22,7 @@ pub(super) struct Pending {
     blocks: Vec<(u64, Vec<u8>)>,
     bytes: usize,
     hashes: Vec<[u8; 16]>,
+    /// For `recent_lanes`, in the order of numbers.
     lanes: Vec<([u8; 19], BlockHash)>,
     names: BTreeMap<Vec<u8>, u8>,
     children: Vec<([u8; 16], u8)>,
@@ -45,7 +46,8 @@ impl Pending {
         self.blocks.push((number, value));
         self.hashes.push(tables::number_key(&hash, number));
         let header = block.header();
-        self.lanes.push((tables::lane_key(header.lane, header.kind, height, number), hash));
+        let lane_key = tables::lane_key(header.lane, header.kind, height, number);
+        self.lanes.push((tables::recent_lane_key(&lane_key), hash));
         self.names.insert(tables::name_key(&header.name, number), 1);
         self.tips.insert(tables::tip_key(header.lane, number), true);
         for (link, parent) in header.parents.iter().zip(parents) {
@@ -87,9 +89,8 @@ impl Pending {
         for key in &pending.hashes {
             recent.insert(key, ())?;
         }
-        pending.lanes.sort_unstable();
         let lanes = pending.lanes.iter().map(|(key, hash)| (key, hash.as_bytes()));
-        insert_sorted(&mut transaction.open_table(tables::LANES)?, lanes)?;
+        insert_sorted(&mut transaction.open_table(tables::RECENT_LANES)?, lanes)?;
         let names = pending.names.iter().map(|(key, head)| (key.as_slice(), *head));
         insert_sorted(&mut transaction.open_table(tables::NAMES)?, names)?;
         pending.children.sort_unstable();
@@ -109,7 +110,7 @@ impl Pending {
 
 /// Inserts entries in their order, those that come to lie side by side in one go. As `Table::insert`, it replaces the
 /// value of a key that is there, and fails only where the path to an entry cannot be read.
-fn insert_sorted<'e, K: Key + 'static, V: Value + 'static>(
+pub(super) fn insert_sorted<'e, K: Key + 'static, V: Value + 'static>(
     table: &mut Table<'_, K, V>,
     entries: impl Iterator<Item = (K::SelfType<'e>, V::SelfType<'e>)>,
 ) -> Result<(), redb::Error> {

@@ -111,6 +111,58 @@ fn a_damaged_page_keeps_nobody_from_its_neighbours() {
     }
 }
 
+/// Places in lanes move together or not at all: not where one of them goes to a page that cannot be read.
+#[test]
+fn recent_places_move_unless_a_page_that_they_go_to_is_damaged() {
+    const HEIGHT: u64 = 417;
+    let place = |number: u64, height| tables::lane_key(ChainId::Dataset, BlockKind(5000), height, number);
+    let height_of = |number: u64| number / HEIGHT;
+    let block = BlockHash::from_bytes([7; 32]);
+    let medium = MemoryMedium::new();
+    let pages = CheckedPages::new(medium.open_index(Access::ReadWrite).unwrap());
+    // Reads every page anew.
+    let database = Database::builder().set_cache_size(0).create_with_backend(pages).unwrap();
+    let transaction = database.begin_write().unwrap();
+    tables::create(&transaction).unwrap();
+    {
+        let mut lanes = transaction.open_table(tables::LANES).unwrap();
+        for number in 0..2 * HEIGHT {
+            lanes.insert(&place(number, height_of(number)), block.as_bytes()).unwrap();
+        }
+        // One goes behind those of height 0, one to the end.
+        let mut recent = transaction.open_table(tables::RECENT_LANES).unwrap();
+        for height in 0..2 {
+            let key = tables::recent_lane_key(&place(2 * HEIGHT + height, height));
+            recent.insert(&key, block.as_bytes()).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+
+    let file = medium.index();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read(0, &mut bytes).unwrap();
+    for (damaged, moves) in [(10, true), (HEIGHT - 2, false), (HEIGHT + 200, true), (2 * HEIGHT - 2, false)] {
+        // Neighbours are in one page of entries, and in none that leads there.
+        let neighbours = [damaged, damaged + 1].map(|number| place(number, height_of(number))).concat();
+        let places: Vec<usize> =
+            (0..bytes.len()).filter(|&at| bytes[at..].starts_with(&neighbours)).collect();
+        assert!(!places.is_empty(), "{damaged}");
+        places.iter().for_each(|&at| file.write(at as u64, &[!bytes[at]]).unwrap());
+        let transaction = database.begin_write().unwrap();
+        tables::settle(&transaction, 2 * HEIGHT + 2).unwrap();
+        let meta = transaction.open_table(tables::META).unwrap();
+        let settled = |key| meta.get(key).unwrap().unwrap().value();
+        assert_eq!(settled(tables::SETTLED_KEY), 2 * HEIGHT + 2);
+        let moved = settled(tables::SETTLED_LANES_KEY) == 2 * HEIGHT + 2;
+        assert_eq!(moved, moves, "{damaged}");
+        let left = transaction.open_table(tables::RECENT_LANES).unwrap().iter().unwrap().count();
+        assert_eq!(left, if moves { 0 } else { 2 });
+        drop(meta);
+        drop(transaction);
+        places.iter().for_each(|&at| file.write(at as u64, &[bytes[at]]).unwrap());
+    }
+}
+
 /// A DAG of many names and lanes, with more blocks than are kept pending, comes out the same however it is cut into
 /// transactions; and the audit, which derives every entry of every table from the headers, agrees.
 #[test]

@@ -9,7 +9,7 @@ use redb::{ReadTransaction, TableDefinition, Value};
 use super::block::Block;
 use super::error::{ChainError, Damage};
 use super::signature::SignatureRecord;
-use super::tables::{self, BlockValue, Found, Lookup};
+use super::tables::{self, BlockValue, Found, LaneEntry, Lookup, Settled};
 use crate::format::Header;
 use crate::hash::{BlockHash, PayloadHash, may_use_pool};
 use crate::storage::index::Snapshot;
@@ -126,15 +126,20 @@ struct PayloadHashAndLen {
     expected: u64,
 }
 
+/// All keys of `lanes`.
+pub(super) const ALL_LANES: ([u8; 19], [u8; 19]) = ([0; 19], [0xff; 19]);
+
 pub(super) struct Reader {
     /// Opened by the first look-up. Dropped before the snapshot, so that the transaction ends with that, guarded.
     lookup: OnceLock<Lookup>,
+    /// The entries of `recent_lanes` as those of `lanes`, in their order there. Read by the first who asks for such.
+    recent_lanes: OnceLock<Vec<LaneEntry>>,
     snapshot: Arc<Snapshot>,
 }
 
 impl Reader {
     pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { lookup: OnceLock::new(), snapshot }
+        Self { lookup: OnceLock::new(), recent_lanes: OnceLock::new(), snapshot }
     }
 
     /// Runs code on the snapshot; whatever redb does in it, panics included, is a typed error.
@@ -258,15 +263,28 @@ impl Reader {
     /// The table that a number's hash is in, for errors.
     pub(super) fn table_of(&self, number: u64) -> &'static str {
         match self.read(tables::settled) {
-            Ok(Some(settled)) if number >= settled => "recent",
+            Ok(Settled { hashes: Some(settled), .. }) if number >= settled => "recent",
             _ => "numbers",
+        }
+    }
+
+    /// The table that a number's place in its lane is in, for errors.
+    pub(super) fn lanes_of(&self, number: u64) -> &'static str {
+        match self.read(tables::settled) {
+            Ok(Settled { lanes: Some(settled), .. }) if number >= settled => "recent_lanes",
+            _ => "lanes",
         }
     }
 
     /// Finds the hash that a number was given to, by going through all of them: for errors only.
     fn name_of(&self, number: u64) -> Result<Option<BlockHash>, StorageError> {
-        let given = self.scan(tables::LANES, [0; 19], [0xff; 19], |hash| BlockHash::from_bytes(*hash))?;
-        Ok(given.iter().find(|(key, _)| tables::last_number(key) == number).map(|(_, hash)| *hash))
+        let find = |given: &[LaneEntry]| {
+            given.iter().find(|(key, _)| tables::last_number(key) == number).map(|(_, hash)| *hash)
+        };
+        match self.recent_lanes(ALL_LANES).map(find) {
+            Ok(Some(block)) => Ok(Some(block)),
+            _ => Ok(find(&self.settled_lanes(ALL_LANES)?)),
+        }
     }
 
     /// Says whose block it was that could not be read, if that can be told.
@@ -304,17 +322,57 @@ impl Reader {
         }
     }
 
-    /// The first key of `lanes` at or after `first` and before `end`.
+    /// The entries of `lanes` from a key to another.
+    pub(super) fn settled_lanes(
+        &self,
+        (first, last): ([u8; 19], [u8; 19]),
+    ) -> Result<Vec<LaneEntry>, StorageError> {
+        self.scan(tables::LANES, first, last, |hash| BlockHash::from_bytes(*hash))
+    }
+
+    /// The entries that `recent_lanes` has for there.
+    pub(super) fn recent_lanes(
+        &self,
+        (first, last): ([u8; 19], [u8; 19]),
+    ) -> Result<&[LaneEntry], StorageError> {
+        let all = match self.recent_lanes.get() {
+            Some(all) => all,
+            None => {
+                let all = self.read_recent_lanes()?;
+                self.recent_lanes.get_or_init(|| all)
+            }
+        };
+        let start = all.partition_point(|(key, _)| *key < first);
+        let end = all.partition_point(|(key, _)| *key <= last);
+        Ok(all.get(start..end).unwrap_or_default())
+    }
+
+    fn read_recent_lanes(&self) -> Result<Vec<LaneEntry>, StorageError> {
+        if self.read(tables::settled)?.lanes.is_none() {
+            return Ok(Vec::new());
+        }
+        let (first, last) = ALL_LANES;
+        let mut all = self.scan(tables::RECENT_LANES, first, last, |hash| BlockHash::from_bytes(*hash))?;
+        for (key, _) in &mut all {
+            *key = tables::settled_lane_key(key);
+        }
+        all.sort_unstable();
+        Ok(all)
+    }
+
+    /// The first place in a lane from a key of `lanes` to another.
     pub(super) fn first_lane_key(
         &self,
         first: [u8; 19],
         last: [u8; 19],
     ) -> Result<Option<[u8; 19]>, StorageError> {
-        self.read(|transaction| {
+        let settled = self.read(|transaction| {
             let table = transaction.open_table(tables::LANES)?;
             let next = table.range::<&[u8; 19]>(&first..=&last)?.next().transpose()?;
             Ok(next.map(|(key, _)| *key.value()))
-        })
+        })?;
+        let recent = self.recent_lanes((first, last))?.first().map(|(key, _)| *key);
+        Ok(settled.into_iter().chain(recent).min())
     }
 
     /// Numbers of the heads of a name.

@@ -1,10 +1,10 @@
 //! Owns the tables of the index: their keys, their values, and how a block is found in them.
 //!
-//! Blocks are numbered in the order in which this directory got them. Only `numbers` and `recent` are
-//! ordered by hash; every other table grows at its end, or near its parents, so that an append dirties
-//! few pages however many blocks there are. New blocks enter `recent`, whose size is bounded, and move
-//! to `numbers` many at a time, so that they share the pages they dirty there. Numbers are never shown:
-//! what a chain tells about its blocks does not depend on them.
+//! Blocks are numbered in the order in which this directory got them. `numbers` and `recent` are ordered
+//! by hash, `lanes` by height; every other table grows at its end, or near its parents, so that an append
+//! dirties few pages however many blocks there are. New blocks enter `recent` and `recent_lanes`, whose
+//! size is bounded, and move to `numbers` and `lanes` many at a time, so that they share the pages they
+//! dirty there. Numbers are never shown: what a chain tells about its blocks does not depend on them.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -13,6 +13,7 @@
 //! | `recent` | the same, of the blocks from number `settled` on | |
 //! | `blocks` | block number (u64) | height (u64), header length (u32), header, small payload |
 //! | `lanes` | lane, kind (u16 BE), height (u64 BE), block number (u64 BE) | block hash |
+//! | `recent_lanes` | block number, lane, kind, height, of the blocks from number `settled_lanes` on | block hash |
 //! | `names` | name, 0, block number (u64 BE) | 1 while no block of the name has it as predecessor, else 0 |
 //! | `children` | parent's number (u64 BE), child's number (u64 BE) | role |
 //! | `tips` | lane, block number (u64 BE) | |
@@ -21,12 +22,14 @@
 
 use std::cell::Cell;
 use std::iter;
+use std::ops::{Bound, RangeInclusive};
 
 use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle,
     WriteTransaction,
 };
 
+use super::pending::insert_sorted;
 use super::signature::SignatureRecord;
 use crate::format::{BlockKind, ChainId, Header};
 use crate::hash::{BlockHash, HASH_LEN, PayloadHash};
@@ -38,6 +41,8 @@ pub(super) const NUMBERS: TableDefinition<'static, &[u8; 16], ()> = TableDefinit
 pub(super) const RECENT: TableDefinition<'static, &[u8; 16], ()> = TableDefinition::new("recent");
 pub(super) const BLOCKS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blocks");
 pub(super) const LANES: TableDefinition<'static, &[u8; 19], &[u8; 32]> = TableDefinition::new("lanes");
+pub(super) const RECENT_LANES: TableDefinition<'static, &[u8; 19], &[u8; 32]> =
+    TableDefinition::new("recent_lanes");
 pub(super) const NAMES: TableDefinition<'static, &[u8], u8> = TableDefinition::new("names");
 pub(super) const CHILDREN: TableDefinition<'static, &[u8; 16], u8> = TableDefinition::new("children");
 pub(super) const TIPS: TableDefinition<'static, &[u8; 9], ()> = TableDefinition::new("tips");
@@ -46,14 +51,20 @@ pub(super) const SIGNATURES: TableDefinition<'static, &[u8; 72], &[u8; 64]> =
 pub(super) const COLLECTED: TableDefinition<'static, &[u8; 32], ()> = TableDefinition::new("collected");
 
 /// Version of the tables; a later one is refused.
-pub(super) const INDEX_VERSION: u64 = 2;
+pub(super) const INDEX_VERSION: u64 = 3;
 pub(super) const INDEX_VERSION_KEY: &str = "index_version";
-/// The version that had no `recent`: all blocks are in `numbers`.
+/// The version that had no `recent` either: all blocks are in `numbers`.
 pub(super) const WITHOUT_RECENT: u64 = 1;
+/// The version that had no `recent_lanes`: all blocks are in `lanes`.
+pub(super) const WITHOUT_RECENT_LANES: u64 = 2;
+/// The versions that can be read.
+pub(super) const INDEX_VERSIONS: RangeInclusive<u64> = WITHOUT_RECENT..=INDEX_VERSION;
 
 /// The number from which blocks are in `recent`.
 pub(super) const SETTLED_KEY: &str = "settled";
-/// At each multiple of this number of blocks, those of `recent` move to `numbers`.
+/// The number from which blocks are in `recent_lanes`.
+pub(super) const SETTLED_LANES_KEY: &str = "settled_lanes";
+/// At each multiple of this number of blocks, those of `recent` move to `numbers`, those of `recent_lanes` to `lanes`.
 pub(super) const SETTLE_BLOCKS: u64 = 16384;
 
 /// Payloads up to this many bytes lie in the index, unless they are weights.
@@ -80,6 +91,18 @@ pub(super) fn number_key(block: &BlockHash, number: u64) -> [u8; 16] {
 
 pub(super) fn lane_key(lane: ChainId, kind: BlockKind, height: u64, number: u64) -> [u8; 19] {
     join(&[&[lane as u8], &kind.0.to_be_bytes(), &height.to_be_bytes(), &number.to_be_bytes()])
+}
+
+/// The key of `recent_lanes` that a key of `lanes` becomes.
+pub(super) fn recent_lane_key(key: &[u8; 19]) -> [u8; 19] {
+    let (place, number) = key.split_at(11);
+    join(&[number, place])
+}
+
+/// The key of `lanes` that a key of `recent_lanes` becomes.
+pub(super) fn settled_lane_key(key: &[u8; 19]) -> [u8; 19] {
+    let (number, place) = key.split_at(8);
+    join(&[place, number])
 }
 
 /// Kind and height of a key of `lanes`.
@@ -118,6 +141,11 @@ pub(super) fn signature_record(key: &[u8; 72], signature: [u8; 64]) -> Signature
 /// The block number that ends a key.
 pub(super) fn last_number(key: &[u8]) -> u64 {
     key.last_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
+}
+
+/// The block number that begins a key.
+pub(super) fn first_number(key: &[u8]) -> u64 {
+    key.first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
 }
 
 /// The hash that begins a key.
@@ -166,13 +194,18 @@ pub(super) fn create(transaction: &WriteTransaction) -> Result<(), redb::Error> 
     upgrade(transaction)
 }
 
-/// Makes tables of the version before those of this one.
+/// Makes tables of the versions before those of this one.
 pub(super) fn upgrade(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     let mut meta = transaction.open_table(META)?;
-    if meta.get(INDEX_VERSION_KEY)?.is_some_and(|version| version.value() == WITHOUT_RECENT) {
+    let version = meta.get(INDEX_VERSION_KEY)?.map(|version| version.value());
+    if version == Some(WITHOUT_RECENT) {
         transaction.open_table(RECENT)?;
-        meta.insert(INDEX_VERSION_KEY, INDEX_VERSION)?;
         meta.insert(SETTLED_KEY, next_number(transaction)?)?;
+    }
+    if matches!(version, Some(WITHOUT_RECENT | WITHOUT_RECENT_LANES)) {
+        transaction.open_table(RECENT_LANES)?;
+        meta.insert(SETTLED_LANES_KEY, next_number(transaction)?)?;
+        meta.insert(INDEX_VERSION_KEY, INDEX_VERSION)?;
     }
     Ok(())
 }
@@ -211,6 +244,9 @@ pub(super) enum Found {
     Other(BlockHash),
 }
 
+/// Key and value of `lanes`.
+pub(super) type LaneEntry = ([u8; 19], BlockHash);
+
 /// A table from the beginnings of hashes to numbers.
 type HashTable = ReadOnlyTable<&'static [u8; 16], ()>;
 
@@ -225,7 +261,7 @@ impl Numbers {
     pub(super) fn read(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
         let recent = match transaction.open_table(RECENT) {
             Ok(table) => Some(table),
-            Err(redb::TableError::TableDoesNotExist(_)) if settled(transaction)?.is_none() => None,
+            Err(redb::TableError::TableDoesNotExist(_)) if settled(transaction)?.hashes.is_none() => None,
             Err(error) => return Err(error.into()),
         };
         Ok(Self { settled: transaction.open_table(NUMBERS)?, recent })
@@ -313,30 +349,46 @@ impl Lookup {
     }
 }
 
-/// The number from which blocks are in `recent`; `None` in the version that had all in `numbers`.
-pub(super) fn settled(transaction: &ReadTransaction) -> Result<Option<u64>, redb::Error> {
+/// The numbers from which blocks are in the tables of recent ones; `None` in the versions that lacked those.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settled {
+    pub(super) hashes: Option<u64>,
+    pub(super) lanes: Option<u64>,
+}
+
+pub(super) fn settled(transaction: &ReadTransaction) -> Result<Settled, redb::Error> {
     let meta = transaction.open_table(META)?;
     let number = |key| Ok::<_, redb::Error>(meta.get(key)?.map(|number| number.value()));
-    match (number(INDEX_VERSION_KEY)?, number(SETTLED_KEY)?) {
-        (Some(INDEX_VERSION), Some(settled)) => Ok(Some(settled)),
-        (Some(WITHOUT_RECENT), None) => Ok(None),
-        _ => Err(redb::Error::Corrupted("the number \"settled\" does not go with the version".into())),
+    let (hashes, lanes) = (number(SETTLED_KEY)?, number(SETTLED_LANES_KEY)?);
+    match (number(INDEX_VERSION_KEY)?, hashes, lanes) {
+        (Some(WITHOUT_RECENT), None, None)
+        | (Some(WITHOUT_RECENT_LANES), Some(_), None)
+        | (Some(INDEX_VERSION), Some(_), Some(_)) => Ok(Settled { hashes, lanes }),
+        _ => Err(redb::Error::Corrupted("the numbers of settled blocks do not go with the version".into())),
     }
 }
 
-/// Moves the blocks of `recent`, all before this number, to `numbers`. A page that cannot be read leaves them where
-/// they are: blocks can be appended all the same, as far as theirs can be read.
+/// Moves the blocks of `recent`, all before this number, to `numbers`, and those of `recent_lanes` to `lanes`. A page
+/// that cannot be read leaves them where they are: blocks can be appended all the same, as far as theirs can be read.
 pub(super) fn settle(transaction: &WriteTransaction, next: u64) -> Result<(), redb::Error> {
-    let Ok(keys) = settling(transaction) else { return Ok(()) };
-    {
-        let mut numbers = transaction.open_table(NUMBERS)?;
-        for key in &keys {
-            numbers.insert(key, ())?;
+    if let Ok(keys) = settling(transaction) {
+        {
+            let mut numbers = transaction.open_table(NUMBERS)?;
+            for key in &keys {
+                numbers.insert(key, ())?;
+            }
         }
+        transaction.delete_table(RECENT)?;
+        transaction.open_table(RECENT)?;
+        transaction.open_table(META)?.insert(SETTLED_KEY, next)?;
     }
-    transaction.delete_table(RECENT)?;
-    transaction.open_table(RECENT)?;
-    transaction.open_table(META)?.insert(SETTLED_KEY, next)?;
+    if let Ok(entries) = settling_lanes(transaction) {
+        let entries = entries.iter().map(|(key, block)| (key, block.as_bytes()));
+        insert_sorted(&mut transaction.open_table(LANES)?, entries)?;
+        transaction.delete_table(RECENT_LANES)?;
+        transaction.open_table(RECENT_LANES)?;
+        transaction.open_table(META)?.insert(SETTLED_LANES_KEY, next)?;
+    }
     Ok(())
 }
 
@@ -350,6 +402,28 @@ fn settling(transaction: &WriteTransaction) -> Result<Vec<[u8; 16]>, redb::Error
         keys.push(key);
     }
     Ok(keys)
+}
+
+/// The entries of `recent_lanes` as those of `lanes`, in their order there, after a look at where they go to.
+fn settling_lanes(transaction: &WriteTransaction) -> Result<Vec<LaneEntry>, redb::Error> {
+    let lanes = transaction.open_table(LANES)?;
+    let mut entries = Vec::new();
+    for entry in transaction.open_table(RECENT_LANES)?.iter()? {
+        let (key, hash) = entry?;
+        entries.push((settled_lane_key(key.value()), BlockHash::from_bytes(*hash.value())));
+    }
+    entries.sort_unstable();
+    let mut keys = entries.iter().map(|(key, _)| key).peekable();
+    while let Some(key) = keys.next() {
+        let mut gap = lanes.lower_bound(Bound::Included(key))?;
+        // What comes to lie side by side finds its way between two entries that can be read. An entry after them that
+        // cannot says nothing of this one.
+        if let Ok(after) = gap.next() {
+            let after = after.map(|(key, _)| *key.value());
+            while keys.next_if(|key| after.is_none_or(|after| **key < after)).is_some() {}
+        }
+    }
+    Ok(entries)
 }
 
 /// A value of `blocks`, as a transaction that writes sees it.

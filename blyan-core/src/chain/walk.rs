@@ -13,7 +13,7 @@ use crate::storage::StorageError;
 
 /// Blocks by height, then hash, as of the moment the walk began. Parents come before children.
 ///
-/// Holds the hashes of one height at a time. After an item that is an error the walk goes on, unless
+/// Holds the hashes of one height at a time, and those of the blocks that came last. After an item that is an error the walk goes on, unless
 /// the index itself cannot be walked.
 pub struct Blocks {
     /// `None` before the first block and after the last.
@@ -29,7 +29,7 @@ pub struct Blocks {
 }
 
 /// The blocks of one kind in one lane, from a height on.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Stream {
     lane: ChainId,
     kind: BlockKind,
@@ -125,10 +125,11 @@ impl Blocks {
                 self.streams.push(stream);
                 continue;
             }
-            let first = tables::lane_key(stream.lane, stream.kind, height, 0);
-            let last = tables::lane_key(stream.lane, stream.kind, height, u64::MAX);
-            for (key, hash) in reader.scan(tables::LANES, first, last, |hash| BlockHash::from_bytes(*hash))? {
-                level.push((hash, tables::last_number(&key), stream));
+            let place = |number| tables::lane_key(stream.lane, stream.kind, height, number);
+            let places = (place(0), place(u64::MAX));
+            let settled = reader.settled_lanes(places)?;
+            for (key, hash) in settled.iter().chain(reader.recent_lanes(places)?) {
+                level.push((*hash, tables::last_number(key), stream));
             }
             if let Some(above) = height.checked_add(1) {
                 stream.height = above;
@@ -136,6 +137,8 @@ impl Blocks {
             }
         }
         level.sort_unstable_by_key(|(hash, number, _)| (*hash, *number));
+        // Only a forged index has one in both tables.
+        level.dedup();
         self.level = level.into();
         Ok(())
     }
@@ -151,14 +154,15 @@ impl Blocks {
         }
         let Some((hash, number, stream)) = self.level.pop_front() else { return Ok(None) };
         let read = reader.value(number).map_err(entry_error(&hash, "blocks"));
-        self.reader = Some(reader);
+        let reader = self.reader.insert(reader);
         let missing = ChainError::Damaged { block: hash, reason: Damage::HeaderMissing };
         let block = Stored::decode(&hash, number, read?.ok_or(missing)?)?.block;
         let header = block.header();
         if header.lane == stream.lane && header.kind == stream.kind && block.height() == stream.height {
             Ok(Some(block))
         } else {
-            Err(ChainError::Damaged { block: hash, reason: Damage::Entry { table: "lanes" } })
+            let table = reader.lanes_of(number);
+            Err(ChainError::Damaged { block: hash, reason: Damage::Entry { table } })
         }
     }
 }

@@ -11,7 +11,7 @@ use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value};
 use super::{BadBlock, VerifyReport, Watch};
 use crate::chain::block::Block;
 use crate::chain::error::{ChainError, Damage};
-use crate::chain::reader::{Reader, Stored, entry_error, hash_of_value};
+use crate::chain::reader::{ALL_LANES, Reader, Stored, entry_error, hash_of_value};
 use crate::chain::signature::SignatureRecord;
 use crate::chain::tables::{self, Numbers};
 use crate::format::{BlockKind, ChainId, Parent, ParentRole};
@@ -142,10 +142,11 @@ impl<'a> Audit<'a> {
     pub(super) fn read_headers(&mut self) -> Result<(), ChainError> {
         let total = self.reader.block_count()?;
         self.watch.total_blocks.store(total, Ordering::Relaxed);
-        let lanes = self.reader.scan(tables::LANES, [0; 19], [0xff; 19], |hash| BlockHash::from_bytes(*hash));
         // A table that cannot be walked is reported by check_tables.
+        let settled = self.reader.settled_lanes(ALL_LANES).unwrap_or_default();
+        let recent = self.reader.recent_lanes(ALL_LANES).unwrap_or_default();
         self.names =
-            lanes.unwrap_or_default().iter().map(|(key, hash)| (tables::last_number(key), *hash)).collect();
+            settled.iter().chain(recent).map(|(key, hash)| (tables::last_number(key), *hash)).collect();
         let mut numbers: Vec<u64> = self.names.keys().copied().collect();
         let stored = self.reader.read(|transaction| {
             let mut stored = Vec::new();
@@ -252,15 +253,16 @@ impl<'a> Audit<'a> {
     /// Every table must hold what the headers imply, and nothing else.
     pub(super) fn check_tables(&mut self) -> Result<(), ChainError> {
         let settled = self.reader.read(tables::settled)?;
-        if let Some(number) =
-            settled.filter(|settled| self.reader.block_count().is_ok_and(|count| *settled > count))
-        {
-            self.note(NO_BLOCK, Damage::StrayEntry { table: "meta", number });
+        for number in [settled.hashes, settled.lanes].into_iter().flatten() {
+            if self.reader.block_count().is_ok_and(|count| number > count) {
+                self.note(NO_BLOCK, Damage::StrayEntry { table: "meta", number });
+            }
         }
-        let is_recent = |seen: &Seen| settled.is_some_and(|settled| seen.number >= settled);
+        let is_recent =
+            |seen: &Seen, settled: Option<u64>| settled.is_some_and(|settled| seen.number >= settled);
         let numbers = |recent: bool| {
             move |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
-                if is_recent(seen) == recent {
+                if is_recent(seen, settled.hashes) == recent {
                     expect(tables::number_key(block, seen.number).to_vec(), ().into());
                 }
             }
@@ -269,11 +271,20 @@ impl<'a> Audit<'a> {
         if self.reader.read(|transaction| Ok(Numbers::read(transaction)?.has_recent()))? {
             self.check_table("recent", tables::RECENT, numbers(true))?;
         }
-        let lanes = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
-            let key = tables::lane_key(seen.lane, seen.kind, seen.height, seen.number);
-            expect(key.to_vec(), block.as_bytes().into());
+        let lanes = |recent: bool| {
+            move |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
+                let key = tables::lane_key(seen.lane, seen.kind, seen.height, seen.number);
+                match (is_recent(seen, settled.lanes), recent) {
+                    (false, false) => expect(key.to_vec(), block.as_bytes().into()),
+                    (true, true) => expect(tables::recent_lane_key(&key).to_vec(), block.as_bytes().into()),
+                    _ => {}
+                }
+            }
         };
-        self.check_table("lanes", tables::LANES, lanes)?;
+        self.check_table("lanes", tables::LANES, lanes(false))?;
+        if settled.lanes.is_some() {
+            self.check_table("recent_lanes", tables::RECENT_LANES, lanes(true))?;
+        }
         let superseded = self
             .parents_with(|child, parent, role| role == ParentRole::Predecessor && child.name == parent.name);
         let names = |block: &BlockHash, seen: &Seen, expect: Expect<'_>| {
@@ -360,13 +371,12 @@ impl<'a> Audit<'a> {
     /// An entry that no intact header implies: its block is lost, or the entry is wrong.
     fn unexpected(&mut self, table: &'static str, key: &[u8], mark: &[u8]) {
         // What the entry says, and where it says nothing, whose number it carries.
-        let number = tables::last_number(key);
-        let child_of_lost = || {
-            let parent = key.first_chunk().copied().map(u64::from_be_bytes);
-            parent.and_then(|parent| self.names.get(&parent)).filter(|parent| self.lost.contains(*parent))
-        };
+        let number =
+            if table == "recent_lanes" { tables::first_number(key) } else { tables::last_number(key) };
+        let child_of_lost =
+            || self.names.get(&tables::first_number(key)).filter(|parent| self.lost.contains(*parent));
         let block = match table {
-            "lanes" => Some(tables::first_hash(mark)),
+            "lanes" | "recent_lanes" => Some(tables::first_hash(mark)),
             // The children of a lost block know their parent, not its number.
             "children" if child_of_lost().is_some() => return,
             _ => self.names.get(&number).copied(),

@@ -8,7 +8,7 @@ use redb::{ReadableTable, WriteTransaction};
 use super::*;
 use crate::chain::block::Block;
 use crate::chain::pending::Pending;
-use crate::chain::tables::BlockValue;
+use crate::chain::tables::{BlockValue, Settled};
 use crate::chain::{Draft, SignatureRecord, Validators};
 use crate::format::{BlockKind, ChainId, Header, Parent, ParentRole, PayloadRef};
 use crate::hash::PayloadHash;
@@ -41,6 +41,14 @@ fn chain() -> Forged {
     chain.add_signature(&old, SignatureRecord::sign(&key, &old, 7)).unwrap();
     assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
     Forged { chain, spec, old, new }
+}
+
+/// The same, where no block is recent.
+fn settled_chain() -> Forged {
+    let f = chain();
+    f.forge(|write| tables::settle(write, 3));
+    assert!(f.chain.verify(&VerifyOptions::full()).unwrap().is_ok());
+    f
 }
 
 impl Forged {
@@ -98,6 +106,11 @@ fn a_forged_parent_is_named() {
     ));
 }
 
+/// The place of an expert in its lane.
+fn recent_expert(height: u64, number: u64) -> [u8; 19] {
+    tables::recent_lane_key(&tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, height, number))
+}
+
 #[test]
 fn a_wrong_height_is_named() {
     let forged = chain();
@@ -105,12 +118,9 @@ fn a_wrong_height_is_named() {
         let value = write.open_table(tables::BLOCKS)?.get(NEW)?.unwrap().value().to_vec();
         let value = BlockValue { height: 9, ..BlockValue::from_bytes(&value) };
         tables::replace_value(write, NEW, &value.to_bytes())?;
-        let mut lanes = write.open_table(tables::LANES)?;
-        lanes.remove(&tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, 2, NEW))?;
-        lanes.insert(
-            &tables::lane_key(ChainId::Parameter, BlockKind::EXPERT, 9, NEW),
-            forged.new.as_bytes(),
-        )?;
+        let mut lanes = write.open_table(tables::RECENT_LANES)?;
+        lanes.remove(&recent_expert(2, NEW))?;
+        lanes.insert(&recent_expert(9, NEW), forged.new.as_bytes())?;
         Ok(())
     });
     let (block, reason) = forged.found();
@@ -121,20 +131,49 @@ fn a_wrong_height_is_named() {
 #[test]
 fn missing_and_wrong_entries_of_every_table_are_named() {
     let lane = ChainId::Parameter;
+    let head = tables::lane_key(lane, BlockKind::HEAD, 1, OLD);
     let f = chain();
     f.forge(|write| {
-        write.open_table(tables::LANES)?.remove(&tables::lane_key(lane, BlockKind::EXPERT, 1, OLD))?;
+        write.open_table(tables::RECENT_LANES)?.remove(&recent_expert(1, OLD))?;
+        Ok(())
+    });
+    f.assert_entry(f.old, "recent_lanes");
+    let f = chain();
+    f.forge(|write| {
+        write.open_table(tables::RECENT_LANES)?.insert(&tables::recent_lane_key(&head), f.old.as_bytes())?;
+        Ok(())
+    });
+    f.assert_entry(f.old, "recent_lanes");
+    let misplaced = |f: &Forged, expected: &str| {
+        let is_named = |error| match error {
+            ChainError::Damaged { block, reason: Damage::Entry { table } } => {
+                block == f.old && table == expected
+            }
+            _ => false,
+        };
+        f.chain.blocks_of_kind(BlockKind::HEAD).any(|block| block.is_err_and(is_named))
+    };
+    assert!(misplaced(&f, "recent_lanes"));
+    let f = settled_chain();
+    f.forge(|write| {
+        write.open_table(tables::LANES)?.remove(&tables::settled_lane_key(&recent_expert(1, OLD)))?;
         Ok(())
     });
     f.assert_entry(f.old, "lanes");
-    let f = chain();
+    let f = settled_chain();
     f.forge(|write| {
-        let key = tables::lane_key(lane, BlockKind::HEAD, 1, OLD);
-        write.open_table(tables::LANES)?.insert(&key, f.old.as_bytes())?;
+        write.open_table(tables::LANES)?.insert(&head, f.old.as_bytes())?;
         Ok(())
     });
     f.assert_entry(f.old, "lanes");
-    assert!(f.chain.blocks_of_kind(BlockKind::HEAD).any(|block| block.is_err()));
+    assert!(misplaced(&f, "lanes"));
+    // One that is not recent among those that are.
+    let f = settled_chain();
+    f.forge(|write| {
+        write.open_table(tables::RECENT_LANES)?.insert(&recent_expert(1, OLD), f.old.as_bytes())?;
+        Ok(())
+    });
+    f.assert_entry(f.old, "recent_lanes");
     let f = chain();
     f.forge(|write| {
         write.open_table(tables::RECENT)?.remove(&tables::number_key(&f.old, OLD))?;
@@ -293,6 +332,14 @@ fn recent_blocks_settle_and_are_found() {
     let reader = chain.reader().unwrap();
     let numbered = |table| reader.scan(table, [0; 16], [0xff; 16], |()| ()).unwrap().len() as u64;
     assert_eq!((numbered(tables::NUMBERS), numbered(tables::RECENT)), (tables::SETTLE_BLOCKS, 3));
+    let placed = |table| reader.scan(table, [0; 19], [0xff; 19], |_| ()).unwrap().len() as u64;
+    assert_eq!((placed(tables::LANES), placed(tables::RECENT_LANES)), (tables::SETTLE_BLOCKS, 3));
+    let walked: Vec<BlockHash> =
+        chain.topological_order().map(|block| block.map(|block| block.hash()).unwrap()).collect();
+    let mut sorted = hashes.clone();
+    // All have the height 0.
+    sorted.sort_unstable();
+    assert_eq!(walked, sorted);
     let blocks = reader.get_all(&hashes).unwrap();
     assert!(blocks.iter().map(|block| block.number()).eq(0..total));
     for hash in [hashes[0], hashes[total as usize - 1]] {
@@ -302,21 +349,29 @@ fn recent_blocks_settle_and_are_found() {
     assert!(chain.verify(&VerifyOptions::headers()).unwrap().is_ok());
 }
 
-/// A chain in a directory as the version before `recent` made it.
-fn without_recent(dir: &tempfile::TempDir, blocks: u64) -> Vec<BlockHash> {
+/// A chain in a directory as an earlier version made it.
+fn of_version(version: u64, dir: &tempfile::TempDir, blocks: u64) -> Vec<BlockHash> {
     let chain = Chain::open_with(medium(dir), Access::ReadWrite, Validators::new()).unwrap();
     let hashes = append_items(&chain, 0..blocks);
     let mut batch = chain.0.index.begin_write().unwrap();
     batch
         .write(|write| {
-            write.delete_table(tables::RECENT)?;
-            let mut numbers = write.open_table(tables::NUMBERS)?;
-            for (number, hash) in (0..).zip(&hashes) {
-                numbers.insert(&tables::number_key(hash, number), ())?;
+            if version == tables::WITHOUT_RECENT {
+                tables::settle(write, blocks)?;
+                write.delete_table(tables::RECENT)?;
+                write.open_table(tables::META)?.remove(tables::SETTLED_KEY)?;
+            } else {
+                let recent = write.open_table(tables::RECENT_LANES)?;
+                let mut lanes = write.open_table(tables::LANES)?;
+                for entry in recent.iter()? {
+                    let (key, hash) = entry?;
+                    lanes.insert(&tables::settled_lane_key(key.value()), hash.value())?;
+                }
             }
+            write.delete_table(tables::RECENT_LANES)?;
             let mut meta = write.open_table(tables::META)?;
-            meta.insert(tables::INDEX_VERSION_KEY, tables::WITHOUT_RECENT)?;
-            meta.remove(tables::SETTLED_KEY)?;
+            meta.remove(tables::SETTLED_LANES_KEY)?;
+            meta.insert(tables::INDEX_VERSION_KEY, version)?;
             Ok(())
         })
         .unwrap();
@@ -335,28 +390,43 @@ fn item(number: u64) -> Draft {
     Draft::new(ChainId::Dataset, BlockKind(5000), "item", number.to_string())
 }
 
-/// A chain of the version before `recent` is read as it is, and gets that table from the first append.
+/// A chain of an earlier version is read as it is, and gets what it lacks from the first append.
 #[test]
-fn a_chain_without_recent_blocks_is_read_and_continued() {
-    let dir = tempfile::tempdir().unwrap();
-    let hashes = without_recent(&dir, 2);
-    for access in [Access::ReadOnly, Access::ReadWrite, Access::ReadOnly] {
-        let chain = Chain::open_with(medium(&dir), access, Validators::new()).unwrap();
-        for hash in &hashes {
-            assert_eq!(chain.get(hash).unwrap().hash(), *hash);
-            assert_eq!(chain.with_prefix(&hash.to_string()).unwrap(), [*hash]);
+fn a_chain_of_an_earlier_version_is_read_and_continued() {
+    for version in tables::WITHOUT_RECENT..tables::INDEX_VERSION {
+        let dir = tempfile::tempdir().unwrap();
+        let hashes = of_version(version, &dir, 2);
+        let before = match version {
+            tables::WITHOUT_RECENT => Settled { hashes: None, lanes: None },
+            _ => Settled { hashes: Some(0), lanes: None },
+        };
+        for access in [Access::ReadOnly, Access::ReadWrite, Access::ReadOnly] {
+            let chain = Chain::open_with(medium(&dir), access, Validators::new()).unwrap();
+            for hash in &hashes {
+                assert_eq!(chain.get(hash).unwrap().hash(), *hash);
+                assert_eq!(chain.with_prefix(&hash.to_string()).unwrap(), [*hash]);
+            }
+            assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
+            assert_eq!(chain.blocks(ChainId::Dataset).count() as u64, chain.len().unwrap());
+            if access == Access::ReadWrite {
+                assert!(!chain.writer().unwrap().append(item(0)).unwrap().new_block);
+                assert_eq!(chain.reader().unwrap().read(tables::settled).unwrap(), before);
+                let new = chain.append(item(2)).unwrap();
+                assert_eq!(chain.get(&new).unwrap().number(), 2);
+            }
         }
-        assert!(chain.verify(&VerifyOptions::full()).unwrap().is_ok());
-        if access == Access::ReadWrite {
-            assert!(!chain.writer().unwrap().append(item(0)).unwrap().new_block);
-            assert_eq!(chain.reader().unwrap().read(tables::settled).unwrap(), None);
-            let new = chain.append(item(2)).unwrap();
-            assert_eq!(chain.get(&new).unwrap().number(), 2);
-        }
+        let chain = Chain::open_with(medium(&dir), Access::ReadWrite, Validators::new()).unwrap();
+        let settled = chain.reader().unwrap().read(tables::settled).unwrap();
+        let hashes = before.hashes.or(Some(2));
+        assert_eq!((settled, chain.len().unwrap()), (Settled { hashes, lanes: Some(2) }, 3));
+        // What of it is recent settles like any other.
+        append_items(&chain, 3..tables::SETTLE_BLOCKS + 1);
+        let all = Some(tables::SETTLE_BLOCKS);
+        let settled = chain.reader().unwrap().read(tables::settled).unwrap();
+        assert_eq!(settled, Settled { hashes: all, lanes: all });
+        assert!(chain.verify(&VerifyOptions::headers()).unwrap().is_ok());
+        assert_eq!(chain.topological_order().count() as u64, tables::SETTLE_BLOCKS + 1);
     }
-    let chain = Chain::open_with(medium(&dir), Access::ReadOnly, Validators::new()).unwrap();
-    let settled = chain.reader().unwrap().read(tables::settled).unwrap();
-    assert_eq!((settled, chain.len().unwrap()), (Some(2), 3));
 }
 
 /// Blocks whose hashes are in an undamaged page are found, whatever is damaged in the other table; all others are named.
@@ -364,7 +434,7 @@ fn a_chain_without_recent_blocks_is_read_and_continued() {
 fn damage_in_one_table_of_hashes_is_none_of_the_other() {
     let dir = tempfile::tempdir().unwrap();
     // Enough for several pages.
-    let old = without_recent(&dir, 500);
+    let old = of_version(tables::WITHOUT_RECENT, &dir, 500);
     let chain = Chain::open_with(medium(&dir), Access::ReadWrite, Validators::new()).unwrap();
     let new = append_items(&chain, 500..1000);
     drop(chain);
@@ -398,28 +468,41 @@ fn damage_in_one_table_of_hashes_is_none_of_the_other() {
 
 #[test]
 fn recent_blocks_stay_where_they_are_if_the_other_table_cannot_be_read() {
-    let f = chain();
-    f.forge(|write| {
-        write.delete_table(tables::NUMBERS)?;
-        write.open_table(redb::TableDefinition::<u64, u64>::new("numbers"))?;
-        Ok(())
-    });
-    f.forge(|write| tables::settle(write, 3));
-    let reader = f.chain.reader().unwrap();
-    assert_eq!(reader.read(tables::settled).unwrap(), Some(0));
-    assert_eq!(reader.scan(tables::RECENT, [0; 16], [0xff; 16], |()| ()).unwrap().len(), 3);
+    for (table, expected) in [
+        ("numbers", Settled { hashes: Some(0), lanes: Some(3) }),
+        ("lanes", Settled { hashes: Some(3), lanes: Some(0) }),
+    ] {
+        let f = chain();
+        f.forge(|write| {
+            if table == "numbers" {
+                write.delete_table(tables::NUMBERS)?
+            } else {
+                write.delete_table(tables::LANES)?
+            };
+            write.open_table(redb::TableDefinition::<u64, u64>::new(table))?;
+            Ok(())
+        });
+        f.forge(|write| tables::settle(write, 3));
+        let reader = f.chain.reader().unwrap();
+        assert_eq!(reader.read(tables::settled).unwrap(), expected);
+        let hashes = reader.scan(tables::RECENT, [0; 16], [0xff; 16], |()| ()).unwrap().len();
+        let lanes = reader.scan(tables::RECENT_LANES, [0; 19], [0xff; 19], |_| ()).unwrap().len();
+        assert_eq!((hashes, lanes), if table == "numbers" { (3, 0) } else { (0, 3) });
+    }
 }
 
 /// What says where blocks are is checked like any table.
 #[test]
-fn a_forged_border_between_the_tables_of_hashes_is_found() {
+fn a_forged_border_between_the_tables_is_found() {
     for settled in [1, 3, 4, u64::MAX] {
-        let f = chain();
-        f.forge(|write| {
-            write.open_table(tables::META)?.insert(tables::SETTLED_KEY, settled)?;
-            Ok(())
-        });
-        assert!(!f.chain.verify(&VerifyOptions::headers()).unwrap().is_ok(), "{settled}");
+        for key in [tables::SETTLED_KEY, tables::SETTLED_LANES_KEY] {
+            let f = chain();
+            f.forge(|write| {
+                write.open_table(tables::META)?.insert(key, settled)?;
+                Ok(())
+            });
+            assert!(!f.chain.verify(&VerifyOptions::headers()).unwrap().is_ok(), "{key} {settled}");
+        }
     }
     let f = chain();
     f.forge(|write| {
@@ -438,12 +521,14 @@ fn a_forged_border_between_the_tables_of_hashes_is_found() {
         let damaged = |error| matches!(error, ChainError::Storage(StorageError::IndexDamaged { .. }));
         f.chain.verify(&VerifyOptions::headers()).is_err_and(damaged)
     };
-    let f = chain();
-    f.forge(|write| {
-        write.open_table(tables::META)?.remove(tables::SETTLED_KEY)?;
-        Ok(())
-    });
-    assert!(is_damaged(&f));
+    for key in [tables::SETTLED_KEY, tables::SETTLED_LANES_KEY] {
+        let f = chain();
+        f.forge(|write| {
+            write.open_table(tables::META)?.remove(key)?;
+            Ok(())
+        });
+        assert!(is_damaged(&f));
+    }
     let f = chain();
     f.forge(|write| {
         write.delete_table(tables::RECENT)?;
@@ -465,14 +550,14 @@ fn another_version_of_the_tables_is_refused() {
         let mut batch = chain.0.index.begin_write().unwrap();
         batch
             .write(|write| {
-                write.open_table(tables::META)?.insert(tables::INDEX_VERSION_KEY, 3)?;
+                write.open_table(tables::META)?.insert(tables::INDEX_VERSION_KEY, 4)?;
                 Ok(())
             })
             .unwrap();
         batch.commit().unwrap();
     }
     for chain in [Chain::open(dir.path()), Chain::open_read_only(dir.path())] {
-        assert!(matches!(chain, Err(ChainError::IndexVersion { found: 3 })));
+        assert!(matches!(chain, Err(ChainError::IndexVersion { found: 4 })));
     }
 }
 

@@ -224,7 +224,7 @@ impl Chain {
     pub fn verify(&self, options: &VerifyOptions<'_>) -> Result<VerifyReport, ChainError> {
         let reader = self.reader()?;
         match reader.read(tables::version)? {
-            Some(tables::INDEX_VERSION | tables::WITHOUT_RECENT) => {}
+            Some(version) if tables::INDEX_VERSIONS.contains(&version) => {}
             found => return Err(ChainError::IndexVersion { found: found.unwrap_or(0) }),
         }
         let watch = Watch::new(options);
