@@ -7,6 +7,7 @@ pub(crate) mod block;
 pub(crate) mod bundle;
 pub(crate) mod collect;
 pub(crate) mod error;
+mod known;
 mod pending;
 pub(crate) mod reader;
 pub(crate) mod signature;
@@ -17,7 +18,7 @@ pub(crate) mod walk;
 pub(crate) mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use block::{Block, Draft};
 pub use bundle::{
@@ -37,6 +38,7 @@ use crate::format::PayloadRef;
 use crate::hash::BlockHash;
 use crate::storage::index::Index;
 use crate::storage::{Access, Medium, Payload, PayloadStore, StorageError};
+use known::Known;
 use reader::Reader;
 
 #[derive(Debug)]
@@ -45,6 +47,8 @@ struct Inner {
     payloads: Arc<PayloadStore>,
     medium: Arc<dyn Medium>,
     validators: Validators,
+    /// What the last writer knew; `None` while there is one.
+    known: Mutex<Option<Known>>,
 }
 
 /// An open chain. Cloning shares it; it can be used from many threads at once.
@@ -92,7 +96,8 @@ impl Chain {
             }
         }
         let payloads = Arc::new(PayloadStore::new(medium.clone()));
-        Ok(Self(Arc::new(Inner { index, payloads, medium, validators })))
+        let known = Mutex::default();
+        Ok(Self(Arc::new(Inner { index, payloads, medium, validators, known })))
     }
 
     /// The chain's directory; `None` in memory.

@@ -275,6 +275,17 @@ impl Numbers {
         iter::once(&self.settled).chain(&self.recent)
     }
 
+    /// Says of every block how its hash begins.
+    pub(super) fn each(&self, mut say: impl FnMut([u8; 8])) -> Result<(), redb::Error> {
+        for table in self.tables() {
+            for entry in table.iter()? {
+                let [start @ .., _, _, _, _, _, _, _, _] = *entry?.0.value();
+                say(start);
+            }
+        }
+        Ok(())
+    }
+
     /// The numbers of the blocks whose hashes begin like these or one between them.
     pub(super) fn between(&self, first: &BlockHash, last: &BlockHash) -> Result<Vec<u64>, redb::Error> {
         let (first, last) = (number_key(first, 0), number_key(last, u64::MAX));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Chain;
 use super::block::{Block, Draft};
 use super::error::{ChainError, Damage};
+use super::known::Known;
 use super::pending::Pending;
 use super::reader::{Reader, Stored, entry_error};
 use super::signature::SignatureRecord;
@@ -58,6 +59,8 @@ pub struct Writer {
     dirty: bool,
     /// The chain as it was when the transaction began.
     before: Reader,
+    /// Which blocks it did certainly not hold.
+    held: Known,
     chain: Chain,
 }
 
@@ -139,6 +142,9 @@ impl Writer {
         let has_collected = batch.read(tables::has_collected)?;
         let before = chain.reader()?;
         let payloads = PayloadWriter::new(chain.0.medium.clone());
+        // Only tried: in a process made by `fork` it may be locked for ever.
+        let held = chain.0.known.try_lock().ok().and_then(|mut known| known.take());
+        let held = held.filter(|held| held.blocks() == next_number).unwrap_or(Known::of(next_number));
         Ok(Self {
             batch,
             payloads,
@@ -151,6 +157,7 @@ impl Writer {
             next_number,
             dirty: false,
             before,
+            held,
             chain,
         })
     }
@@ -181,6 +188,9 @@ impl Writer {
         if let Some(stored) = self.find(&hash)? {
             let new_payload = self.repair_payload(&stored, content)?;
             return Ok(Appended { hash, new_block: false, new_payload });
+        }
+        if self.held.may_hold(&hash) {
+            self.held.note_in_vain(&self.before);
         }
         let mut parents = Vec::with_capacity(header.parents.len());
         for parent in &header.parents {
@@ -296,6 +306,10 @@ impl Writer {
         if self.dirty {
             self.enter_pending()?;
             self.batch.commit()?;
+            self.held.add(self.own.keys(), self.next_number);
+        }
+        if let Ok(mut known) = self.chain.0.known.try_lock() {
+            *known = Some(self.held);
         }
         Ok(())
     }
@@ -309,7 +323,9 @@ impl Writer {
     fn find(&self, block: &BlockHash) -> Result<Option<Stored>, ChainError> {
         // Nothing is said of the chain by a transaction that has failed.
         self.batch.check()?;
-        let Some(number) = self.own.get(block) else { return self.before.find(block) };
+        let Some(number) = self.own.get(block) else {
+            return if self.held.may_hold(block) { self.before.find(block) } else { Ok(None) };
+        };
         let value = match self.pending.value(*number) {
             Some(value) => value.to_vec(),
             None => {
