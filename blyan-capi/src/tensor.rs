@@ -9,7 +9,7 @@ use blyan_core::{DType, Payload, Shape, TensorBlock, TensorView};
 
 use crate::block::blyan_payload;
 use crate::chain::blyan_chain;
-use crate::edge::{copy_out, describe, free, new_handle, read, slice, text};
+use crate::edge::{copy_out, describe, free, new_handle, out, read, slice, text};
 use crate::error::{Failure, Outcome, blyan_status, edge};
 use crate::hash::blyan_hash;
 use crate::text::{Text, blyan_str};
@@ -343,6 +343,8 @@ pub unsafe extern "C" fn blyan_quantize(
                 view.len()
             )));
         }
+        // SAFETY: as above.
+        unsafe { both(data, scales) }?;
         let quantized = tensor::quantize(to, &view)?;
         // SAFETY: as above; a scale is four little-endian bytes, and every target is little-endian.
         unsafe {
@@ -350,6 +352,20 @@ pub unsafe extern "C" fn blyan_quantize(
             copy_out(&quantized.scales, scales.cast::<u8>(), quantized.scales.len(), "scales")
         }
     })
+}
+
+/// Sees that neither buffer is missing before one of them is written.
+///
+/// # Safety
+///
+/// As [`out`].
+unsafe fn both<T>(data: *mut c_void, scales: *mut T) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe {
+        out(data.cast::<u8>(), "data")?;
+        out(scales, "scales")?;
+    }
+    Ok(())
 }
 
 /// Quantizes a float matrix to `BLYAN_DTYPE_I4`, as an import does, with a BF16 scale for each 32 columns of a
@@ -372,6 +388,10 @@ pub unsafe extern "C" fn blyan_quantize_i4(
             return Err(Failure::size(format!(
                 "room for {data_len} bytes and {scales_len} scales, {values} and {groups} are needed"
             )));
+        }
+        if values > 0 {
+            // SAFETY: as above.
+            unsafe { both(data, scales) }?;
         }
         // SAFETY: as above; a scale is two little-endian bytes, and every target is little-endian.
         unsafe {

@@ -229,7 +229,11 @@ pub(crate) fn float_array<'py>(
         Ok(numpy) => numpy.call_method1("frombuffer", (memory, "f4"))?.call_method1("reshape", (shape,)),
         Err(error) if error.is_instance_of::<PyImportError>(py) => {
             let view = py.import("builtins")?.getattr("memoryview")?.call1((memory,))?;
-            view.call_method1("cast", ("f", shape))
+            // A view with a dimension of none cannot be made.
+            match values.is_empty() {
+                true => view.call_method1("cast", ("f",)),
+                false => view.call_method1("cast", ("f", shape)),
+            }
         }
         Err(error) => Err(error),
     }

@@ -128,21 +128,26 @@ impl ChainHandle {
         Ok((chain, Telling { told: &self.told, thread }))
     }
 
-    /// Keeps something that holds the chain open, until it is closed.
-    pub(crate) fn keep<T: Send + 'static>(&self, value: T) -> Arc<Slot<T>> {
+    /// Keeps something that holds the chain open, until it is closed: which it may be already, if that took time to make.
+    fn keep<T: Send + 'static>(&self, value: T) -> Result<Arc<Slot<T>>, Failure> {
         let slot = Arc::new(Mutex::new(Some(value)));
-        let mut users = lock(&self.users);
-        users.retain(|user| user.strong_count() > 0);
         let user: Arc<dyn Close> = slot.clone();
-        users.push(Arc::downgrade(&user));
-        slot
+        {
+            let mut users = lock(&self.users);
+            users.retain(|user| user.strong_count() > 0);
+            users.push(Arc::downgrade(&user));
+        }
+        self.chain()?;
+        Ok(slot)
     }
 
     fn close(&self) {
         let Ok(open) = self.open.get("chain") else { return };
+        // First: what is kept from now on sees it.
+        let chain = open.write().unwrap_or_else(PoisonError::into_inner).take();
         let users = std::mem::take(&mut *lock(&self.users));
         users.iter().filter_map(Weak::upgrade).for_each(|user| user.close());
-        drop(open.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(chain);
     }
 
     fn is_closed(&self) -> bool {
@@ -183,7 +188,7 @@ impl Chain {
 
     fn walk(&self, walk: impl FnOnce(&CoreChain) -> core::Blocks, py: Python<'_>) -> PyResult<Blocks> {
         let chain = self.handle.get(py)?;
-        let slot = self.handle.keep(walk(&chain));
+        let slot = self.handle.keep(walk(&chain)).map_err(|failure| failure.into_py(py))?;
         Ok(Blocks { slot: Local::new(slot), handle: Arc::clone(&self.handle) })
     }
 }
@@ -413,7 +418,7 @@ impl Chain {
     fn writer(&self, py: Python<'_>) -> PyResult<Writer> {
         let chain = self.handle.to_append(py)?;
         let writer = run_watched(py, &Watch::default(), move |_: &Job<Silent>| chain.writer())?;
-        let slot = self.handle.keep(writer);
+        let slot = self.handle.keep(writer).map_err(|failure| failure.into_py(py))?;
         let owner = Arc::new(Mutex::new(std::thread::current().id()));
         *lock(&self.handle.writer) = Some((Arc::clone(&owner), Arc::downgrade(&slot)));
         Ok(Writer::new(slot, owner))

@@ -31,6 +31,7 @@ from blyan._blyan import (
     import_checkpoint as _import_checkpoint,
 )
 from blyan._values import ExportReport, Generation, Piece, VerifyReport
+from blyan.exceptions import ClosedError
 
 if TYPE_CHECKING:
     from blyan._blyan import Block
@@ -133,10 +134,13 @@ class AsyncStream:
         self._theirs = token
         self._token = _own(token)
         self._stream: Stream | None = None
+        self._closed = False
         self._work: _Work[Piece | None] | None = None
 
     def _started(self) -> Stream:
         if self._stream is None:
+            if self._closed:
+                raise ClosedError("the stream is closed")
             self._stream = self._open(self._token)
         return self._stream
 
@@ -144,6 +148,8 @@ class AsyncStream:
         return self
 
     async def __anext__(self) -> Piece:
+        if self._stream is None and self._closed:
+            raise StopAsyncIteration
         stream = self._started()
         if self._theirs is not None and self._theirs.cancelled:
             self._token.cancel()
@@ -163,6 +169,7 @@ class AsyncStream:
 
     async def aclose(self) -> None:
         """Ends the stream and lets go of what it holds."""
+        self._closed = True
         if self._stream is not None:
             if self._work is not None and not self._work.future.done():
                 # A task that was cancelled twice did not wait for it.

@@ -46,6 +46,17 @@ def test_the_same_results(model: blyan.MoEModelManager, tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_stream_that_was_closed_before_it_began_stays_closed(model: blyan.MoEModelManager) -> None:
+    async def main() -> None:
+        async with aio.AsyncModel(model).stream(PROMPT, max_tokens=3) as stream:
+            pass
+        assert [piece async for piece in stream] == []
+        with pytest.raises(exceptions.ClosedError):
+            await stream.finish()
+
+    asyncio.run(main())
+
+
 def test_calls_that_share_a_token_end_alone_and_together(model: blyan.MoEModelManager) -> None:
     # Cancelling one task once ended the others and set the caller's token for good.
     async def main() -> None:

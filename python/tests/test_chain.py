@@ -142,6 +142,24 @@ def test_one_writer_at_a_time_waits_for_the_other(empty: blyan.Chain) -> None:
     assert len(empty) == 2
 
 
+def test_who_waits_for_a_writer_of_a_chain_that_is_closed_gets_none(empty: blyan.Chain) -> None:
+    first = empty.writer()
+    refused = threading.Event()
+
+    def other() -> None:
+        with pytest.raises(exceptions.ClosedError):
+            empty.writer()
+        refused.set()
+
+    thread = threading.Thread(target=other, daemon=True)
+    thread.start()
+    assert not refused.wait(0.05)
+    empty.close()
+    assert refused.wait(60)
+    with pytest.raises(exceptions.ClosedError):
+        first.append(note(b"late"))
+
+
 def test_a_writer_is_the_threads_that_used_it_last(empty: blyan.Chain) -> None:
     # It stayed the first one's: another one that went on with it waited for itself.
     writer = empty.writer()

@@ -199,7 +199,9 @@ void walk_tensors(void)
     groups.dims = group_dims;
     EXPECT(NULL_ARGUMENT, blyan_quantize_i4(NULL, nibbles, 16, &group_scale, 1));
     EXPECT(NULL_ARGUMENT, blyan_quantize_i4(&groups, NULL, 16, &group_scale, 1));
+    nibbles[0] = 0x55;
     EXPECT(NULL_ARGUMENT, blyan_quantize_i4(&groups, nibbles, 16, NULL, 1));
+    EXPECT_TRUE(nibbles[0] == 0x55);
     EXPECT(INVALID_SIZE, blyan_quantize_i4(&groups, nibbles, SIZE_MAX, &group_scale, 1));
     EXPECT(INVALID_SIZE, blyan_quantize_i4(&groups, nibbles, 16, &group_scale, SIZE_MAX));
     MUST(blyan_quantize_i4(&groups, nibbles, 16, &group_scale, 1));
